@@ -1,0 +1,37 @@
+"""Position embeddings: the fixed 2-D sin-cos table and the resize of any table."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def sincos_2d(dim: int, grid_size: int, temperature: float = 10000.0) -> Tensor:
+    """Fixed table (1, 1 + grid_size², dim) with a zero row for the class token.
+
+    The first half of the channels encodes the column, the second half the row; within each half
+    all sines come before all cosines. Source: facebookresearch/mae, util/pos_embed.py, whose
+    variable names suggest the opposite order.
+    """
+    if dim % 4:
+        raise ValueError(f"dim is {dim}; a 2-D sin-cos table needs a multiple of 4")
+    frequency = temperature ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim / 4))
+    angle = torch.arange(grid_size, dtype=torch.float64)[:, None] * frequency
+    axis = torch.cat([angle.sin(), angle.cos()], dim=1)  # (grid, dim / 2)
+    column = axis[None, :, :].expand(grid_size, -1, -1)
+    row = axis[:, None, :].expand(-1, grid_size, -1)
+    table = torch.cat([column, row], dim=2).reshape(1, grid_size**2, dim)
+    return torch.cat([torch.zeros(1, 1, dim, dtype=table.dtype), table], dim=1).float()
+
+
+def resize(table: Tensor, grid_size: int) -> Tensor:
+    """A table (1, 1 + n², C) resized to (1, 1 + grid_size², C); the class row is kept.
+
+    Bicubic, corners not aligned, no antialiasing: facebookresearch/mae, util/pos_embed.py.
+    timm antialiases here and differs numerically.
+    """
+    old = int((table.shape[1] - 1) ** 0.5)
+    if old**2 != table.shape[1] - 1:
+        raise ValueError(f"pos_embed has {table.shape[1]} positions; expected 1 + a square")
+    grid = table[:, 1:].reshape(1, old, old, -1).permute(0, 3, 1, 2)
+    grid = F.interpolate(grid, size=(grid_size, grid_size), mode="bicubic", align_corners=False)
+    return torch.cat([table[:, :1], grid.flatten(2).transpose(1, 2)], dim=1)

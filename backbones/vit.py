@@ -1,0 +1,178 @@
+"""One plain Vision Transformer.
+
+Shapes: B images, N patches, C channels of a token, H heads, p patch side.
+Parameter names are timm's (`VisionTransformer`) and so those of the MAE release.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from timm.layers import DropPath
+from torch import Tensor, nn
+
+from backbones.posembed import sincos_2d
+from backbones.sizes import BackboneError, Size
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with one fused qkv projection."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(attend(self.qkv(x), self.num_heads))
+
+
+def attend(qkv: Tensor, num_heads: int, num_queries: int | None = None) -> Tensor:
+    """Attention from packed projections (B, N, 3C) to (B, Q, C).
+
+    `num_queries` = Q keeps the queries of the last Q tokens only; keys and values of all stay.
+    """
+    batch, length, width = qkv.shape
+    q, k, v = qkv.view(batch, length, 3, num_heads, -1).permute(2, 0, 3, 1, 4)
+    if num_queries is not None:
+        q = q[:, :, length - num_queries :]
+    out = F.scaled_dot_product_attention(q, k, v)  # (B, H, Q, C / H)
+    return out.transpose(1, 2).reshape(batch, -1, width // 3)
+
+
+class Mlp(nn.Module):
+    """Two linear layers around an exact GELU."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, 4 * dim)
+        self.fc2 = nn.Linear(4 * dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block with stochastic depth on both branches."""
+
+    def __init__(self, dim: int, num_heads: int, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = Attention(dim, num_heads)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = Mlp(dim)
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.attn(self.norm1(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class PatchEmbed(nn.Module):
+    """Linear projection of non-overlapping patches, row by row: (B, 3, S, S) to (B, N, C)."""
+
+    def __init__(self, patch_size: int, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, dim, kernel_size=patch_size, stride=patch_size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.proj(images).flatten(2).transpose(1, 2)
+
+
+class ViT(nn.Module):
+    """A plain ViT with a class token (2010.11929), initialised as MAE's encoder is.
+
+    Xavier-uniform linear layers with zero biases (the fused qkv counts as one matrix), class
+    token normal with std 0.02, positions at the 2-D sin-cos table. `pos_embed` is an ordinary
+    parameter; whoever wants it fixed switches its gradient off. Stochastic depth rises linearly
+    over the blocks up to `drop_path`.
+    """
+
+    def __init__(self, name: str, size: Size, image_size: int, drop_path: float = 0.0) -> None:
+        super().__init__()
+        if image_size < 1 or image_size % size.patch_size:
+            raise BackboneError(
+                f"image size {image_size} is not divisible by the patch size {size.patch_size} "
+                f"of {name}; nearest: {max(1, round(image_size / size.patch_size)) * size.patch_size}"
+            )
+        self.name = name
+        self.image_size = image_size
+        self.patch_size = size.patch_size
+        self.embed_dim, self.depth, self.num_heads = size.embed_dim, size.depth, size.num_heads
+        self.grid_size = image_size // size.patch_size
+        self.patch_embed = PatchEmbed(size.patch_size, size.embed_dim)
+        self.cls_token = nn.Parameter(torch.empty(1, 1, size.embed_dim))
+        self.pos_embed = nn.Parameter(sincos_2d(size.embed_dim, self.grid_size))
+        rates = [drop_path * i / max(1, size.depth - 1) for i in range(size.depth)]
+        self.blocks = nn.ModuleList(Block(size.embed_dim, size.num_heads, r) for r in rates)
+        self.norm = nn.LayerNorm(size.embed_dim, eps=1e-6)
+        nn.init.normal_(self.cls_token, std=0.02)
+        self.apply(init_linear)
+
+    def forward(self, images: Tensor, norm: bool = True) -> Tensor:
+        """Images (B, 3, S, S) to tokens (B, 1 + N, C), class token first.
+
+        After the final norm, or before it with `norm=False`.
+        """
+        x = self.embed(images)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x) if norm else x
+
+    def feature_maps(self, images: Tensor, blocks: Sequence[int]) -> list[Tensor]:
+        """Maps (B, C, S / p, S / p) after the given 0-based blocks, without the final norm."""
+        unknown = [i for i in blocks if not 0 <= i < self.depth]
+        if unknown:
+            raise BackboneError(
+                f"{self.name} has blocks 0 to {self.depth - 1}; asked for {unknown}"
+            )
+        x, maps = self.embed(images), {}
+        for i, block in enumerate(self.blocks[: max(blocks, default=-1) + 1]):
+            x = block(x)
+            if i in blocks:
+                grid = x[:, 1:].unflatten(1, (self.grid_size, self.grid_size))
+                maps[i] = grid.permute(0, 3, 1, 2)
+        return [maps[i] for i in blocks]
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Class token and patches with their positions: (B, 1 + N, C)."""
+        if images.shape[-2:] != (self.image_size, self.image_size):
+            height, width = images.shape[-2:]
+            raise BackboneError(
+                f"images are {height} x {width}; this {self.name} takes "
+                f"{self.image_size} x {self.image_size} (image_size={self.image_size})"
+            )
+        patches = self.patch_embed(images) + self.pos_embed[:, 1:]
+        cls = (self.cls_token + self.pos_embed[:, :1]).expand(len(patches), -1, -1)
+        return torch.cat([cls, patches], dim=1)
+
+    def layer_index(self, name: str) -> int:
+        """Layer of a parameter: 0 for stem, i + 1 for block i, depth + 1 for the final norm.
+
+        Source: facebookresearch/mae, util/lr_decay.py.
+        """
+        head, _, rest = name.partition(".")
+        if head == "blocks":
+            return int(rest.partition(".")[0]) + 1
+        if head in ("cls_token", "pos_embed", "patch_embed"):
+            return 0
+        if head == "norm":
+            return self.depth + 1
+        raise BackboneError(f"{name!r} is no parameter of {self.name}")
+
+    def no_decay(self) -> set[str]:
+        """Parameters that fine-tuning exempts from weight decay besides the 1-D ones."""
+        return {"cls_token", "pos_embed"}
+
+
+def init_linear(module: nn.Module) -> None:
+    """Xavier-uniform weights and zero biases; the patch projection counts as a linear layer.
+
+    Its bias stays at the convolution's default. Source: facebookresearch/mae, models_mae.py.
+    """
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Conv2d):
+        nn.init.xavier_uniform_(module.weight.data.flatten(1))

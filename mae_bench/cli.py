@@ -1,0 +1,256 @@
+"""The command line: flags to function calls, errors to one line and an exit code.
+
+Nothing here imports torch; a command does when it runs.
+"""
+
+import argparse
+import ast
+import inspect
+import os
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, make_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+import tyro
+from tyro.conf import Positional, arg
+
+import backbones
+import mae_bench
+import results
+import tasks
+from mae_bench import recipes
+from mae_bench.errors import Interrupted, RunError
+from mae_bench.execution import Execution
+
+PROGRAM = "mae-bench"
+DESCRIPTION = (
+    "Transfer learning from masked autoencoders, measured next to the published numbers. "
+    "Start with: mae-bench quickstart"
+)
+BAD_INPUT = (RunError, backbones.BackboneError, tasks.TaskError, results.ResultsError)
+
+
+@dataclass
+class RunFlags:
+    """What pretrain and transfer share."""
+
+    backbone: str = "vit_mini"
+    """vit_mini, vit_t, vit_s, vit_b, vit_l or vit_h"""
+    data: str = "mini"
+    """folder of the data set, or mini for the built-in miniature world"""
+    out: Path = Path("runs")
+    """folder of all runs"""
+    name: str | None = None
+    """folder of this run inside it (default: made of task, protocol, backbone, init and seed)"""
+    seed: int = 0
+    """fixes initial weights, image order, augmentation and masks"""
+    execution: Annotated[Execution, arg(name="")] = field(default_factory=Execution)
+
+    def arguments(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "recipe"}
+
+
+@dataclass
+class Pretrain(RunFlags):
+    """Train a masked autoencoder and keep its encoder.
+
+    The recipe flags show the recipe of the given --backbone, and in brackets where each value
+    comes from.
+    """
+
+    def run(self) -> None:
+        mae_bench.pretrain(**self.arguments(), **changed(self, recipes.PRETRAIN, "mae"))
+
+
+@dataclass
+class Transfer(RunFlags):
+    """Measure a backbone on a downstream task.
+
+    The recipe flags show the recipe of the given --task, --protocol and --backbone, and in
+    brackets where each value comes from.
+    """
+
+    task: str = "imagenet1k"
+    """imagenet1k"""
+    protocol: str = "finetune"
+    """finetune, linear (both from --checkpoint), or scratch"""
+    checkpoint: Path | None = None
+    """weights: a MAE release file, or backbone.safetensors of a pretrain run"""
+    init: str | None = None
+    """short name of what the weights came from, for the tables (default: from the checkpoint)"""
+    limit: int | None = None
+    """use so many images only; the result is marked as shortened"""
+
+    def run(self) -> None:
+        mae_bench.transfer(**self.arguments(), **changed(self, self.task, self.protocol))
+
+
+@dataclass
+class Report:
+    """Print the tables of all finished runs beside the published numbers; write Markdown."""
+
+    runs: Path = Path("runs")
+    """folder of the runs"""
+    output: Path | None = None
+    """Markdown file (default: report.md in the folder of the runs)"""
+
+    def run(self) -> None:
+        mae_bench.report(self.runs, self.output)
+
+
+@dataclass
+class Quickstart:
+    """Walk the whole picture on the built-in miniature world: a few minutes on a laptop's CPU."""
+
+    out: Path = Path("runs/quickstart")
+    """folder for the runs, pictures and tables"""
+    seed: int = 0
+    """seed of every run"""
+
+    def run(self) -> None:
+        mae_bench.quickstart(self.out, self.seed)
+
+
+@dataclass
+class Data:
+    """Make the built-in miniature world."""
+
+    action: Positional[Literal["make"]]
+    """make: draw it, with a contact sheet to look at"""
+    out: Path | None = None
+    """folder for the world (default: a cache folder, where --data mini finds it)"""
+
+    def run(self) -> None:
+        from mae_bench.data import make_miniature_world
+
+        make_miniature_world(self.out)
+
+
+@dataclass
+class Doctor:
+    """Check packages, torch with torchvision, GPU and disk; name each problem with its fix."""
+
+    out: Path = Path("runs")
+    """folder whose disk is checked"""
+
+    def run(self) -> None:
+        from mae_bench.doctor import examine
+
+        if not examine(self.out):
+            raise SystemExit(1)
+
+
+def main() -> None:
+    """Entry point of `mae-bench`."""
+    raise SystemExit(call(sys.argv[1:]))
+
+
+def call(argv: Sequence[str]) -> int:
+    """Run one command line; its exit code. Bad input is one line on standard error and 2."""
+    try:
+        command = parse(argv)
+        command.run()
+    except Interrupted as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return error.exit_code
+    except BAD_INPUT as error:
+        print(f"{PROGRAM}: error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(
+            f"{PROGRAM}: error: {where}{error.strerror or error}; what was saved before is whole, "
+            "and the same command continues",
+            file=sys.stderr,
+        )
+        return 2
+    except KeyboardInterrupt:
+        print(f"{PROGRAM}: stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parse(argv: Sequence[str]) -> Any:
+    """The command with its flags; SystemExit after --help (0) or a bad flag (2)."""
+    which = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    which.add_argument("command", nargs="?")
+    for name in ("backbone", "task", "protocol"):
+        which.add_argument(f"--{name}")
+    try:
+        known, _ = which.parse_known_args(argv)
+    except argparse.ArgumentError:  # a flag without its value: tyro says it better
+        known = argparse.Namespace(command=None)
+    pretrain: type = Pretrain
+    transfer: type = Transfer
+    backbone = getattr(known, "backbone", None) or "vit_mini"
+    if known.command == "pretrain":
+        pretrain = with_recipe(Pretrain, recipes.PRETRAIN, backbone, "mae")
+    elif known.command == "transfer":
+        task, protocol = known.task or "imagenet1k", known.protocol or "finetune"
+        transfer = with_recipe(Transfer, task, backbone, protocol)
+    commands: dict[str, Callable[..., Any]] = {
+        "quickstart": Quickstart,
+        "pretrain": pretrain,
+        "transfer": transfer,
+        "report": Report,
+        "data": Data,
+        "doctor": Doctor,
+    }
+    return tyro.extras.subcommand_cli_from_dict(
+        commands,
+        prog=PROGRAM,
+        description=DESCRIPTION,
+        args=list(argv),
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+
+
+def with_recipe(command: type, task: str, backbone: str, protocol: str) -> type:
+    """`command` with one more flag per recipe field: default, meaning, and the value's source."""
+    base = recipes.recipe(task, backbone, protocol)
+    kinds, meanings = get_type_hints(type(base)), field_docstrings(type(base))
+    flags: list[tuple[str, Any, Any]] = []
+    for name, (value, source) in recipes.sourced(task, backbone, protocol).items():
+        if name not in ("protocol", "backbone"):
+            help_text = f"{meanings[name]} [{source}]"
+            flags.append((name, Annotated[kinds[name], arg(help=help_text)], value))
+    group = make_dataclass("Recipe", flags)
+    made = make_dataclass(
+        command.__name__,
+        [("recipe", Annotated[group, arg(name="")], field(default_factory=group))],
+        bases=(command,),
+    )
+    made.__doc__ = command.__doc__
+    return made
+
+
+def changed(command: Any, task: str, protocol: str) -> dict[str, Any]:
+    """Recipe fields that the command line sets to something else than the protocol."""
+    base = recipes.recipe(task, command.backbone, protocol)
+    given = {f.name: getattr(command.recipe, f.name) for f in fields(command.recipe)}
+    return {name: value for name, value in given.items() if value != getattr(base, name)}
+
+
+def field_docstrings(kind: type) -> dict[str, str]:
+    """The docstring under each field of a dataclass and its bases."""
+    found: dict[str, str] = {}
+    for each in reversed(kind.__mro__[:-1]):
+        body = ast.parse(textwrap.dedent(inspect.getsource(each))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for statement, after in zip(body.body, body.body[1:], strict=False):
+            if (
+                isinstance(statement, ast.AnnAssign)
+                and isinstance(statement.target, ast.Name)
+                and isinstance(after, ast.Expr)
+                and isinstance(after.value, ast.Constant)
+            ):
+                found[statement.target.id] = str(after.value.value)
+    return found
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PYTHONUNBUFFERED", "1")
+    main()

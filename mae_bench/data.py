@@ -1,0 +1,68 @@
+"""From `--data` to folders: the built-in miniature world, or the user's own."""
+
+from contextlib import ExitStack
+from pathlib import Path
+
+from mae_bench.errors import RunError
+from mae_bench.progress import Bar, console, progress
+from tasks import miniature
+
+MINI = "mini"
+
+
+def task_root(task: str, data: str | Path) -> Path:
+    """Root folder of a task's data set; "mini" is the miniature twin, made if it is not there."""
+    if str(data) == MINI:
+        return miniature_world() / task
+    root = Path(data)
+    if not root.exists():
+        raise RunError(
+            f"--data {root}: no such folder; expected the {task} data set, or mini for the "
+            "built-in world"
+        )
+    return root
+
+
+def pretraining_folders(data: str | Path) -> list[Path]:
+    """Folders of unlabelled images: the world's, an ImageNet root's train/, or any folder."""
+    if str(data) == MINI:
+        world = miniature_world()
+        return [world / "unlabelled", world / "imagenet1k" / "train"]
+    root = Path(data)
+    if not root.exists():
+        raise RunError(
+            f"--data {root}: no such folder; expected a folder of images, or mini for the "
+            "built-in world"
+        )
+    return [root / "train"] if (root / "train").is_dir() else [root]
+
+
+def miniature_world(root: Path | None = None) -> Path:
+    """The miniature world, drawn now if it is not complete on disk."""
+    root = root or miniature.default_root()
+    with ExitStack() as stack:
+        bar: Bar | None = None
+
+        def advance(done: int, total: int, what: str) -> None:
+            nonlocal bar
+            if bar is None:  # drawing has begun: the world was not there
+                bar = stack.enter_context(progress(f"drawing the miniature world in {root}", total))
+            bar.update(done, what)
+
+        return miniature.ensure(root, on_progress=advance)
+
+
+def announce(root: Path) -> bool:
+    """Say where the data are; whether they belong to a miniature world."""
+    inside = miniature.find(root) is not None
+    console.print(f"data: {root}" + (" (miniature world)" if inside else ""))
+    return inside
+
+
+def make_miniature_world(root: Path | None = None) -> Path:
+    """`mae-bench data make`: the world and a contact sheet of it."""
+    world = miniature_world(root)
+    picture = world / "contact_sheet.png"
+    miniature.contact_sheet(world, picture)
+    console.print(f"miniature world  {world}\ncontact sheet    {picture}")
+    return world

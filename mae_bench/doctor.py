@@ -1,0 +1,143 @@
+"""`mae-bench doctor`: whether this machine can run the benchmark, one line per finding."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from packaging.requirements import Requirement
+from packaging.version import Version
+from rich.markup import escape
+
+from mae_bench.progress import console
+
+Status = Literal["ok", "note", "problem"]
+
+FREE_GIB = 5.0
+"""a ViT-L run keeps two states of 3.6 GB each; the miniature world needs far less"""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was looked at, how it is, and, unless all is well, what to do."""
+
+    status: Status
+    what: str
+    fix: str = ""
+
+
+def doctor(out: str | Path = "runs") -> list[Finding]:
+    """Check Python, the required and optional packages, torch with torchvision, GPU, disk."""
+    findings = [python()]
+    findings += [package(line) for line in importlib.metadata.requires("mae-bench") or []]
+    findings += [torchvision_operators(), gpu(), cores(), disk(Path(out))]
+    return findings
+
+
+def python() -> Finding:
+    version, wanted = platform.python_version(), Requirement("python>=3.11").specifier
+    if version not in wanted:
+        return Finding("problem", f"Python {version}, needs {wanted}", "use a newer Python")
+    return Finding("ok", f"Python {version}")
+
+
+def package(line: str) -> Finding:
+    """Check one requirement of the installed project, extras included."""
+    wanted = Requirement(line)
+    extra = str(wanted.marker).partition("==")[2].strip(" \"'") if wanted.marker else ""
+    group = f"mae-bench[{extra}]" if extra else "mae-bench"
+    try:
+        version = importlib.metadata.version(wanted.name)
+    except importlib.metadata.PackageNotFoundError:
+        use = {"dev": "only the tests need it", "bench": "only benchmarks/ needs it"}.get(extra, "")
+        fix = f"pip install '{group}'"
+        if extra:
+            return Finding("note", f"{wanted.name} is not installed ({use})", fix)
+        return Finding("problem", f"{wanted.name} is not installed", fix)
+    if not wanted.specifier.contains(Version(version).base_version, prereleases=True):
+        fix = f"pip install '{wanted.name}{wanted.specifier}'"
+        status: Status = "note" if extra else "problem"
+        return Finding(status, f"{wanted.name} {version}, needs {wanted.specifier}", fix)
+    return Finding("ok", f"{wanted.name} {version}")
+
+
+def torchvision_operators() -> Finding:
+    """A CPU-only torch wheel next to the registry's torchvision fails only when it is used."""
+    try:
+        import torch
+    except ImportError as error:
+        return Finding("problem", f"torch does not import: {error}", "pip install --force torch")
+    try:
+        import torchvision
+        from torchvision.ops import nms
+    except (ImportError, RuntimeError) as error:
+        return mismatch(torch.__version__, str(error))
+    try:
+        nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([1.0]), 0.5)
+    except (RuntimeError, NotImplementedError) as error:
+        return mismatch(torch.__version__, str(error))
+    return Finding("ok", f"torchvision {torchvision.__version__} fits torch {torch.__version__}")
+
+
+def mismatch(torch_version: str, error: str) -> Finding:
+    """torch and torchvision were built for each other, or they do not work together."""
+    reason = error.splitlines()[0]
+    return Finding(
+        "problem",
+        f"torchvision does not work with torch {torch_version} ({reason})",
+        "pip install --force-reinstall 'torch>=2.11,<2.16' torchvision, from the same index "
+        "(a CPU-only torch wheel does not fit; the ordinary one runs on CPU too)",
+    )
+
+
+def gpu() -> Finding:
+    try:
+        import torch
+    except ImportError:
+        return Finding("problem", "GPU unknown, because torch does not import", "see above")
+    if not torch.cuda.is_available():
+        return Finding(
+            "note",
+            "no GPU: the miniature world runs on CPU, the full data sets would take months",
+            "nothing to do for quickstart; else run on a machine with an NVIDIA GPU and its driver",
+        )
+    memory = torch.cuda.get_device_properties(0).total_memory / 2**30
+    bf16 = torch.cuda.is_bf16_supported()
+    name = f"{torch.cuda.get_device_name(0)}, {memory:.0f} GiB"
+    if not bf16:
+        return Finding("note", f"{name}, without bf16", "add --precision fp32 to the commands")
+    return Finding("ok", name)
+
+
+def cores() -> Finding:
+    return Finding("ok", f"{os.cpu_count()} CPU cores")
+
+
+def disk(out: Path) -> Finding:
+    """Free space where runs are written."""
+    folder = out.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free / 2**30
+    what = f"{free:.1f} GiB free for {out}"
+    if not os.access(folder, os.W_OK):
+        return Finding("problem", f"{folder} is not writable", "choose another --out")
+    if free < FREE_GIB:
+        fix = f"free some space, or choose another --out (about {FREE_GIB:.0f} GiB for a ViT-L)"
+        return Finding("problem", what, fix)
+    return Finding("ok", what)
+
+
+def examine(out: str | Path = "runs") -> bool:
+    """`mae-bench doctor`: print every finding; whether there is no problem."""
+    findings = doctor(out)
+    sign = {"ok": "[green]ok     [/]", "note": "[yellow]note   [/]", "problem": "[red]PROBLEM[/]"}
+    for each in findings:
+        fix = f"  ->  {escape(each.fix)}" if each.fix else ""
+        console.print(f"{sign[each.status]} {escape(each.what)}{fix}")
+    problems = sum(each.status == "problem" for each in findings)
+    console.print(f"{problems} problem{'s' * (problems != 1)}" if problems else "ready")
+    return not problems

@@ -1,0 +1,77 @@
+"""Parameter groups, optimisers and the schedule."""
+
+from typing import Any
+
+import torch
+from timm.optim import Lars
+from timm.scheduler import CosineLRScheduler
+from torch.optim import AdamW, Optimizer
+
+from tasks.recipe import Recipe
+from tasks.task import Task
+
+
+def parameter_groups(task: Task, recipe: Recipe) -> list[dict]:
+    """Trained parameters by layer and decay, bottom first.
+
+    1-D tensors, biases and `task.no_decay()` are exempt from decay; layer i learns at
+    layer_decay ** (num_layers - i) of the rate, which the scheduler applies to the whole
+    schedule, its floor included. Source: facebookresearch/mae, util/lr_decay.py, lr_sched.py.
+    """
+    exempt = task.no_decay()
+    groups: dict[tuple[int, bool], dict] = {}
+    for name, parameter in task.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        decayed = parameter.ndim > 1 and not name.endswith(".bias") and name not in exempt
+        layer = task.layer_index(name)
+        group = groups.setdefault(
+            (layer if recipe.layer_decay < 1 else 0, decayed),
+            {
+                "params": [],
+                "decayed": decayed,
+                "weight_decay": recipe.weight_decay if decayed else 0.0,
+                "lr_scale": recipe.layer_decay ** (task.num_layers - layer),
+            },
+        )
+        group["params"].append(parameter)
+    return [groups[key] for key in sorted(groups)]
+
+
+def build_optimizer(task: Task, recipe: Recipe) -> Optimizer:
+    """The recipe's optimiser over `parameter_groups`.
+
+    LARS follows facebookresearch/mae, util/lars.py: trust 0.001, 1-D tensors exempt.
+    """
+    groups = parameter_groups(task, recipe)
+    if recipe.optimizer == "lars":
+        for group in groups:
+            group["always_adapt"] = group.pop("decayed")
+        return Lars(groups, lr=recipe.lr, momentum=recipe.betas[0], trust_coeff=0.001)
+    for group in groups:
+        del group["decayed"]
+    return AdamW(groups, lr=recipe.lr, betas=recipe.betas, fused=True)
+
+
+def build_schedule(optimizer: Optimizer, recipe: Recipe, steps_per_epoch: int) -> CosineLRScheduler:
+    """Linear warmup from 0, then half-cosine to `min_lr`, set before every step.
+
+    Call `step_update(step)` with the number of finished steps; the first step has rate 0.
+    Source: facebookresearch/mae, util/lr_sched.py.
+    """
+    warmup: Any = recipe.warmup_epochs * steps_per_epoch  # timm says int, fractions work
+    return CosineLRScheduler(
+        optimizer,
+        t_initial=max(recipe.epochs * steps_per_epoch - warmup, 1),
+        lr_min=recipe.min_lr,
+        warmup_t=warmup,
+        warmup_lr_init=0.0,
+        warmup_prefix=True,
+        t_in_epochs=False,
+    )
+
+
+def clip(task: torch.nn.Module, most: float | None) -> None:
+    """Scale the gradients down to a global norm of `most`, if one is given."""
+    if most is not None:
+        torch.nn.utils.clip_grad_norm_(task.parameters(), most)

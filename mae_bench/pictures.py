@@ -1,0 +1,78 @@
+"""Pictures of what a masked autoencoder sees and predicts."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from mae_bench.mae import MaskedAutoencoder
+
+if TYPE_CHECKING:
+    from mae_bench.pretrain import Pretraining
+
+GREY = 0.75
+MARGIN = 12
+CAPTION = 26
+SIDE = 128
+SEED = 0
+
+
+@torch.no_grad()
+def reconstruction_sheet(task: "Pretraining", images: Tensor, file: Path) -> None:
+    """Write a PNG with a column per image: original, masked, predicted, predicted + visible.
+
+    `images` uint8 (B, 3, S, S). A model of normalised pixels predicts each patch up to its mean
+    and spread; these are taken from the original.
+    """
+    mae = task.mae.eval()
+    normal = task.normalise(images.to(task.mean.device))
+    generator = torch.Generator().manual_seed(SEED)
+    noise = torch.rand(len(images), mae.num_patches, generator=generator).to(normal.device)
+    result = mae.reconstruct(normal, noise)
+    target = mae.patches(normal).flatten(1, 2).flatten(2)
+    predicted = result.pixels
+    if mae.norm_pix:
+        variance, mean = torch.var_mean(target, dim=-1, keepdim=True)
+        predicted = predicted * (variance + 1e-6).sqrt() + mean
+    removed = result.mask[..., None].bool()
+    grey = (GREY - task.mean) / task.std
+    grey = grey.flatten().repeat(mae.patch_size**2)
+    rows = {
+        "original": target,
+        "masked": torch.where(removed, grey, target),
+        "predicted": predicted,
+        "predicted + visible": torch.where(removed, predicted, target),
+    }
+    pixels = {
+        title: (unpatchify(mae, patches) * task.std + task.mean).clamp(0, 1).cpu()
+        for title, patches in rows.items()
+    }
+    sheet(pixels).save(file)
+
+
+def unpatchify(mae: MaskedAutoencoder, patches: Tensor) -> Tensor:
+    """(B, N, p·p·3) to (B, 3, S, S)."""
+    side, grid = mae.patch_size, mae.encoder.grid_size
+    x = patches.view(len(patches), grid, grid, side, side, 3)
+    return x.permute(0, 5, 1, 3, 2, 4).reshape(len(patches), 3, grid * side, grid * side)
+
+
+def sheet(rows: dict[str, Tensor]) -> Image.Image:
+    """Rows of images (B, 3, S, S) in 0..1 under their titles."""
+    count = len(next(iter(rows.values())))
+    step = SIDE + MARGIN
+    canvas = Image.new("RGB", (MARGIN + count * step, len(rows) * (step + CAPTION)), "white")
+    draw = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default(size=16)
+    for r, (title, images) in enumerate(rows.items()):
+        top = r * (step + CAPTION)
+        draw.text((MARGIN, top + 5), title, fill="black", font=font)
+        for c, image in enumerate(images):
+            array = (image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+            smooth = Image.Resampling.NEAREST if array.shape[0] < SIDE else Image.Resampling.BICUBIC
+            tile = Image.fromarray(array).resize((SIDE, SIDE), smooth)
+            canvas.paste(tile, (MARGIN + c * step, top + CAPTION))
+    return canvas

@@ -1,0 +1,156 @@
+"""`mae-bench pretrain`: train a masked autoencoder and keep its encoder."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from backbones.checkpoint import describe, save
+from mae_bench import __version__
+from mae_bench.data import announce, pretraining_folders
+from mae_bench.execution import Execution
+from mae_bench.mae import MaskedAutoencoder
+from mae_bench.pictures import reconstruction_sheet
+from mae_bench.progress import console, duration
+from mae_bench.recipes import PRETRAIN, PretrainRecipe, override, recipe
+from mae_bench.run import Run, open_run
+from mae_bench.setup import Setup, already_finished, start
+from mae_bench.train import fit
+from results import Data, Record, write_record
+from tasks.classification.datasets import IMAGENET_1K, IMAGENET_MEAN, IMAGENET_STD
+from tasks.images import UnlabelledImages
+from tasks.task import Batch, Task
+
+BACKBONE_FILE = "backbone.safetensors"
+MAE_FILE = "mae.safetensors"
+PICTURE_FILE = "reconstructions.png"
+NUM_PICTURED = 12
+
+
+class Pretraining(Task):
+    """The masked autoencoder wearing the face of a task."""
+
+    recipe: PretrainRecipe
+    train_data: UnlabelledImages
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, recipe: PretrainRecipe, folders: list[Path], seed: int) -> None:
+        super().__init__()
+        self.recipe, self.folders = recipe, folders
+        size, area = recipe.image_size, recipe.min_crop_area
+        self.train_data = UnlabelledImages(folders, size, area, seed)
+        self.mae = MaskedAutoencoder(
+            recipe.backbone,
+            recipe.image_size,
+            recipe.norm_pix,
+            recipe.mask_ratio,
+            recipe.decoder_dim,
+            recipe.decoder_depth,
+            recipe.decoder_heads,
+        )
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 (B, 3, S, S) to float with ImageNet's mean and standard deviation."""
+        return (images.float() / 255 - self.mean) / self.std
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        return {"loss": self.mae(self.normalise(batch["images"])).loss}
+
+    def layer_index(self, name: str) -> int:
+        return 0  # layer decay is a fine-tuning device
+
+    @property
+    def num_layers(self) -> int:
+        return 0
+
+    def data_facts(self) -> dict[str, Any]:
+        """See `Task`; the fingerprint covers the names of the images, not their pixels."""
+        images, root = self.train_data, Path(os.path.commonpath(self.folders))
+        names = hashlib.sha256()
+        for name in images.names(range(len(images))):
+            names.update(f"{Path(name).relative_to(root)}\n".encode())
+        return {
+            "name": root.resolve().name,
+            "fingerprint": names.hexdigest()[:16],
+            "train_images": len(images),
+            "val_images": 0,
+            "classes": 0,
+            "standard": len(images) == IMAGENET_1K.num_train,
+        }
+
+    def evaluate(self, *args: Any, **how: Any) -> dict[str, float]:
+        return {}
+
+
+def pretrain(
+    backbone: str = "vit_mini",
+    data: str | Path = "mini",
+    out: str | Path = "runs",
+    name: str | None = None,
+    seed: int = 0,
+    execution: Execution | None = None,
+    **overrides: Any,
+) -> Record:
+    """Pre-train `backbone` on a folder of images and write its checkpoint into the run folder.
+
+    `overrides` are fields of `PretrainRecipe`. A run of the same name goes on where it stopped,
+    and a finished one is returned as it is. Bad input raises a one-line error before training.
+    """
+    how = execution or Execution()
+    base = recipe(PRETRAIN, backbone, "mae")
+    effective = override(base, overrides)
+    assert isinstance(effective, PretrainRecipe)
+    accelerator = start(how)
+    folders = pretraining_folders(data)
+    torch.manual_seed(seed)
+    task = Pretraining(effective, folders, seed)
+    facts = Data.model_validate(task.data_facts() | {"miniature": announce(folders[0])})
+    setup = Setup(PRETRAIN, base, effective, seed, facts, init="scratch", checkpoint=None)
+    with open_run(Path(out) / (name or f"pretrain-{backbone}-seed{seed}"), setup.identity()) as run:
+        if run.record is not None:
+            return already_finished(run, accelerator)
+        fitted = fit(task, run, accelerator, seed, how)
+        record = setup.record(run, fitted, {"loss": fitted.last_loss}, accelerator)
+        if accelerator.is_main_process:
+            keep(run, task)
+            write_record(run.folder, record)
+            tell(run, record)
+    return record
+
+
+def keep(run: Run, task: Pretraining) -> None:
+    """Write the encoder, the whole autoencoder, and a picture of reconstructions."""
+    mae, recipe = task.mae, task.recipe
+    origin = describe(
+        {
+            "producer": "mae-bench",
+            "method": "mae",
+            "backbone": recipe.backbone,
+            "image_size": recipe.image_size,
+            "norm_pix": recipe.norm_pix,
+            "recipe_hash": recipe.digest(),
+        }
+    )
+    save(mae.encoder.state_dict(), run.folder / BACKBONE_FILE, origin)
+    save(mae.checkpoint(), run.folder / MAE_FILE, origin)
+    keys = [(0, i) for i in range(min(NUM_PICTURED, len(task.train_data)))]
+    pictured = task.train_data.__getitems__(keys)["images"]
+    reconstruction_sheet(task, pictured, run.folder / PICTURE_FILE)
+
+
+def tell(run: Run, record: Record) -> None:
+    """What was made and how to go on."""
+    seconds = record.cost.seconds or 0.0
+    console.print(
+        f"pre-trained {record.backbone} in {duration(seconds)}, loss {record.metrics['loss']:.4f}\n"
+        f"  checkpoint       {run.folder / BACKBONE_FILE}\n"
+        f"  reconstructions  {run.folder / PICTURE_FILE}\n"
+        f"  to repeat        {record.environment.command}  (seed {record.seed}, recipe "
+        f"{record.recipe_hash}, mae-bench {record.environment.commit or __version__})"
+    )

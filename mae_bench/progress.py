@@ -1,0 +1,68 @@
+"""Progress of long steps: a live bar in a terminal, a line every few seconds elsewhere."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+console = Console(highlight=False, soft_wrap=True)
+
+SECONDS_BETWEEN_LINES = 15.0
+
+
+class Bar:
+    """One long step. `update` says how far it is and, optionally, a few figures."""
+
+    def __init__(self, title: str, total: int, start: int = 0) -> None:
+        self.title, self.total, self.start = title, total, start
+        self.began = self.printed = time.monotonic()
+        self.live: Progress | None = None
+        self.row: TaskID | None = None
+
+    def update(self, done: int, text: str = "") -> None:
+        now = time.monotonic()
+        passed = now - self.began
+        left = passed / max(done - self.start, 1) * (self.total - done)
+        if self.live is not None and self.row is not None:
+            detail = f"{text}  {duration(left)} left" if done < self.total else text
+            self.live.update(self.row, completed=done, detail=detail)
+        elif now - self.printed >= SECONDS_BETWEEN_LINES and done < self.total:
+            self.printed = now
+            console.print(f"{self.title}: {done}/{self.total}  {text}  {duration(left)} left")
+
+
+@contextmanager
+def progress(title: str, total: int, start: int = 0, show: bool = True) -> Iterator[Bar]:
+    """A bar for `total` units of which `start` were done before; silent unless `show`."""
+    bar = Bar(title, total, start)
+    if not show:
+        bar.printed = float("inf")
+        yield bar
+        return
+    if not console.is_terminal:
+        console.print(f"{title} …")
+        yield bar
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[detail]}"),
+    )
+    with Progress(*columns, console=console, refresh_per_second=4) as live:
+        bar.live = live
+        bar.row = live.add_task(title, total=total, completed=start, detail="")
+        yield bar
+
+
+def duration(seconds: float) -> str:
+    """ "45 s", "3 min 10 s", "2 h 05 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -1,0 +1,67 @@
+"""Where and how a run happened: the parts of a record that no task knows."""
+
+import importlib.metadata
+import platform
+import resource
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from results import Environment
+
+LIBRARIES = ("torchvision", "timm", "accelerate", "numpy", "pillow", "simplejpeg")
+
+
+def environment(accelerator: Accelerator) -> Environment:
+    """Versions, device, processes, commit and command of this process."""
+    if accelerator.device.type == "cuda":
+        device = torch.cuda.get_device_name(accelerator.device)
+    else:
+        device = f"{cpu_name()}, {torch.get_num_threads()} threads"
+    return Environment(
+        python=platform.python_version(),
+        torch=torch.__version__,
+        versions={name: importlib.metadata.version(name) for name in LIBRARIES},
+        device=device,
+        processes=accelerator.num_processes,
+        commit=commit(),
+        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    )
+
+
+def commit() -> str | None:
+    """Commit of the checkout that this package runs from, "+" if files differ; None if none."""
+    home = Path(__file__).parent.parent
+    if not (home / ".git").exists():
+        return None
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(home), *arguments], capture_output=True, text=True, check=False
+        )
+        return done.stdout.strip()
+
+    head = git("rev-parse", "HEAD")
+    return head + ("+" if git("status", "--porcelain", "-uno") else "") if head else None
+
+
+def cpu_name() -> str:
+    """The processor's model name where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def peak_memory(accelerator: Accelerator) -> int:
+    """Bytes: the device's peak on a GPU, this process's peak resident memory on a CPU."""
+    if accelerator.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(accelerator.device)
+    scale = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale

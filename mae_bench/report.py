@@ -1,0 +1,45 @@
+"""`mae-bench report`: the records of runs beside the published numbers. Imports no torch."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from mae_bench.progress import console
+from mae_bench.run_files import atomic
+from results import (
+    Record,
+    Table,
+    comparison_table,
+    published,
+    read_records,
+    to_markdown,
+    to_terminal,
+)
+
+
+def report(runs: str | Path = "runs", output: str | Path | None = None) -> list[Table]:
+    """Print the tables of all records below `runs` and write them as Markdown.
+
+    Markdown goes to `output`, by default report.md in `runs`. A broken record is named and left
+    out. Raises `results.ResultsError` if `runs` is no folder.
+    """
+    records, skipped = read_records(runs)
+    for each in skipped:
+        console.print(f"left out {each.path}: {each.reason}", markup=False)
+    if not records:
+        console.print(f"no records in {runs} yet; `mae-bench transfer` and `pretrain` write them")
+        return []
+    tables = show(records)
+    file = Path(output) if output is not None else Path(runs) / "report.md"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(file) as stream:
+        stream.write(to_markdown(tables).encode())
+    console.print(f"written to {file}", markup=False)
+    return tables
+
+
+def show(records: Iterable[Record]) -> list[Table]:
+    """Print the tables of some records."""
+    tables = comparison_table(records, published())
+    for renderable in to_terminal(tables):
+        console.print(renderable, soft_wrap=False)
+    return tables

@@ -1,0 +1,99 @@
+"""`mae-bench transfer`: measure a backbone on a downstream task."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import backbones
+import tasks
+from backbones.checkpoint import describe, save
+from mae_bench import __version__
+from mae_bench.data import announce, task_root
+from mae_bench.errors import RunError
+from mae_bench.execution import Execution
+from mae_bench.progress import console, duration, progress
+from mae_bench.recipes import override, recipe
+from mae_bench.report import show
+from mae_bench.run import open_run
+from mae_bench.setup import Setup, already_finished, start
+from mae_bench.train import fit
+from results import Checkpoint, Data, Record, write_record
+from tasks.recipe import TransferRecipe
+
+MODEL_FILE = "model.safetensors"
+
+
+def transfer(
+    task: str = "imagenet1k",
+    backbone: str = "vit_mini",
+    protocol: str = "finetune",
+    checkpoint: str | Path | None = None,
+    data: str | Path = "mini",
+    init: str | None = None,
+    out: str | Path = "runs",
+    name: str | None = None,
+    seed: int = 0,
+    limit: int | None = None,
+    execution: Execution | None = None,
+    **overrides: Any,
+) -> Record:
+    """Train and evaluate a task's protocol on a backbone, and record the scores.
+
+    `init` names what the weights came from (taken from the checkpoint by default); `limit` takes
+    only so many images of each split, which marks the result; `overrides` are recipe fields. A
+    run of the same name goes on where it stopped, and a finished one is returned as it is. Bad
+    input raises a one-line error before training.
+    """
+    how = execution or Execution()
+    base = recipe(task, backbone, protocol)
+    effective = override(base, overrides)
+    assert isinstance(effective, TransferRecipe)
+    if protocol == "scratch" and checkpoint is not None:
+        raise RunError("--protocol scratch starts from random weights; leave out --checkpoint")
+    if protocol != "scratch" and checkpoint is None:
+        raise RunError(
+            f"--protocol {protocol} needs --checkpoint FILE; to start from random weights: "
+            "--protocol scratch"
+        )
+    accelerator = start(how)
+    torch.manual_seed(seed)
+    size, drop_path = effective.image_size, effective.drop_path
+    weights = None
+    if checkpoint is None:
+        vit = backbones.create(backbone, size, drop_path)
+        init = init or "scratch"
+    else:
+        vit, loaded = backbones.load(backbone, checkpoint, size, drop_path)
+        weights = Checkpoint(file=loaded.file, sha256=loaded.sha256)
+        init = init or loaded.method or Path(checkpoint).stem
+        if accelerator.is_main_process:
+            console.print(str(loaded))
+    root = task_root(task, data)
+    built = tasks.build(task, effective, vit, root, seed, limit)
+    facts = Data.model_validate(built.data_facts() | {"miniature": announce(root)})
+    setup = Setup(task, base, effective, seed, facts, init, weights, limit)
+    folder = Path(out) / (name or f"{task}-{protocol}-{backbone}-{init}-seed{seed}")
+    with open_run(folder, setup.identity()) as run:
+        if run.record is not None:
+            return already_finished(run, accelerator)
+        fitted = fit(built, run, accelerator, seed, how)
+        with progress("evaluating", facts.val_images, show=accelerator.is_main_process) as bar:
+            metrics = fitted.model.evaluate(
+                batch_size=effective.device_batch, workers=how.workers, on_progress=bar.update
+            )
+        record = setup.record(run, fitted, metrics, accelerator)
+        if accelerator.is_main_process:
+            origin = {"producer": "mae-bench", "backbone": backbone, "protocol": effective.protocol}
+            save(fitted.model.state_dict(), folder / MODEL_FILE, describe(origin))
+            write_record(folder, record)
+            console.print(
+                f"{record.protocol} with {backbone} from {init}: "
+                f"{', '.join(f'{k} {v:.2f}' for k, v in metrics.items())} "
+                f"in {duration(fitted.seconds)}\n"
+                f"  weights    {folder / MODEL_FILE}\n"
+                f"  to repeat  {record.environment.command}  (seed {seed}, recipe "
+                f"{record.recipe_hash}, mae-bench {record.environment.commit or __version__})"
+            )
+            show([record])
+    return record

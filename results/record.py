@@ -1,0 +1,175 @@
+"""What one run was, what it scored and what it cost: the file `record.json`."""
+
+import math
+from datetime import timedelta
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from results.errors import ResultsError
+
+SCHEMA_VERSION: Final = 1
+
+
+def _in_utc(time: AwareDatetime) -> AwareDatetime:
+    if time.utcoffset() != timedelta(0):
+        raise ValueError("expected a time in UTC")
+    return time
+
+
+def _json_safe(value: Any) -> Any:
+    """Tuples become lists; NaN and infinities, which JSON cannot hold, are refused."""
+    if isinstance(value, dict):
+        return {key: _json_safe(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json_safe(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("expected finite numbers only")
+    return value
+
+
+Text = Annotated[str, Field(min_length=1)]
+UtcTime = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+ProtocolId = Annotated[str, Field(pattern=r"^[a-z0-9_.-]+/[a-z0-9_.-]+@[1-9][0-9]*$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+HexDigest = Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
+
+
+class _Part(BaseModel):
+    """Strict on purpose: a file by another program, or an edited one, is refused, not guessed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Checkpoint(_Part):
+    """The weights a run started from."""
+
+    file: Text
+    """file name, without the folder"""
+    sha256: Sha256
+
+
+class Data(_Part):
+    """The images a run trained on and was scored on."""
+
+    name: Text
+    fingerprint: HexDigest
+    """names the exact list of files and labels, wherever the data set lies"""
+    train_images: NonNegativeInt
+    val_images: NonNegativeInt
+    classes: NonNegativeInt
+    miniature: bool
+    """drawn by the built-in miniature world"""
+    standard: bool
+    """the counts are those of the official data set"""
+
+    @model_validator(mode="after")
+    def _not_both(self) -> Self:
+        if self.miniature and self.standard:
+            raise ValueError("miniature data is never the standard data set")
+        return self
+
+
+class Cost(_Part):
+    """What a run took. None: not measured."""
+
+    seconds: NonNegativeFloat | None = None
+    images_per_second: NonNegativeFloat | None = None
+    peak_memory_bytes: NonNegativeInt | None = None
+    """largest device memory of one process"""
+
+
+class Environment(_Part):
+    """Where a run happened."""
+
+    python: Text
+    torch: Text
+    versions: dict[str, str]
+    """other libraries: name to version"""
+    device: Text
+    processes: PositiveInt
+    commit: Text | None
+    """of mae-bench; None when it does not run from a repository"""
+    command: str
+
+
+class Record(_Part):
+    """One run. Percentages are 0 to 100, so a top-1 of 83.6 is `metrics["top1"] == 83.6`."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    name: Text
+    kind: Literal["transfer", "pretrain"]
+    protocol: ProtocolId
+    """versioned id, for example imagenet1k/finetune@1"""
+    task: Text
+    backbone: Text
+    init: Text
+    """what the weights came from: "scratch", "mae", or any short label"""
+    checkpoint: Checkpoint | None
+    data: Data
+    recipe: Annotated[dict[str, JsonValue], BeforeValidator(_json_safe)]
+    recipe_hash: HexDigest
+    deviations: list[Text]
+    """differences from the protocol, for people: "epochs 100 -> 1", "limited to 64 images" """
+    seed: NonNegativeInt
+    metrics: dict[Text, float]
+    cost: Cost
+    environment: Environment
+    started: UtcTime
+    finished: UtcTime
+    complete: bool
+    skipped_images: NonNegativeInt
+    """files that could not be decoded"""
+
+    @model_validator(mode="after")
+    def _times_in_order(self) -> Self:
+        if self.finished < self.started:
+            raise ValueError("finished lies before started")
+        return self
+
+    @property
+    def comparable(self) -> bool:
+        """Whether the scores may be subtracted from published ones of the same protocol."""
+        return self.complete and not self.deviations and self.data.standard
+
+    def to_json(self) -> str:
+        return self.model_dump_json(indent=2) + "\n"
+
+
+def parse_record(text: str | bytes) -> Record:
+    """The record in the text of a `record.json`.
+
+    Raises ResultsError with a one-line reason for anything else.
+    """
+    try:
+        record = Record.model_validate_json(text)
+    except ValidationError as error:
+        raise ResultsError(_reason(error)) from error
+    if "schema_version" not in record.model_fields_set:
+        raise ResultsError("schema_version is missing; not a record of mae-bench")
+    return record
+
+
+def _reason(error: ValidationError) -> str:
+    """One line; an unknown version explains all other complaints, so it comes first."""
+    details = error.errors(include_url=False)
+    detail = next((d for d in details if d["loc"] == ("schema_version",)), details[0])
+    if detail["loc"] == ("schema_version",):
+        return f"schema_version is {detail['input']!r}; this mae-bench reads {SCHEMA_VERSION}"
+    where = ".".join(str(part) for part in detail["loc"])
+    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+    message = " ".join(detail["msg"].split())
+    return f"{where}: {message}{more}" if where else f"{message}{more}"

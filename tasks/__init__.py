@@ -1,0 +1,70 @@
+"""Downstream tasks: data, head, loss and metrics around a backbone.
+
+Importing this package, or a task's `recipes` module, does not import torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.recipe import Recipe, Sourced, TransferRecipe
+
+if TYPE_CHECKING:
+    from backbones.vit import ViT
+    from tasks.task import Task
+
+TASKS = {"imagenet1k": "classification, top-1 and top-5 accuracy in %"}
+"""task -> what it measures"""
+
+
+class TaskError(ValueError):
+    """Bad input to a task. The message is one line for the user: what, expected, what to do."""
+
+
+def protocols(task: str) -> dict[str, str]:
+    """Protocols of a task and what trains in each."""
+    check_known("task", task, list(TASKS))
+    from tasks.classification.recipes import PROTOCOLS
+
+    return PROTOCOLS
+
+
+def recipe_type(task: str) -> type[TransferRecipe]:
+    """The class of a task's recipes."""
+    check_known("task", task, list(TASKS))
+    from tasks.classification.recipes import ClassificationRecipe
+
+    return ClassificationRecipe
+
+
+def sourced(task: str, backbone: str, protocol: str) -> Sourced:
+    """Every field of a recipe with its value and where that comes from.
+
+    Raises `TaskError` with near matches for an unknown task, protocol or backbone.
+    """
+    check_known("task", task, list(TASKS))
+    from tasks.classification.recipes import sourced
+
+    return sourced(task, backbone, protocol)
+
+
+def build(
+    task: str, recipe: Recipe, backbone: ViT, data_root: Path, seed: int, limit: int | None = None
+) -> Task:
+    """The task around a backbone; missing or broken data fails here, with a `TaskError`."""
+    check_known("task", task, list(TASKS))
+    from tasks.classification.recipes import ClassificationRecipe
+    from tasks.classification.task import Classification
+
+    assert isinstance(recipe, ClassificationRecipe)
+    return Classification(recipe, backbone, data_root, seed, limit)
+
+
+def check_known(kind: str, name: str, known: list[str]) -> None:
+    """Raise `TaskError` with near matches and everything there is unless `name` is known."""
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=2)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise TaskError(f"unknown {kind} {name!r}; {hint}there are {', '.join(known)}")

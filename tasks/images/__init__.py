@@ -1,0 +1,31 @@
+"""Image files to training batches (fast) and to evaluation crops (exact)."""
+
+from tasks.images.batches import BadImages, UnlabelledImages, load_batch
+from tasks.images.crops import (
+    crop_resize,
+    eval_crop,
+    random_crop,
+    random_resized_crop_box,
+    resize,
+    sample_rng,
+)
+from tasks.images.decoding import Box, UnreadableImage, decode, decode_box
+from tasks.images.files import FileNames, list_images
+
+__all__ = [
+    "BadImages",
+    "Box",
+    "FileNames",
+    "UnlabelledImages",
+    "UnreadableImage",
+    "crop_resize",
+    "decode",
+    "decode_box",
+    "eval_crop",
+    "list_images",
+    "load_batch",
+    "random_crop",
+    "random_resized_crop_box",
+    "resize",
+    "sample_rng",
+]

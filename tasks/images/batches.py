@@ -1,0 +1,165 @@
+"""Batches of training images, in which an unreadable file is replaced and reported."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from tasks import TaskError
+from tasks.images.crops import Crop, draw_crop, resize, sample_rng
+from tasks.images.decoding import UnreadableImage
+from tasks.images.files import FileNames, list_images
+from tasks.task import Batch
+
+MOST_REPLACEMENTS = 100
+"""unreadable files in a row after which the data set, not a file, is taken to be at fault"""
+
+GROUP_BYTES = 2**20
+"""pixels that a processor keeps close"""
+
+
+class Pixels(Protocol):
+    """What a sample is before it is finished."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+
+Sample = TypeVar("Sample", bound=Pixels)
+
+
+def load_batch(
+    keys: Sequence[tuple[int, int]],
+    load_one: Callable[[int, int], Sample],
+    names: Sequence[str],
+    finish: Callable[[Sample], Tensor] = torch.as_tensor,
+) -> Batch:
+    """Load the samples `keys` = (epoch, index) into one batch, replacing unreadable files.
+
+    `load_one(epoch, index)` returns one image, uint8 (3, S, S), or something that `finish` makes
+    into one, or raises UnreadableImage; then the next index (after the last of `names` comes the
+    first) is loaded in its place, and the name of the unreadable one goes into "skipped".
+
+    Returns {"images": uint8 (B, 3, S, S), channels last in memory; "index": int64 (B,), what was
+    really loaded (look labels up with it); "skipped": list of names}. Raises TaskError when too
+    many files in a row are unreadable.
+    """
+    skipped: list[str] = []
+    loaded: list[int] = []
+    images: Tensor | None = None
+    row = 0
+    samples = (load_readable(*key, load_one, names, skipped) for key in keys)
+    for group in in_groups(samples):
+        for sample, index in group:
+            image = finish(sample)
+            if images is None:
+                shape = (len(keys), *image.shape)
+                images = torch.empty(shape, dtype=image.dtype, memory_format=torch.channels_last)
+            images[row] = image
+            loaded.append(index)
+            row += 1
+    return {"images": images, "index": torch.tensor(loaded), "skipped": skipped}
+
+
+def in_groups(samples: Iterable[tuple[Sample, int]]) -> Iterator[list[tuple[Sample, int]]]:
+    """Samples by lists of as many as the processor keeps close, one at least.
+
+    To load several small images and then finish them takes two thirds of the time of going back
+    and forth, because each step finds its own code and tables still in the cache.
+    """
+    group, held = [], 0
+    for sample, index in samples:
+        group.append((sample, index))
+        held += sample.nbytes
+        if held >= GROUP_BYTES:
+            yield group
+            group, held = [], 0
+    if group:
+        yield group
+
+
+def load_readable(
+    epoch: int,
+    wanted: int,
+    load_one: Callable[[int, int], Sample],
+    names: Sequence[str],
+    skipped: list[str],
+) -> tuple[Sample, int]:
+    """The first sample from index `wanted` on that can be read, and its index."""
+    attempts = min(MOST_REPLACEMENTS, len(names))
+    for attempt in range(attempts):
+        index = (wanted + attempt) % len(names)
+        try:
+            return load_one(epoch, index), index
+        except UnreadableImage as error:
+            skipped.append(names[index])
+            last = error
+    raise TaskError(
+        f"{attempts} image files in a row are unreadable, from {names[wanted]} on; expected "
+        f"readable images: check the data set (last: {last})"
+    )
+
+
+class BadImages:
+    """The unreadable files of a run, each counted once."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        """files that may be unreadable before the run stops"""
+        self.names: list[str] = []
+        """in the order they were met"""
+
+    def add(self, name: str) -> None:
+        """Note an unreadable file. Raises TaskError once there are more than `limit`."""
+        if name in self.names:
+            return
+        self.names.append(name)
+        if len(self.names) > self.limit:
+            raise TaskError(
+                f"{len(self.names)} image files are unreadable, more than the limit of "
+                f"{self.limit}: {', '.join(self.names[:3])}{', ...' * (len(self.names) > 3)}; "
+                "repair or remove them, or raise the limit"
+            )
+
+
+class UnlabelledImages:
+    """The images below some folders, as pre-training data (`tasks.task.TrainData`).
+
+    A sample is a random crop of at least `min_crop_area` of the image, resized, half mirrored
+    (MAE, Table 8; facebookresearch/mae, main_pretrain.py). Raises TaskError for a folder without
+    images.
+    """
+
+    def __init__(
+        self, folders: Sequence[Path], image_size: int, min_crop_area: float = 0.2, seed: int = 0
+    ) -> None:
+        if not 0 < min_crop_area <= 1:
+            raise TaskError(f"min_crop_area is {min_crop_area}; expected a share in (0, 1]")
+        if not 0 <= seed < 2**32:
+            raise TaskError(f"seed is {seed}; expected a whole number from 0 to 2^32 - 1")
+        found = [f"{folder}/{name}" for folder in folders for name in list_images(folder)]
+        if not found:
+            raise TaskError("no image folder is given; expected at least one")
+        self._names = FileNames(found)
+        self.image_size = image_size
+        self.area = (min_crop_area, 1.0)
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Batch:
+        """The samples (epoch, index) as `load_batch` returns them."""
+        return load_batch(keys, self.load, self._names, finish=self.resize)
+
+    def load(self, epoch: int, index: int) -> Crop:
+        """One sample before it is resized. Raises UnreadableImage."""
+        return draw_crop(self._names[index], sample_rng(self.seed, epoch, index), self.area)
+
+    def resize(self, crop: Crop) -> Tensor:
+        return resize(crop.pixels, self.image_size, crop.flip)
+
+    def names(self, indices: Sequence[int]) -> list[str]:
+        return [self._names[index] for index in indices]

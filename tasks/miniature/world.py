@@ -1,0 +1,315 @@
+"""Make, find and check a miniature world: small data sets of drawn scenes in official layouts.
+
+    root/imagenet1k/...  root/unlabelled/...  root/coco/...  and so on, see `LAYOUTS`
+    root/world.json      the manifest; written last, so a world that has it is complete
+
+Image k of a split is a function of (seed, data set, split, k) alone: the same with one worker or
+many, and whatever the sizes of the splits. To the byte it also takes the same NumPy and Pillow.
+"""
+
+import json
+import os
+import shutil
+import signal
+import zlib
+from collections.abc import Callable, Generator
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+
+from tasks import TaskError
+from tasks.miniature.ade20k import ADE20K
+from tasks.miniature.coco import COCO
+from tasks.miniature.imagenet import IMAGENET, UNLABELLED
+from tasks.miniature.inaturalist import INATURALIST
+from tasks.miniature.layout import Layout
+from tasks.miniature.places import PLACES205, PLACES365
+
+FORMAT = "mae-bench miniature world"
+VERSION = 1
+"""counts changes that alter any file of a world"""
+MANIFEST = "world.json"
+UNFINISHED = "world.unfinished"
+"""lies in a world from the start of its making to the end"""
+LOCK = ".world.lock"
+CHUNK = 50
+"""images a worker process makes per errand"""
+
+LAYOUTS: dict[str, Layout] = {
+    layout.name: layout
+    for layout in (IMAGENET, UNLABELLED, COCO, ADE20K, *INATURALIST, PLACES205, PLACES365)
+}
+
+Progress = Callable[[int, int, str], None]
+"""called as (images done, images in total, data set in the making)"""
+
+
+@dataclass(frozen=True)
+class WorldSizes:
+    """Images per split; a data set whose splits are all 0 is left out."""
+
+    imagenet1k_train: int = 2_000
+    imagenet1k_val: int = 2_000
+    unlabelled_train: int = 20_000
+    coco_train: int = 400
+    coco_val: int = 100
+    ade20k_train: int = 300
+    ade20k_val: int = 80
+    inat2017_train: int = 300
+    inat2017_val: int = 100
+    inat2018_train: int = 300
+    inat2018_val: int = 90
+    inat2019_train: int = 300
+    inat2019_val: int = 100
+    places205_train: int = 320
+    places205_val: int = 80
+    places365_train: int = 320
+    places365_val: int = 80
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not isinstance(value, int) or value < 0:
+                raise TaskError(f"world size {name} is {value!r}; expected an integer, 0 or more")
+
+    def splits(self, layout: str) -> dict[str, int]:
+        """Images per split of one data set; empty if it is left out."""
+        counts = {
+            name.removeprefix(f"{layout}_"): count
+            for name, count in asdict(self).items()
+            if name.startswith(f"{layout}_")
+        }
+        return counts if any(counts.values()) else {}
+
+
+def default_root() -> Path:
+    """The world that is made when none is named: `$XDG_CACHE_HOME/mae-bench/mini-v1`."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "mae-bench" / f"mini-v{VERSION}"
+
+
+def ensure(
+    root: Path | str | None = None,
+    *,
+    seed: int = 0,
+    sizes: WorldSizes | None = None,
+    workers: int | None = None,
+    on_progress: Progress | None = None,
+) -> Path:
+    """Return a complete world of this version, seed and sizes at `root`, made if need be.
+
+    An unfinished or damaged world is made again. Safe to call from several processes at once:
+    one makes the world, the others wait for it. Raises TaskError if `root` holds another
+    complete world, or files that are not a world; OSError as `make` does.
+    """
+    root = default_root() if root is None else Path(root)
+    sizes = sizes or WorldSizes()
+    if _is_ready(root, seed, sizes):
+        return root
+    _refuse_foreign(root)
+    root.mkdir(parents=True, exist_ok=True)
+    with FileLock(root / LOCK):
+        if not _is_ready(root, seed, sizes):
+            make(root, seed=seed, sizes=sizes, workers=workers, on_progress=on_progress)
+    return root
+
+
+def make(
+    root: Path | str,
+    *,
+    seed: int = 0,
+    sizes: WorldSizes | None = None,
+    workers: int | None = None,
+    on_progress: Progress | None = None,
+) -> Path:
+    """Write a world into `root`, replacing a world that is there; return `root`.
+
+    `workers` processes draw (default: one per core, fewer for small worlds; 1 draws in this
+    process). They are spawned, so a script that calls this needs the usual
+    `if __name__ == "__main__"`. Raises TaskError, before anything is written, if `root` holds
+    files that are not a world, and lets OSError (read-only or full disk) through. Whatever stops
+    it, an unfinished world has no manifest, and the next `ensure` makes it again.
+    """
+    root = Path(root)
+    sizes = sizes or WorldSizes()
+    if not isinstance(seed, int) or seed < 0:
+        raise TaskError(f"world seed is {seed!r}; expected an integer, 0 or more")
+    if workers is not None and workers < 1:
+        raise TaskError(f"workers is {workers}; expected 1 or more")
+    _refuse_foreign(root)
+    root.mkdir(parents=True, exist_ok=True)
+    (root / UNFINISHED).write_text(f"{FORMAT}, being made\n")
+    (root / MANIFEST).unlink(missing_ok=True)
+    for name in LAYOUTS:
+        if (root / name).exists():
+            shutil.rmtree(root / name)
+
+    records = _draw_all(root, seed, sizes, workers, on_progress)
+    sets: dict[str, dict[str, Any]] = {}
+    for name, by_split in records.items():
+        LAYOUTS[name].finish(root / name, by_split)
+        sets[name] = {
+            "classes": list(LAYOUTS[name].classes),
+            "images": sizes.splits(name),
+            "files": _count_files(root / name),
+        }
+    manifest = {
+        "format": FORMAT,
+        "version": VERSION,
+        "seed": seed,
+        "sizes": asdict(sizes),
+        "files": sum(each["files"] for each in sets.values()),
+        "sets": sets,
+    }
+    partial = root / f"{MANIFEST}.partial"
+    partial.write_text(json.dumps(manifest, indent=1) + "\n")
+    partial.replace(root / MANIFEST)
+    (root / UNFINISHED).unlink()
+    return root
+
+
+def find(path: Path | str) -> dict[str, Any] | None:
+    """The manifest of the complete world that `path` lies in or is; None if in none.
+
+    `path` need not exist.
+    """
+    path = Path(path).resolve()
+    for folder in (path, *path.parents):
+        manifest = _read_manifest(folder)
+        if manifest is not None:
+            return manifest
+    return None
+
+
+def _read_manifest(folder: Path) -> dict[str, Any] | None:
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError):  # absent, unreadable or not JSON: no world of ours
+        return None
+    is_ours = isinstance(manifest, dict) and manifest.get("format") == FORMAT
+    return manifest if is_ours else None
+
+
+def _is_ready(root: Path, seed: int, sizes: WorldSizes) -> bool:
+    """Whether the world at `root` is complete; raises TaskError if it is another one."""
+    manifest = _read_manifest(root)
+    if manifest is None:
+        return False
+    wanted = {"version": VERSION, "seed": seed, "sizes": asdict(sizes)}
+    for key, value in wanted.items():
+        if manifest.get(key) != value:
+            raise TaskError(
+                f"{root} holds a miniature world of {key} {manifest.get(key)}; "
+                f"expected {value}: name another folder, or delete this one"
+            )
+    counts = {name: each["files"] for name, each in manifest["sets"].items()}
+    return counts == {name: _count_files(root / name) for name in LAYOUTS if sizes.splits(name)}
+
+
+def _refuse_foreign(root: Path) -> None:
+    """Raise TaskError if `root` is a file or a folder with something other than a world in it."""
+    if not root.exists():
+        return
+    if not root.is_dir():
+        raise TaskError(f"{root} is a file; expected a folder for the miniature world")
+    # Names first: a world that another process begins or ends meanwhile is never taken as foreign.
+    names = {entry.name for entry in root.iterdir()} - {LOCK}
+    is_ours = UNFINISHED in names or _read_manifest(root) is not None
+    if names and not is_ours and not (root / UNFINISHED).exists():
+        raise TaskError(
+            f"{root} is not empty and no miniature world; name an empty or new folder for it"
+        )
+
+
+def _count_files(folder: Path) -> int:
+    return sum(len(files) for _, _, files in os.walk(folder))
+
+
+@dataclass(frozen=True)
+class _Errand:
+    """Images start to stop (exclusive) of one split."""
+
+    root: Path
+    seed: int
+    layout: str
+    split: str
+    start: int
+    stop: int
+
+
+def _run_errand(errand: _Errand) -> list[Any]:
+    write = LAYOUTS[errand.layout].write
+    stream = zlib.crc32(f"{errand.layout}/{errand.split}".encode())
+    records = []
+    for index in range(errand.start, errand.stop):
+        rng = np.random.default_rng([errand.seed, stream, index])
+        records.append(write(errand.root / errand.layout, errand.split, index, rng))
+    return records
+
+
+def _draw_all(
+    root: Path, seed: int, sizes: WorldSizes, workers: int | None, on_progress: Progress | None
+) -> dict[str, dict[str, list[Any]]]:
+    """Write all images; return what the layouts noted, per data set and split, in order."""
+    errands = [
+        _Errand(root, seed, layout, split, start, min(start + CHUNK, count))
+        for layout in LAYOUTS
+        for split, count in sizes.splits(layout).items()
+        for start in range(0, count, CHUNK)
+    ]
+    total = sum(errand.stop - errand.start for errand in errands)
+    notes: dict[_Errand, list[Any]] = {}
+    done = 0
+    with closing(_run_errands(errands, workers)) as results:
+        for errand, records in results:
+            notes[errand] = records
+            done += len(records)
+            if on_progress is not None:
+                on_progress(done, total, errand.layout)
+
+    by_set: dict[str, dict[str, list[Any]]] = {
+        layout: {split: [] for split in sizes.splits(layout)}
+        for layout in LAYOUTS
+        if sizes.splits(layout)
+    }
+    for errand in errands:
+        by_set[errand.layout][errand.split] += notes[errand]
+    return by_set
+
+
+def _run_errands(
+    errands: list[_Errand], workers: int | None
+) -> Generator[tuple[_Errand, list[Any]], None, None]:
+    """Run the errands, in this process or in several, and yield each with its result."""
+    if workers is None:
+        # Starting a process takes as long as drawing a few hundred images.
+        workers = min(_count_cores(), 1 + len(errands) // 8)
+    if workers == 1:
+        for errand in errands:
+            yield errand, _run_errand(errand)
+        return
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_ignore_interrupt)
+    try:
+        pending = {pool.submit(_run_errand, errand): errand for errand in errands}
+        while pending:
+            finished, _ = wait(pending, return_when=FIRST_COMPLETED)
+            for future in finished:
+                yield pending.pop(future), future.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _count_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _ignore_interrupt() -> None:
+    """Ctrl-C reaches every process of the terminal; the one that made the pool ends it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

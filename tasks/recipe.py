@@ -1,0 +1,102 @@
+"""The part of a recipe that every training run has: schedule and optimiser."""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Sourced = dict[str, tuple[Any, str]]
+"""recipe field -> its value and where that comes from"""
+
+
+def said_by(source: str, **values: Any) -> Sourced:
+    """Fields whose values come from one source."""
+    return {name: (value, source) for name, value in values.items()}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every number that can change a score. Frozen; vary it with `dataclasses.replace`."""
+
+    protocol: str
+    """versioned protocol id, for example imagenet1k/finetune@1"""
+    backbone: str
+    """backbone name"""
+    image_size: int
+    """input side in pixels"""
+    epochs: int
+    """passes over the training set"""
+    warmup_epochs: float
+    """epochs of linear warmup from 0"""
+    batch_size: int
+    """images per optimiser step: all devices and accumulation together"""
+    device_batch: int
+    """images per forward pass on one device: the unit of mixup and of batch-norm statistics"""
+    optimizer: Literal["adamw", "lars"]
+    """adamw, or lars (1-D parameters are exempt from adaptation and decay)"""
+    base_lr: float
+    """learning rate per 256 images; the peak rate is base_lr x batch_size / 256"""
+    min_lr: float
+    """where the half-cosine ends (not scaled by the batch)"""
+    weight_decay: float
+    """decoupled weight decay; 1-D parameters are exempt"""
+    betas: tuple[float, float]
+    """AdamW's two; LARS uses the first as momentum"""
+    layer_decay: float
+    """learning-rate factor from a layer to the one below; 1 switches it off"""
+    clip_grad: float | None
+    """largest global gradient norm; None: no clipping"""
+    ema_decay: float | None
+    """decay of the averaged weights that are evaluated and kept; None: no averaging"""
+    precision: Literal["fp32", "bf16"]
+    """arithmetic under autocast"""
+
+    def __post_init__(self) -> None:
+        for name in ("image_size", "epochs", "batch_size", "device_batch"):
+            require(self, name, getattr(self, name) >= 1, "at least 1")
+        for name in ("warmup_epochs", "base_lr", "min_lr", "weight_decay"):
+            require(self, name, getattr(self, name) >= 0, "0 or more")
+        require(self, "layer_decay", 0 < self.layer_decay <= 1, "in (0, 1]")
+        require(self, "warmup_epochs", self.warmup_epochs <= self.epochs, "at most epochs")
+        require(
+            self,
+            "device_batch",
+            self.batch_size % self.device_batch == 0,
+            f"a divisor of batch_size {self.batch_size}",
+        )
+        ema = self.ema_decay
+        require(self, "ema_decay", ema is None or 0 < ema < 1, "None or in (0, 1)")
+        require(self, "clip_grad", self.clip_grad is None or self.clip_grad > 0, "None or above 0")
+
+    @property
+    def lr(self) -> float:
+        """Peak learning rate by the linear scaling rule (MAE, Table 8)."""
+        return self.base_lr * self.batch_size / 256
+
+    def to_dict(self) -> dict:
+        return dataclasses.asdict(self)
+
+    def digest(self) -> str:
+        """Twelve hex digits that name these exact settings."""
+        text = json.dumps(self.to_dict(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class TransferRecipe(Recipe):
+    """A recipe that trains on top of a backbone."""
+
+    drop_path: float
+    """stochastic depth of the last block; rises linearly from 0 at the first"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self, "drop_path", 0 <= self.drop_path < 1, "0 or more and below 1")
+
+
+def require(recipe: Recipe, field: str, holds: bool, expected: str) -> None:
+    """Raise a one-line ValueError that names `field` unless `holds`."""
+    if not holds:
+        value = getattr(recipe, field)
+        raise ValueError(f"recipe field {field} is {value!r}; expected {expected}")

@@ -1,0 +1,64 @@
+"""What the training loop asks of a task."""
+
+from abc import ABC, abstractmethod
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from tasks.recipe import Recipe
+
+Batch = dict[str, Any]
+"""One micro-batch. Tensors move to the device; `index` (B,) and `skipped` (file names) stay."""
+
+
+class TrainData(Protocol):
+    """A training set that makes whole micro-batches.
+
+    A key is (epoch, index). All randomness of a sample derives from (seed, epoch, index), so a
+    batch does not depend on workers, processes or what was loaded before.
+    """
+
+    def __len__(self) -> int: ...
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> Batch: ...
+
+    def names(self, indices: list[int]) -> list[str]:
+        """File names of samples, for messages."""
+        ...
+
+
+class Task(nn.Module, ABC):
+    """Data, head, loss and metrics around a backbone.
+
+    The loop calls the module itself: `task(batch) -> {"loss": scalar, ...}`; other entries are
+    logged. Anything random inside uses torch's global generator, which the loop seeds per
+    micro-batch.
+    """
+
+    recipe: Recipe
+    train_data: TrainData
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> dict[str, Tensor]: ...
+
+    @abstractmethod
+    def layer_index(self, name: str) -> int:
+        """Layer of the parameter `name` of this module, 0 (stem) to `num_layers` (head)."""
+
+    @property
+    @abstractmethod
+    def num_layers(self) -> int: ...
+
+    @abstractmethod
+    def evaluate(self, *args: Any, **how: Any) -> dict[str, float]:
+        """Score the current weights, on all processes together: plain named metrics, and
+        "unreadable", the number of test images left out, if there are any."""
+
+    @abstractmethod
+    def data_facts(self) -> dict[str, Any]:
+        """The data behind a score: name, fingerprint, train_images, val_images, classes, and
+        `standard`, whether these are the official counts."""
+
+    def no_decay(self) -> set[str]:
+        """Names of parameters exempt from weight decay besides the 1-D ones."""
+        return set()

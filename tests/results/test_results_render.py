@@ -1,0 +1,140 @@
+import io
+
+import pytest
+from markdown_it import MarkdownIt
+from rich.console import Console
+
+from results import Cell, Column, Note, Table, comparison_table, published, to_markdown, to_terminal
+from results.render import cell_text
+
+MEASURED = Column("ours", "top-1", "measured", "%")
+PUBLISHED = Column("paper", "top-1", "published", "%", "MAE paper", ("1",))
+DIFFERENCE = Column("difference", "top-1", "difference", "points", "MAE paper")
+TABLE = Table(
+    "ImageNet-1k: fine-tuning",
+    (Column("backbone", "backbone", "label"), MEASURED, PUBLISHED, DIFFERENCE),
+    (
+        (
+            Cell("vit_b"),
+            Cell(83.534, std=0.102, n=3, marks=("a",)),
+            Cell(83.6, decimals=1, source="MAE paper, Table 3"),
+            Cell(-0.066, decimals=1),
+        ),
+        (Cell("vit_l"), Cell(85.9, n=1), Cell(), Cell()),
+    ),
+    (Note("About all."), Note("MAE paper, Table 3.", "1"), Note("epochs 100 -> 1.", "a")),
+)
+
+MARKDOWN = """\
+### ImageNet-1k: fine-tuning
+
+| backbone |                 ours: top-1 (%) | published, MAE paper: top-1 (%) <sup>1</sup> \
+| difference, to MAE paper: top-1 (points) |
+| -------- | ------------------------------: | -------------------------------------------: \
+| ---------------------------------------: |
+| vit_b    | 83.53 ± 0.10 (n=3) <sup>a</sup> |                                         83.6 \
+|                                     -0.1 |
+| vit_l    |                     85.90 (n=1) |                                            – \
+|                                        – |
+
+- About all.
+- <sup>1</sup> MAE paper, Table 3.
+- <sup>a</sup> epochs 100 -> 1.
+"""
+
+TERMINAL = """\
+ImageNet-1k: fine-tuning
+                                    published    difference
+                            ours    MAE paper  to MAE paper
+backbone                 top-1 %  top-1 % [1]  top-1 points
+───────────────────────────────────────────────────────────
+vit_b     83.53 ± 0.10 (n=3) [a]         83.6          -0.1
+vit_l                85.90 (n=1)            –             –
+
+·   About all.
+[1] MAE paper, Table 3.
+[a] epochs 100 -> 1.
+"""
+
+HOSTILE = [
+    "a | b",
+    "a \\| b",
+    "back\\slash",
+    "two\nlines\r\nand\ttabs",
+    "*bold* _it_ __init__ ~~gone~~ `code`",
+    "[link](http://example.org) ![x](y)",
+    "<script>alert(1)</script> &copy; $x$",
+    "\x1b[31mred\x1b[0m",
+]
+
+
+def printed(table: Table, width: int) -> list[str]:
+    stream = io.StringIO()
+    console = Console(width=width, file=stream, force_terminal=False)
+    for renderable in to_terminal([table]):
+        console.print(renderable)
+    return stream.getvalue().splitlines()
+
+
+def literal(text: str) -> str:
+    """What a reader should see of a user's text: control characters and breaks as spaces."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def test_markdown_is_exactly_this():
+    assert to_markdown([TABLE]) == MARKDOWN
+    assert to_markdown([TABLE, TABLE]) == f"{MARKDOWN}\n{MARKDOWN}"
+    assert to_markdown([]) == ""
+
+
+@pytest.mark.parametrize("text", [*HOSTILE, "> quote", "- item", "1. first", "# heading", "+ x"])
+def test_user_text_shows_literally_in_markdown(text):
+    """markdown-it, which we did not write, must see one row of two cells and one plain note."""
+    columns = (Column("a", text, "label"), Column("b", "b", "label"))
+    table = Table(text, columns, ((Cell(text), Cell("end")),), (Note(text),))
+    tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(to_markdown([table]))
+    inline = [token for token in tokens if token.type == "inline"]
+    kinds = {child.type for token in inline for child in token.children or ()}
+    assert kinds <= {"text", "text_special"}
+    shown = ["".join(child.content for child in token.children or ()) for token in inline]
+    seen = literal(text)
+    assert shown == [seen, seen, "b", seen, "end", seen]
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "text"),
+    [
+        (MEASURED, Cell(83.5, n=1), "83.50 (n=1)"),
+        (MEASURED, Cell(83.5, std=0.004, n=2), "83.50 ± 0.00 (n=2)"),
+        (MEASURED, Cell(0.23129, decimals=4, n=1), "0.2313 (n=1)"),
+        (PUBLISHED, Cell(83.6, decimals=1, source="x"), "83.6"),
+        (DIFFERENCE, Cell(0.26, decimals=1), "+0.3"),
+        (DIFFERENCE, Cell(-0.04, decimals=1), "0.0"),
+        (DIFFERENCE, Cell(), "–"),
+    ],
+)
+def test_numbers(column, cell, text):
+    assert cell_text(column, cell) == text
+
+
+def test_terminal_names_ours_and_theirs_without_colour():
+    assert "\n".join(line.rstrip() for line in printed(TABLE, 80)) == TERMINAL
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_full_comparison_fits_the_terminal(make_record, width):
+    runs = [make_record(seed=seed, metrics={"top1": 83.5 + seed / 10}) for seed in range(3)]
+    (table,) = comparison_table(runs, published())
+    lines = printed(table, width)
+    assert max(map(len, lines)) <= width
+    (ours,) = [line for line in lines if line.startswith("vit_b     mae")]
+    assert " ".join(ours.split()) == "vit_b mae [a] 83.60 ± 0.10 (n=3) 83.6 [3] 83.66 [4] 0.0"
+
+
+@pytest.mark.parametrize("text", [*HOSTILE, "[red]styled[/red]", "[/]"])
+def test_user_text_reaches_the_terminal_literally(text):
+    table = Table(text, (Column("a", "a", "label"),), ((Cell(text),),), (Note(text),))
+    lines = [line.strip() for line in printed(table, 120)]
+    seen = literal(text)
+    assert lines.count(seen) == 2
+    assert f"· {seen}" in lines

@@ -1,0 +1,231 @@
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+
+from tasks import TaskError
+from tasks.classification.recipes import (
+    PROTOCOLS,
+    ClassificationRecipe,
+    protocol_id,
+    recipe,
+    sources,
+)
+
+BACKBONES = ["vit_mini", "vit_t", "vit_s", "vit_b", "vit_l", "vit_h"]
+
+# Typed from the MAE paper's Tables 9 to 11 and the release's FINETUNE.md, not from recipes.py.
+FINETUNE = {
+    "batch_size": 1024,
+    "warmup_epochs": 5,
+    "optimizer": "adamw",
+    "betas": (0.9, 0.999),
+    "weight_decay": 0.05,
+    "min_lr": 1e-6,
+    "clip_grad": None,
+    "mixup": 0.8,
+    "cutmix": 1.0,
+    "mix_switch_prob": 0.5,
+    "label_smoothing": 0.1,
+    "rand_augment": "rand-m9-mstd0.5-inc1",
+    "erase_prob": 0.25,
+    "min_crop_area": 0.08,
+    "oversize_crop": "redraw",
+    "pooling": "patches",
+    "head_batch_norm": False,
+    "head_init_std": 2e-5,
+    "train_backbone": True,
+    "ema_decay": None,
+    "image_size": 224,
+}
+# backbone: base lr, peak lr, layer decay, drop path, epochs, images per device
+FINETUNE_SIZES = {
+    "vit_b": (5e-4, 2e-3, 0.65, 0.1, 100, 32),
+    "vit_l": (1e-3, 4e-3, 0.75, 0.2, 50, 32),
+    "vit_h": (1e-3, 4e-3, 0.75, 0.3, 50, 16),
+}
+LINEAR = {
+    "batch_size": 16384,
+    "device_batch": 512,
+    "epochs": 90,
+    "warmup_epochs": 10,
+    "optimizer": "lars",
+    "base_lr": 0.1,
+    "weight_decay": 0.0,
+    "min_lr": 0.0,
+    "mixup": 0.0,
+    "cutmix": 0.0,
+    "label_smoothing": 0.0,
+    "rand_augment": None,
+    "erase_prob": 0.0,
+    "drop_path": 0.0,
+    "min_crop_area": 0.08,
+    "oversize_crop": "clip",
+    "pooling": "cls",
+    "head_batch_norm": True,
+    "head_init_std": 0.01,
+    "train_backbone": False,
+    "ema_decay": None,
+    "image_size": 224,
+}
+SCRATCH = {
+    "batch_size": 4096,
+    "warmup_epochs": 20,
+    "optimizer": "adamw",
+    "base_lr": 1e-4,
+    "betas": (0.9, 0.95),
+    "weight_decay": 0.3,
+    "mixup": 0.8,
+    "cutmix": 1.0,
+    "label_smoothing": 0.1,
+    "rand_augment": "rand-m9-mstd0.5-inc1",
+    "erase_prob": 0.0,
+    "layer_decay": 1.0,
+    "ema_decay": 0.9999,
+    "train_backbone": True,
+    "image_size": 224,
+}
+SCRATCH_SIZES = {"vit_b": (300, 0.1), "vit_l": (200, 0.2), "vit_h": (200, 0.2)}
+
+
+def assert_holds(made: ClassificationRecipe, expected: dict) -> None:
+    assert {name: getattr(made, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize("backbone", FINETUNE_SIZES)
+def test_finetune_is_the_released_recipe(backbone: str) -> None:
+    made = recipe("imagenet1k", backbone, "finetune")
+    assert_holds(made, FINETUNE)
+    base_lr, lr, layer_decay, drop_path, epochs, device_batch = FINETUNE_SIZES[backbone]
+    assert (made.base_lr, made.layer_decay, made.drop_path) == (base_lr, layer_decay, drop_path)
+    assert (made.epochs, made.device_batch) == (epochs, device_batch)
+    assert made.lr == pytest.approx(lr, rel=1e-12)
+
+
+@pytest.mark.parametrize("backbone", ["vit_b", "vit_l", "vit_h"])
+def test_linear_is_table_10(backbone: str) -> None:
+    made = recipe("imagenet1k", backbone, "linear")
+    assert_holds(made, LINEAR)
+    assert made.betas[0] == 0.9  # LARS's momentum
+    assert made.lr == pytest.approx(6.4, rel=1e-12)
+
+
+@pytest.mark.parametrize("backbone", SCRATCH_SIZES)
+def test_scratch_is_table_11(backbone: str) -> None:
+    made = recipe("imagenet1k", backbone, "scratch")
+    assert_holds(made, SCRATCH)
+    assert (made.epochs, made.drop_path) == SCRATCH_SIZES[backbone]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("backbone", ["vit_t", "vit_s"])
+def test_small_sizes_take_vit_b_values_and_say_so(backbone: str, protocol: str) -> None:
+    made = recipe("imagenet1k", backbone, protocol)
+    assert dataclasses.replace(made, backbone="vit_b") == recipe("imagenet1k", "vit_b", protocol)
+    told = sources("imagenet1k", backbone, protocol)
+    assert told["base_lr"] == "ours: ViT-B's value; none is published"
+    assert all(source.startswith("ours") for source in told.values())
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_miniature_recipe_is_a_small_one(protocol: str) -> None:
+    made = recipe("imagenet1k", "vit_mini", protocol)
+    assert made.image_size == 32
+    assert made.batch_size * made.epochs < 16384
+    told = sources("imagenet1k", "vit_mini", protocol)
+    assert told["epochs"] == told["base_lr"] == "ours: tuned on the miniature world"
+    assert all(source.startswith("ours") for source in told.values())
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_every_field_has_a_source(backbone: str, protocol: str) -> None:
+    made = recipe("imagenet1k", backbone, protocol)
+    assert made.protocol == f"imagenet1k/{protocol}@1" == protocol_id("imagenet1k", protocol)
+    assert made.backbone == backbone
+    told = sources("imagenet1k", backbone, protocol)
+    assert list(told) == [field.name for field in dataclasses.fields(ClassificationRecipe)]
+    assert all(
+        source.split(":")[0].split()[0] in ("mae", "MAE", "timm", "ours")
+        for source in told.values()
+    )
+
+
+def test_sources_of_the_contested_numbers() -> None:
+    told = sources("imagenet1k", "vit_b", "finetune")
+    assert told["base_lr"] == told["layer_decay"] == told["drop_path"] == "mae FINETUNE.md"
+    assert sources("imagenet1k", "vit_l", "scratch")["ema_decay"] == "MAE Table 11"
+    assert sources("imagenet1k", "vit_l", "linear")["base_lr"] == "MAE Table 10"
+
+
+@pytest.mark.parametrize(
+    ("image_size", "test_crop_ratio", "expected"),
+    [(32, None, 0.875), (224, None, 0.875), (225, None, 1.0), (448, None, 1.0), (448, 0.9, 0.9)],
+)
+def test_crop_ratio(image_size: int, test_crop_ratio: float | None, expected: float) -> None:
+    made = recipe("imagenet1k", "vit_b", "finetune")
+    made = dataclasses.replace(made, image_size=image_size, test_crop_ratio=test_crop_ratio)
+    assert made.crop_ratio == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (("imagenet1k", "vit_bb", "finetune"), "'vit_bb'; did you mean vit_b"),
+        (("imagenet1k", "resnet50", "finetune"), "there are vit_b, vit_l, vit_h, vit_s, vit_t"),
+        (("imagenet1k", "vit_b", "finetuned"), "'finetuned'; did you mean finetune?"),
+        (("imagenet1k", "vit_b", "knn5"), "there are finetune, linear, scratch"),
+        (("imagenet", "vit_b", "linear"), "'imagenet'; did you mean imagenet1k?"),
+    ],
+)
+def test_unknown_names(asked: tuple[str, str, str], told: str) -> None:
+    with pytest.raises(TaskError, match="unknown") as error:
+        recipe(*asked)
+    assert told in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("drop_path", 1.0),
+        ("drop_path", -0.1),
+        ("mixup", -0.5),
+        ("cutmix", float("nan")),
+        ("mix_switch_prob", 1.5),
+        ("label_smoothing", 1.0),
+        ("erase_prob", 2.0),
+        ("flip_prob", -1.0),
+        ("min_crop_area", 0.0),
+        ("pooling", "mean"),
+        ("oversize_crop", "pad"),
+        ("head_init_std", 0.0),
+        ("rand_augment", "rand-m9-what1"),
+        ("rand_augment", "randm9"),
+        ("ema_decay", 1.0),
+        ("test_crop_ratio", 1.2),
+        ("epochs", 0),
+        ("device_batch", 1),
+    ],
+)
+def test_bad_values_name_the_field(field: str, value: object) -> None:
+    with pytest.raises(ValueError, match=f"recipe field {field} is"):
+        dataclasses.replace(recipe("imagenet1k", "vit_b", "finetune"), **{field: value})
+
+
+def test_a_frozen_backbone_has_no_stochastic_depth() -> None:
+    with pytest.raises(ValueError, match=r"drop_path is 0\.1; expected 0 with a frozen backbone"):
+        dataclasses.replace(recipe("imagenet1k", "vit_b", "linear"), drop_path=0.1)
+
+
+def test_batch_norm_needs_two_images() -> None:
+    with pytest.raises(ValueError, match="device_batch is 1; expected 2 or more"):
+        dataclasses.replace(recipe("imagenet1k", "vit_b", "linear"), device_batch=1)
+
+
+def test_recipes_do_not_import_torch() -> None:
+    code = (
+        "import sys, tasks.classification.recipes; assert not {'torch', 'numpy'} & {*sys.modules}"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

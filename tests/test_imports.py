@@ -1,0 +1,67 @@
+"""Imports run one way: mae_bench -> tasks -> backbones, and mae_bench -> results."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ALLOWED = {
+    "mae_bench": {"mae_bench", "tasks", "backbones", "results"},
+    "tasks": {"tasks", "backbones"},
+    "backbones": {"backbones"},
+    "results": {"results"},
+}
+
+
+def imported(file: Path) -> set[str]:
+    """Top-level names that a file imports, wherever in the file it does."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            names.add((node.module or "").partition(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_import_direction(package):
+    files = list((ROOT / package).rglob("*.py"))
+    assert files
+    for file in files:
+        against = (imported(file) & set(ALLOWED)) - ALLOWED[package]
+        assert not against, f"{file.relative_to(ROOT)} imports {against}"
+
+
+def test_every_folder_is_a_package():
+    for package in ALLOWED:
+        for file in (ROOT / package).rglob("*.py"):
+            assert (file.parent / "__init__.py").exists(), file.parent
+
+
+def test_packages_come_from_this_tree():
+    for package in ALLOWED:
+        module = __import__(package)
+        assert Path(module.__file__).parent == ROOT / package
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "mae_bench.cli",
+        "mae_bench.recipes",
+        "mae_bench.report",
+        "backbones",
+        "tasks",
+        "tasks.classification.recipes",
+        "tasks.miniature",
+    ],
+)
+def test_light_modules_do_not_import_torch(module):
+    """What --help and report need answers at once; torch alone takes seconds."""
+    code = f"import {module}, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
