@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from timm.layers import DropPath
 from torch import Tensor, nn
 
+from backbones.linear import Linear
 from backbones.posembed import sincos_2d
 from backbones.sizes import BackboneError, Size
 
@@ -21,11 +22,11 @@ class Attention(nn.Module):
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.proj(attend(self.qkv(x), self.num_heads))
+    def forward(self, x: Tensor, num_queries: int | None = None) -> Tensor:
+        return self.proj(attend(self.qkv(x), self.num_heads, num_queries))
 
 
 def attend(qkv: Tensor, num_heads: int, num_queries: int | None = None) -> Tensor:
@@ -34,7 +35,8 @@ def attend(qkv: Tensor, num_heads: int, num_queries: int | None = None) -> Tenso
     `num_queries` = Q keeps the queries of the last Q tokens only; keys and values of all stay.
     """
     batch, length, width = qkv.shape
-    q, k, v = qkv.view(batch, length, 3, num_heads, -1).permute(2, 0, 3, 1, 4)
+    # Unbound before the transpose, so that their gradients are packed again in one copy.
+    q, k, v = (x.transpose(1, 2) for x in qkv.view(batch, length, 3, num_heads, -1).unbind(2))
     if num_queries is not None:
         q = q[:, :, length - num_queries :]
     out = F.scaled_dot_product_attention(q, k, v)  # (B, H, Q, C / H)
@@ -46,8 +48,8 @@ class Mlp(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, 4 * dim)
-        self.fc2 = nn.Linear(4 * dim, dim)
+        self.fc1 = Linear(dim, 4 * dim)
+        self.fc2 = Linear(4 * dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(F.gelu(self.fc1(x)))
@@ -64,8 +66,10 @@ class Block(nn.Module):
         self.mlp = Mlp(dim)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.attn(self.norm1(x)))
+    def forward(self, x: Tensor, num_queries: int | None = None) -> Tensor:
+        """Tokens (B, N, C) to (B, N, C), or to the last `num_queries` of them."""
+        kept = x if num_queries is None else x[:, -num_queries:]
+        x = kept + self.drop_path(self.attn(self.norm1(x), num_queries))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 

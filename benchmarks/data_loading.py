@@ -11,6 +11,7 @@ before anything is timed.
 """
 
 import argparse
+import os
 import platform
 import statistics
 import tempfile
@@ -109,12 +110,15 @@ def pipelines(paths: list[Path], size: int) -> dict[str, Callable[[int], torch.T
     def ours(epoch: int) -> torch.Tensor:
         return data.__getitems__([(epoch, index) for index in range(len(data))])["images"]
 
+    def ours_normalised(epoch: int) -> torch.Tensor:
+        return ours(epoch).float().sub_(mean).div_(std)
+
     return {
         REFERENCE: pillow(to_float),
         "the same, stopped at uint8": pillow(to_uint8),
         "torchvision decode_jpeg + v2, uint8": tensors,
         OURS: ours,
-        "mae-bench, then normalised to float on this CPU": lambda epoch: (ours(epoch) - mean) / std,
+        "mae-bench, then normalised to float on this CPU": ours_normalised,
     }
 
 
@@ -179,11 +183,11 @@ def measure(work: Workload, rounds: int) -> str:
         "against Pillow's pixels |",
         "|---|---|---|---|---|",
     ]
-    for name, seconds in spent.items():
-        middle = statistics.median(seconds)
-        paired = [r / s for r, s in zip(spent[REFERENCE], seconds, strict=True)]
+    for name, times in spent.items():
+        middle = statistics.median(times)
+        paired = [theirs / t for theirs, t in zip(spent[REFERENCE], times, strict=True)]
         rows.append(
-            f"| {name} | {middle * 1e3:.3f} ({min(seconds) * 1e3:.3f}) | {1 / middle:.0f} "
+            f"| {name} | {middle * 1e3:.3f} ({min(times) * 1e3:.3f}) | {1 / middle:.0f} "
             f"| {statistics.median(paired):.2f} | {fidelity[name]} |"
         )
     return "\n".join(rows)
@@ -195,8 +199,10 @@ def machine() -> str:
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return (
         f"{names[0] if names else platform.processor() or platform.machine()}, one thread, CPU "
-        f"time; Python {platform.python_version()}, torch {torch.__version__}, torchvision "
-        f"{torchvision.__version__}, Pillow {PIL.__version__}, simplejpeg {simplejpeg.__version__}."
+        f"time; Python {platform.python_version()}, torch {torch.__version__}, "
+        f"torchvision {torchvision.__version__}, Pillow {PIL.__version__}, "
+        f"simplejpeg {simplejpeg.__version__}. "
+        f"Load average {os.getloadavg()[1]:.1f} on {os.cpu_count()} processors."
     )
 
 

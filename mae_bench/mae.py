@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 import backbones
 from backbones.checkpoint import check_keys, read_tensors
+from backbones.linear import Linear, linear
 from backbones.posembed import sincos_2d
-from backbones.vit import Block, attend, init_linear
+from backbones.vit import Block, init_linear
 
 
 @dataclass
@@ -60,19 +61,25 @@ class MaskedAutoencoder(nn.Module):
         self.encoder = backbones.create(backbone, image_size)
         self.encoder.pos_embed.requires_grad_(False)
         self.patch_size, self.norm_pix = self.encoder.patch_size, norm_pix
+        self.mask_ratio = mask_ratio
         self.num_patches = self.encoder.grid_size**2
-        self.num_visible = int(self.num_patches * (1 - mask_ratio))
+        self.num_visible = int(self.num_patches * (1 - mask_ratio)) if 0 < mask_ratio < 1 else 0
         if not 0 < self.num_visible < self.num_patches:
-            raise ValueError(
-                f"mask_ratio {mask_ratio} leaves {self.num_visible} of {self.num_patches} patches "
-                "visible; at least one must be visible and one masked"
+            raise backbones.BackboneError(
+                f"mask_ratio {mask_ratio} of {self.num_patches} patches: at least one visible and "
+                "one masked patch are needed"
+            )
+        if min(decoder_dim, decoder_depth, decoder_heads) < 1:
+            raise backbones.BackboneError(
+                f"decoder_dim {decoder_dim}, decoder_depth {decoder_depth} and decoder_heads "
+                f"{decoder_heads} must be positive"
             )
         if decoder_dim % decoder_heads or decoder_dim % 4:
-            raise ValueError(
+            raise backbones.BackboneError(
                 f"decoder_dim {decoder_dim} must be a multiple of 4 and of decoder_heads "
                 f"{decoder_heads}"
             )
-        self.decoder_embed = nn.Linear(self.encoder.embed_dim, decoder_dim)
+        self.decoder_embed = Linear(self.encoder.embed_dim, decoder_dim)
         self.mask_token = nn.Parameter(torch.empty(1, 1, decoder_dim))
         self.decoder_pos_embed = nn.Parameter(
             sincos_2d(decoder_dim, self.encoder.grid_size), requires_grad=False
@@ -81,7 +88,7 @@ class MaskedAutoencoder(nn.Module):
             Block(decoder_dim, decoder_heads) for _ in range(decoder_depth)
         )
         self.decoder_norm = nn.LayerNorm(decoder_dim, eps=1e-6)
-        self.decoder_pred = nn.Linear(decoder_dim, self.patch_size**2 * 3)
+        self.decoder_pred = Linear(decoder_dim, self.patch_size**2 * 3)
         nn.init.normal_(self.mask_token, std=0.02)
         for part in (self.decoder_embed, self.decoder_blocks, self.decoder_pred):
             part.apply(init_linear)
@@ -93,18 +100,17 @@ class MaskedAutoencoder(nn.Module):
         Raises `backbones.BackboneError` for images of another size.
         """
         visible, masked = self.split(images, noise)
-        patches = self.patches(images)
-        latent = self.encode(patches, visible)
+        pixels = self.pixels(images)
+        latent = self.encode(pixels, visible)
         predicted = self.decode(latent, visible, masked)
-        target = pick(patches, masked)  # (B, M, p, p, 3)
-        loss = F.mse_loss(predicted, self.normalise(target.flatten(2)))
+        loss = F.mse_loss(predicted, self.normalise(pick(pixels, masked)))
         return Output(loss, self.mask(visible))
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor, noise: Tensor | None = None) -> Reconstruction:
         """Predict all patches, visible ones included; arguments as for the loss."""
         visible, masked = self.split(images, noise)
-        latent = self.encode(self.patches(images), visible)
+        latent = self.encode(self.pixels(images), visible)
         x = self.decoder_tokens(latent, visible, masked)
         for block in self.decoder_blocks:
             x = block(x)
@@ -123,7 +129,7 @@ class MaskedAutoencoder(nn.Module):
         if noise is None:
             noise = torch.rand(len(images), self.num_patches, device=images.device)
         if noise.shape != (len(images), self.num_patches):
-            raise ValueError(
+            raise backbones.BackboneError(
                 f"noise is {tuple(noise.shape)}; expected {(len(images), self.num_patches)}"
             )
         order = noise.argsort(dim=1)
@@ -140,11 +146,20 @@ class MaskedAutoencoder(nn.Module):
         x = images.view(len(images), 3, grid, side, grid, side)
         return x.permute(0, 2, 4, 3, 5, 1)
 
-    def encode(self, patches: Tensor, visible: Tensor) -> Tensor:
+    def pixels(self, images: Tensor) -> Tensor:
+        """Patches as rows (B, N, 3·p·p), in the (channel, row, column) order of convolutions.
+
+        The colours of an image lie apart in memory, so this is a cheaper copy than the order of
+        `Reconstruction`, and the loss does not mind.
+        """
+        x = self.patches(images).permute(0, 1, 2, 5, 3, 4)
+        return x.reshape(len(images), self.num_patches, -1)
+
+    def encode(self, pixels: Tensor, visible: Tensor) -> Tensor:
         """Class token and visible patches through the encoder: (B, 1 + V, C)."""
         vit = self.encoder
-        weight = vit.patch_embed.proj.weight.permute(0, 2, 3, 1).flatten(1)  # (C, p·p·3)
-        x = F.linear(pick(patches, visible).flatten(2), weight, vit.patch_embed.proj.bias)
+        proj = vit.patch_embed.proj
+        x = linear(pick(pixels, visible), proj.weight.flatten(1), proj.bias)
         x = x + vit.pos_embed[0, 1:][visible]
         cls = (vit.cls_token + vit.pos_embed[:, :1]).expand(len(x), -1, -1)
         x = torch.cat([cls, x], dim=1)
@@ -154,25 +169,21 @@ class MaskedAutoencoder(nn.Module):
 
     def decoder_tokens(self, latent: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
         """Tokens [class, visible, masked] with their positions: (B, 1 + N, D)."""
-        position = self.decoder_pos_embed[0]
-        x = self.decoder_embed(latent)
-        cls = x[:, :1] + position[0]
-        return torch.cat(
-            [cls, x[:, 1:] + position[1:][visible], (self.mask_token + position[1:])[0][masked]],
-            dim=1,
-        )
+        mask_tokens = self.mask_token.expand(*masked.shape, -1)
+        tokens = torch.cat([self.decoder_embed(latent), mask_tokens], dim=1)
+        order = F.pad(torch.cat([visible, masked], dim=1) + 1, (1, 0))
+        return tokens + self.decoder_pos_embed[0][order]
 
     def decode(self, latent: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
-        """Predictions of the masked patches only: (B, M, p·p·3)."""
+        """Predictions of the masked patches only: (B, M, 3·p·p), ordered as `pixels` is."""
         x = self.decoder_tokens(latent, visible, masked)
         for block in self.decoder_blocks[:-1]:
             x = block(x)
-        last = self.decoder_blocks[-1]
-        num_masked = masked.shape[1]
-        attended = attend(last.attn.qkv(last.norm1(x)), last.attn.num_heads, num_masked)
-        x = x[:, -num_masked:] + last.attn.proj(attended)
-        x = x + last.mlp(last.norm2(x))
-        return self.decoder_pred(self.decoder_norm(x))
+        x = self.decoder_norm(self.decoder_blocks[-1](x, num_queries=masked.shape[1]))
+        side = self.patch_size
+        weight = self.decoder_pred.weight.view(side, side, 3, -1).permute(2, 0, 1, 3)
+        bias = self.decoder_pred.bias.view(side, side, 3).permute(2, 0, 1)
+        return linear(x, weight.flatten(0, 2), bias.flatten())
 
     def load_checkpoint(self, file: str | Path) -> None:
         """Load encoder and decoder of the reference's `_full` or `visualize` files, or of ours.
@@ -197,17 +208,19 @@ class MaskedAutoencoder(nn.Module):
         return {k.removeprefix("encoder."): v for k, v in self.state_dict().items()}
 
     def normalise(self, target: Tensor) -> Tensor:
-        """Patches (B, M, p·p·3) as the loss sees them: unbiased variance, eps 1e-6."""
+        """Patches (B, M, 3·p·p) as the loss sees them: unbiased variance, eps 1e-6.
+
+        A layer norm divides by the biased deviation, (n - 1) / n of the variance wanted here; so
+        the factor is taken out of both its eps and its result.
+        """
         if not self.norm_pix:
             return target
-        variance, mean = torch.var_mean(target, dim=-1, keepdim=True)
-        return (target - mean) / (variance + 1e-6).sqrt()
+        n = target.shape[-1]
+        bias = (n - 1) / n
+        scale = target.new_full((n,), bias**0.5)
+        return F.layer_norm(target, (n,), weight=scale, eps=1e-6 * bias)
 
 
-def pick(patches: Tensor, indices: Tensor) -> Tensor:
-    """Rows of (B, N, …) or of a patch view (B, rows, columns, …) at `indices` (B, K)."""
-    image = torch.arange(len(patches), device=patches.device)[:, None]
-    if patches.ndim == 3:
-        return patches[image, indices]
-    columns = patches.shape[2]
-    return patches[image, indices // columns, indices % columns]
+def pick(rows: Tensor, indices: Tensor) -> Tensor:
+    """Rows of (B, N, C) at `indices` (B, K): (B, K, C)."""
+    return rows[torch.arange(len(rows), device=rows.device)[:, None], indices]

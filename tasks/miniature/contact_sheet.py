@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from tasks import TaskError
 from tasks.miniature import world
+from tasks.miniature.coco import CATEGORY_IDS
 from tasks.miniature.colour import oklch
 from tasks.miniature.imagenet import wnid
 
@@ -104,8 +105,9 @@ def _coco(folder: Path) -> Section:
 def _with_outlines(picture: Image.Image, annotations: list[dict[str, Any]]) -> Image.Image:
     picture = Image.blend(picture, Image.new("RGB", picture.size, "white"), 0.35)
     draw = ImageDraw.Draw(picture)
+    labels = list(CATEGORY_IDS.values())
     for annotation in annotations:
-        colour = _class_colour(annotation["category_id"])
+        colour = _class_colour(labels.index(annotation["category_id"]))
         x, y, width, height = annotation["bbox"]
         draw.rectangle((x, y, x + width, y + height), outline=colour)
         if not annotation["iscrowd"]:

@@ -1,0 +1,80 @@
+"""On a CUDA device: the same numbers as on the CPU, and a run that trains, stops and goes on."""
+
+import json
+
+import pytest
+import torch
+
+import backbones
+import mae_bench
+from mae_bench.mae import MaskedAutoencoder
+from tasks import miniature
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+
+def test_masked_autoencoder_agrees_with_the_cpu():
+    torch.manual_seed(0)
+    model = MaskedAutoencoder("vit_s", image_size=64, norm_pix=True, decoder_depth=2)
+    images, noise = torch.randn(4, 3, 64, 64), torch.rand(4, 16)
+    on_cpu = model(images, noise)
+    on_cpu.loss.backward()
+    expected = {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
+    model.zero_grad(set_to_none=True)
+    model.cuda()
+    on_gpu = model(images.cuda(), noise.cuda())
+    on_gpu.loss.backward()
+    torch.testing.assert_close(on_gpu.loss.cpu(), on_cpu.loss, rtol=1e-4, atol=0)
+    torch.testing.assert_close(on_gpu.mask.cpu(), on_cpu.mask, rtol=0, atol=0)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            scale = expected[name].abs().max().item()
+            torch.testing.assert_close(
+                parameter.grad.cpu(), expected[name], rtol=1e-3, atol=1e-3 * scale
+            )
+
+
+def test_bf16_stays_close_to_fp32():
+    torch.manual_seed(0)
+    model = MaskedAutoencoder("vit_s", image_size=64).cuda()
+    images, noise = torch.randn(8, 3, 64, 64).cuda(), torch.rand(8, 16).cuda()
+    exact = model(images, noise).loss
+    with torch.autocast("cuda", torch.bfloat16):
+        rounded = model(images, noise).loss
+    torch.testing.assert_close(rounded.float(), exact, rtol=2e-2, atol=0)
+
+
+def test_backbone_agrees_with_the_cpu():
+    torch.manual_seed(0)
+    vit = backbones.create("vit_s", image_size=64).eval()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        on_cpu = vit(images)
+        on_gpu = vit.cuda()(images.cuda()).cpu()
+    torch.testing.assert_close(on_gpu, on_cpu, rtol=1e-3, atol=1e-3)
+
+
+def test_pretrain_and_transfer_on_the_gpu(tmp_path):
+    sizes = miniature.WorldSizes(
+        **dict.fromkeys(miniature.WorldSizes.__dataclass_fields__, 0)
+        | {"imagenet1k_train": 40, "imagenet1k_val": 20, "unlabelled_train": 64}
+    )
+    world = miniature.make(tmp_path / "world", sizes=sizes, workers=1)
+    common = {"out": tmp_path / "runs", "precision": "bf16"}
+    small = {"epochs": 2, "warmup_epochs": 1.0, "batch_size": 16, "device_batch": 8}
+    made = mae_bench.pretrain(data=world / "unlabelled", name="pre", **common, **small)
+    assert made.environment.device == torch.cuda.get_device_name(0)
+    lines = (tmp_path / "runs/pre/log.jsonl").read_text().splitlines()
+    assert len(lines) == 8
+    assert json.loads(lines[-1])["loss"] < json.loads(lines[0])["loss"]
+    scored = mae_bench.transfer(
+        data=world / "imagenet1k",
+        checkpoint=tmp_path / "runs/pre/backbone.safetensors",
+        name="finetune",
+        **common,
+        **small,
+    )
+    assert 0 <= scored.metrics["top1"] <= 100
