@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pickle
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +39,12 @@ class LoadReport:
     def method(self) -> str | None:
         """How the weights were pre-trained, if the file tells."""
         return self.metadata.get("method")
+
+    @property
+    def recipe_hash(self) -> str | None:
+        """The recipe of the pre-training, if the file tells."""
+        found = self.metadata.get("recipe_hash", "")
+        return found if re.fullmatch("[0-9a-f]{8,64}", found) else None
 
     def __str__(self) -> str:
         lines = [f"{self.file} (sha256 {self.sha256[:12]}): {len(self.loaded)} tensors loaded"]

@@ -3,10 +3,15 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from mae_bench.errors import RunError
+
 
 @dataclass(frozen=True)
 class Execution:
-    """How a run is carried out. Nothing here changes what is computed."""
+    """How a run is carried out. Nothing here changes what is computed.
+
+    Raises `RunError` for a value out of range.
+    """
 
     workers: int = 2
     """loader processes per training process; 0 loads in the training process"""
@@ -18,3 +23,11 @@ class Execution:
     """unreadable images that are skipped before the run stops"""
     device: Literal["auto", "cpu"] = "auto"
     """auto takes a GPU if there is one"""
+
+    def __post_init__(self) -> None:
+        for name in ("workers", "save_minutes", "max_bad_images"):
+            value = getattr(self, name)
+            if not value >= 0:
+                raise RunError(f"{name} is {value!r}; expected 0 or more")
+        if self.device not in ("auto", "cpu"):
+            raise RunError(f"device is {self.device!r}; expected auto or cpu")

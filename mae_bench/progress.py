@@ -1,5 +1,6 @@
 """Progress of long steps: a live bar in a terminal, a line every few seconds elsewhere."""
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,9 +8,17 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-console = Console(highlight=False, soft_wrap=True)
+# Of the processes that torchrun starts, the first speaks for all.
+console = Console(
+    highlight=False, emoji=False, soft_wrap=True, quiet=os.environ.get("RANK", "0") != "0"
+)
 
 SECONDS_BETWEEN_LINES = 15.0
+
+
+def say(text: str, style: str | None = None) -> None:
+    """Print text as it is: rich takes brackets, which a path may hold, for its markup."""
+    console.print(text, style=style, markup=False)
 
 
 class Bar:
@@ -30,27 +39,23 @@ class Bar:
             self.live.update(self.row, completed=done, detail=detail)
         elif now - self.printed >= SECONDS_BETWEEN_LINES and done < self.total:
             self.printed = now
-            console.print(f"{self.title}: {done}/{self.total}  {text}  {duration(left)} left")
+            say(f"{self.title}: {done}/{self.total}  {text}  {duration(left)} left")
 
 
 @contextmanager
-def progress(title: str, total: int, start: int = 0, show: bool = True) -> Iterator[Bar]:
-    """A bar for `total` units of which `start` were done before; silent unless `show`."""
+def progress(title: str, total: int, start: int = 0) -> Iterator[Bar]:
+    """A bar for `total` units of which `start` were done before."""
     bar = Bar(title, total, start)
-    if not show:
-        bar.printed = float("inf")
-        yield bar
-        return
-    if not console.is_terminal:
-        console.print(f"{title} …")
+    if console.quiet or not console.is_terminal:
+        say(f"{title} ...")
         yield bar
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         TextColumn("{task.completed}/{task.total}"),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[detail]}"),
+        TextColumn("{task.fields[detail]}", markup=False),
     )
     with Progress(*columns, console=console, refresh_per_second=4) as live:
         bar.live = live

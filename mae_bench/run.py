@@ -2,7 +2,7 @@
 
 run.json                what is being run, written first; the folder belongs to it for good
 log.jsonl               one line per optimiser step: only what is reproducible
-tensorboard/            the same, and images/s
+tensorboard/            the same about once a second, and images/s
 state/step-00001000.pt  everything that training needs to go on; the two newest are kept
 record.json             the result, written last
 """
@@ -15,14 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from filelock import FileLock, Timeout
 
 from mae_bench.errors import RunError
-from mae_bench.run_files import atomic, write_json
-from results import Record, parse_record
+from mae_bench.processes import first_alone
+from mae_bench.progress import say
+from mae_bench.run_files import atomic, naming, sweep, write_json
+from results import Record, ResultsError, parse_record
 
 KEEP_STATES = 2
+LOCK_FILE = ".lock"
+LOCK_SECONDS = 7.0
+"""the loading processes of a killed run hold its lock until they notice, within five seconds"""
 
 
 class Run:
@@ -35,28 +39,49 @@ class Run:
 
     @property
     def record(self) -> Record | None:
-        """The result, if the run has finished; `results.ResultsError` if its file is damaged."""
+        """The result, if the run has finished; `RunError` if its file is damaged."""
         file = self.folder / "record.json"
-        return parse_record(file.read_text()) if file.exists() else None
+        try:
+            return parse_record(file.read_bytes()) if file.exists() else None
+        except ResultsError as error:
+            raise RunError(
+                f"{file}: damaged ({error}); delete it, and the same command writes it again"
+            ) from None
 
     def save_state(self, step: int, state: dict[str, Any]) -> None:
         """Write the state after `step` optimiser steps: whole or not at all."""
         self.states.mkdir(exist_ok=True)
         with atomic(self.states / f"step-{step:08d}.pt") as stream:
-            torch.save({"step": step, **state}, stream)
+            try:
+                torch.save({"step": step, **state}, stream)
+            except RuntimeError as error:  # torch's own complaint about what is a full disk
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
         for old in self.state_files()[:-KEEP_STATES]:
             old.unlink()
 
-    def newest_state(self) -> tuple[dict[str, Any] | None, list[str]]:
-        """The newest readable state (None: none), and one line per damaged file passed over."""
-        damaged: list[str] = []
-        for file in reversed(self.state_files()):
+    def newest_state(self) -> Path | None:
+        """The newest readable state, None if none was saved; damaged ones are named and removed.
+
+        Raises `RunError` if all are damaged: to train anew is for the user to decide.
+        """
+        files, damaged = self.state_files(), []
+        for file in reversed(files):
             try:
-                return torch.load(file, map_location="cpu", weights_only=True), damaged
-            except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
-                reason = (str(error) or type(error).__name__).splitlines()[0]
-                damaged.append(f"{file} is damaged and passed over ({reason})")
-        return None, damaged
+                read_state(file)
+            except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+                damaged.append(f"{file} is damaged ({first_line(error)})")
+                continue
+            for line, bad in zip(damaged, reversed(files), strict=False):
+                say(f"{line}; going on from {file.name}", style="yellow")
+                bad.unlink()
+            return file
+        if damaged:
+            raise RunError(
+                f"{damaged[0]}, and so is every saved state; delete {self.states} to start anew"
+            )
+        return None
 
     def state_files(self) -> list[Path]:
         return sorted(self.states.glob("step-*.pt"))
@@ -66,16 +91,25 @@ class Run:
         if not self.log_file.exists():
             return
         kept = []
-        for line in self.log_file.read_text().splitlines():
+        for line in self.log_file.read_text(errors="replace").splitlines():
             try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:  # the crash cut this line
+                after = json.loads(line)["step"] > step
+            except (ValueError, KeyError, TypeError):  # the crash cut this line
                 break
-            if entry["step"] > step:
+            if after:
                 break
             kept.append(line)
         with atomic(self.log_file) as stream:
             stream.write("".join(f"{line}\n" for line in kept).encode())
+
+
+def read_state(file: Path) -> dict[str, Any]:
+    """A saved state, on the CPU."""
+    return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 @contextmanager
@@ -84,30 +118,33 @@ def open_run(folder: Path, identity: dict[str, Any]) -> Iterator[Run]:
 
     `identity` (JSON-safe) is everything that determines the result. Raises `RunError` if another
     process works in the folder or the folder belongs to something else. Of several processes of
-    one run the first locks, and the others come after it.
+    one run the first holds the lock.
     """
-    state = PartialState()
-    if not state.is_main_process:
-        state.wait_for_everyone()
-        yield Run(folder)
-        return
-    if folder.exists() and not folder.is_dir():
-        raise RunError(f"run folder {folder}: is a file; choose another --name or --out")
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
+    lock = FileLock(folder / LOCK_FILE)
     try:
-        lock.acquire(timeout=0)
+        first_alone(lambda: take(folder, lock, identity))
+        with naming(folder):
+            yield Run(folder)
+    finally:
+        lock.release()
+
+
+def take(folder: Path, lock: FileLock, identity: dict[str, Any]) -> None:
+    """Create and lock the folder, and claim it."""
+    for place in (folder, *folder.parents):
+        if place.exists() and not place.is_dir():
+            raise RunError(f"run folder {folder}: {place} is a file; choose another --out or --name")
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        lock.acquire(timeout=LOCK_SECONDS)
     except Timeout:
         raise RunError(
             f"run folder {folder}: another process is working in it; wait for it or choose "
             "another --name"
         ) from None
-    try:
-        claim(folder, identity)
-        state.wait_for_everyone()
-        yield Run(folder)
-    finally:
-        lock.release()
+    sweep(folder)
+    sweep(folder / "state")
+    claim(folder, identity)
 
 
 def claim(folder: Path, identity: dict[str, Any]) -> None:
@@ -115,7 +152,7 @@ def claim(folder: Path, identity: dict[str, Any]) -> None:
     file = folder / "run.json"
     identity = json.loads(json.dumps(identity))  # tuples become lists, as in the file
     if not file.exists():
-        foreign = sorted(p.name for p in folder.iterdir() if p.name != ".lock")
+        foreign = sorted(p.name for p in folder.iterdir() if p.name != LOCK_FILE)
         if foreign:
             raise RunError(
                 f"run folder {folder}: not empty and no run of ours ({foreign[0]}); "
@@ -124,9 +161,11 @@ def claim(folder: Path, identity: dict[str, Any]) -> None:
         write_json(file, identity)
         return
     try:
-        there = json.loads(file.read_text())
-    except json.JSONDecodeError:
-        raise RunError(f"{file}: damaged; delete the folder or choose another --name") from None
+        there = json.loads(file.read_bytes())
+    except ValueError:
+        there = None
+    if not isinstance(there, dict):
+        raise RunError(f"{file}: damaged; delete the folder or choose another --name")
     if there != identity:
         raise RunError(
             f"run folder {folder}: holds a different run ({'; '.join(differences(there, identity))}"

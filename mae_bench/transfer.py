@@ -65,7 +65,11 @@ def transfer(
         init = init or "scratch"
     else:
         vit, loaded = backbones.load(backbone, checkpoint, size, drop_path)
-        weights = Checkpoint(file=loaded.file, sha256=loaded.sha256)
+        weights = Checkpoint(
+            file=loaded.file,
+            sha256=loaded.sha256,
+            recipe_hash=loaded.recipe_hash,
+        )
         init = init or loaded.method or Path(checkpoint).stem
         if accelerator.is_main_process:
             console.print(str(loaded))

@@ -51,16 +51,18 @@ def comparison_table(records: Iterable[Record], published: Iterable[Published]) 
 
     A difference is printed only where our runs are comparable (`Record.comparable`) and the
     published number was scored with the same protocol; everything else is marked, with a note
-    that says why. Miniature runs get tables of their own, after the others and never beside
-    published numbers.
+    that says why. Miniature runs come after the others and never beside published numbers: one
+    table per task, a column for each protocol.
     """
     records, rows = list(records), list(published)
     tables = []
-    for miniature in (False, True):
-        chosen = [record for record in records if record.data.miniature == miniature]
-        for protocol in sorted({record.protocol for record in chosen}):
-            same = [record for record in chosen if record.protocol == protocol]
-            tables.append(_table(protocol, same, [] if miniature else rows))
+    photos = [record for record in records if not record.data.miniature]
+    for protocol in sorted({record.protocol for record in photos}):
+        same = [record for record in photos if record.protocol == protocol]
+        tables.append(_table(protocol, same, rows))
+    drawn = [record for record in records if record.data.miniature]
+    for task in sorted({record.task for record in drawn}):
+        tables.append(_miniature_table([record for record in drawn if record.task == task]))
     return tables
 
 
@@ -101,7 +103,7 @@ class _Plan:
 
 
 def _table(protocol: str, records: list[Record], published: list[Published]) -> Table:
-    """The table of runs that share a protocol and are all miniature or none."""
+    """The table of runs that share a protocol, none of them miniature."""
     found = configurations(records)
     backbones = list(dict.fromkeys(c.first.backbone for c in found))
     rows = [row for backbone in backbones for row in headline(protocol, backbone, published)]
@@ -119,9 +121,53 @@ def _table(protocol: str, records: list[Record], published: list[Published]) -> 
         for method in (m for m in methods if _plain(m) not in shown):
             body.append((Cell(backbone), Cell(method), *_scores(plan, backbone, method, None)))
 
-    general = [MINIATURE] if records[0].data.miniature else []
-    general += [OURS, THEIRS, DIFFERENCE] if any(plan.places.values()) else [OURS]
+    general = [OURS, THEIRS, DIFFERENCE] if any(plan.places.values()) else [OURS]
     return Table(_title(records[0]), columns, tuple(body), plan.notes.listed(general))
+
+
+def _miniature_table(records: list[Record]) -> Table:
+    """Miniature runs of one task: weights down, protocols across.
+
+    Runs of one protocol that start from the same weights but differ otherwise take a row each.
+    """
+    found, notes = configurations(records), _Notes()
+    rows: list[dict[str, Configuration]] = []
+    for c in found:
+        for row in rows:
+            other = next(iter(row.values())).first
+            same = (other.backbone, other.init) == (c.first.backbone, c.first.init)
+            if same and c.first.protocol not in row:
+                row[c.first.protocol] = c
+                break
+        else:
+            rows.append({c.first.protocol: c})
+    metrics = {
+        protocol: _metrics([r for r in records if r.protocol == protocol])
+        for protocol in sorted({record.protocol for record in records})
+    }
+    columns = [Column("backbone", "backbone", "label"), Column("init", "weights", "label")]
+    for protocol, names in metrics.items():
+        for name in names:
+            title, unit = METRICS.get(name, (name, ""))
+            columns.append(
+                Column(
+                    f"{protocol} {name}", f"{_protocol_title(protocol)} {title}", "measured", unit
+                )
+            )
+    body = []
+    for row in rows:
+        first = next(iter(row.values()))
+        marks = dict.fromkeys(mark for c in row.values() for mark in _identity(c, found, notes))
+        cells = [Cell(first.first.backbone), Cell(first.first.init, marks=tuple(marks))]
+        for protocol, names in metrics.items():
+            for name in names:
+                ours, decimals = row.get(protocol), 2 if name in METRICS else 4
+                cells.append(ours.cell(name, decimals, _caveats(ours, notes)) if ours else Cell())
+        body.append(tuple(cells))
+    task = records[0].task
+    title = f"Miniature world: {DATA_TITLES.get(task) or 'pre-training'}"
+    protocols = f"protocols: {', '.join(metrics)}."
+    return Table(title, tuple(columns), tuple(body), notes.listed([MINIATURE, protocols, OURS]))
 
 
 def _metrics(records: list[Record]) -> list[str]:
@@ -208,8 +254,13 @@ def _identity(
     nothing else tells two rows apart."""
     this = configuration.first
     parts = []
-    if this.checkpoint:
-        parts.append(f"weights {this.checkpoint.file}, sha256 {this.checkpoint.sha256[:12]}")
+    weights = {r.checkpoint.sha256: r.checkpoint for r in configuration.records if r.checkpoint}
+    if len(weights) == 1:
+        (only,) = weights.values()
+        parts.append(f"weights {only.file}, sha256 {only.sha256[:12]}")
+    elif weights:
+        (recipe,) = {each.recipe_hash for each in weights.values()}
+        parts.append(f"{len(weights)} weights, pre-trained with a seed each by recipe {recipe}")
     if len({c.first.data.fingerprint for c in found}) > 1:
         parts.append(f"data {this.data.name}, fingerprint {this.data.fingerprint[:12]}")
     if len({c.first.recipe_hash for c in found if _looks(c.first) == _looks(this)}) > 1:
@@ -250,10 +301,14 @@ def _caveats(configuration: Configuration, notes: _Notes) -> tuple[str, ...]:
     return tuple(marks)
 
 
+def _protocol_title(protocol: str) -> str:
+    rest = protocol.partition("/")[2]
+    return PROTOCOL_TITLES.get(rest.partition("@")[0], rest)
+
+
 def _title(record: Record) -> str:
-    task, _, rest = record.protocol.partition("/")
-    protocol = PROTOCOL_TITLES.get(rest.partition("@")[0], rest)
-    data = "Miniature world" if record.data.miniature else DATA_TITLES.get(task, task)
+    task = record.protocol.partition("/")[0]
+    protocol, data = _protocol_title(record.protocol), DATA_TITLES.get(task, task)
     title = f"{data}: {protocol}" if data else protocol.capitalize()
     return f"{title} (protocol {record.protocol})"
 

@@ -37,8 +37,9 @@ def configurations(records: Iterable[Record]) -> list[Configuration]:
     """Group runs by configuration: smallest backbone first, comparable runs first.
 
     One configuration is one protocol, task, backbone, init, checkpoint, recipe, data set and list
-    of deviations; complete and incomplete runs stay apart. Of two runs with one seed the later
-    one counts: a repetition is no second seed.
+    of deviations; complete and incomplete runs stay apart. Checkpoints that were pre-trained by
+    one recipe of ours count as one: then the seed varies from the start. Of two runs with one
+    seed the later one counts: a repetition is no second seed.
     """
     groups: dict[tuple, list[Record]] = defaultdict(list)
     for record in sorted(records, key=lambda record: (record.finished, record.name)):
@@ -58,7 +59,7 @@ def _key(record: Record) -> tuple:
         record.task,
         record.backbone,
         record.init,
-        record.checkpoint and record.checkpoint.sha256,
+        record.checkpoint and (record.checkpoint.recipe_hash or record.checkpoint.sha256),
         record.recipe_hash,
         record.data.fingerprint,
         record.data.miniature,

@@ -60,6 +60,8 @@ class Checkpoint(_Part):
     file: Text
     """file name, without the folder"""
     sha256: Sha256
+    recipe_hash: HexDigest | None = None
+    """recipe of the pre-training, if the file tells"""
 
 
 class Data(_Part):

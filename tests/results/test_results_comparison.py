@@ -3,7 +3,7 @@ from datetime import timedelta
 
 import pytest
 
-from results import Data, comparison_table, configurations, published
+from results import Checkpoint, Data, comparison_table, configurations, published
 
 MINIATURE = Data(
     name="miniature",
@@ -133,13 +133,65 @@ def test_unlike_protocols_and_miniature_runs_get_tables_of_their_own(make_record
         "ImageNet-1k: fine-tuning (protocol imagenet1k/finetune@1)",
         "ImageNet-1k: linear probing (protocol imagenet1k/linear@1)",
         "Masked autoencoder pre-training (protocol pretrain/mae@1)",
-        "Miniature world: fine-tuning (protocol imagenet1k/finetune@1)",
+        "Miniature world: ImageNet-1k",
     ]
     miniature = tables[-1]
     assert [column.kind for column in miniature.columns] == ["label", "label", "measured"]
     assert [row[2].value for row in miniature.rows] == [30.0]
     assert column(tables[2], "loss ours")[0].value == 0.25
     assert comparison_table([], published()) == []
+
+
+def test_miniature_table_has_weights_down_and_protocols_across(make_record):
+    linear, scratch = "imagenet1k/linear@1", "imagenet1k/scratch@1"
+    untrained = {"init": "scratch", "checkpoint": None, "protocol": scratch, "data": MINIATURE}
+    runs = [
+        make_record(data=MINIATURE, metrics={"top1": 60.0}),
+        make_record(data=MINIATURE, protocol=linear, metrics={"top1": 40.0}),
+        make_record(**untrained, metrics={"top1": 50.0}),
+        make_record(**untrained, metrics={"top1": 52.0}, deviations=["epochs 1 -> 9"]),
+    ]
+    (table,) = comparison_table(runs, published())
+    assert [column.title for column in table.columns[2:]] == [
+        "fine-tuning top-1",
+        "linear probing top-1",
+        "training from scratch top-1",
+    ]
+    cells = [[cell.value for cell in row] for row in table.rows]
+    assert [row[1:] for row in cells] == [
+        ["mae", 60.0, 40.0, None],
+        ["scratch", None, None, 50.0],
+        ["scratch", None, None, 52.0],
+    ]
+    assert note(table, table.rows[2][4].marks[0]) == "differs from the protocol: epochs 1 -> 9."
+    assert any(each.text.startswith("Small images drawn") for each in table.notes)
+
+
+def test_seeds_may_start_at_pre_training(make_record):
+    """Checkpoints of one recipe of ours are repetitions; strangers' files are not."""
+    ours = [
+        Checkpoint(file="backbone.safetensors", sha256=each * 32, recipe_hash="0123456789ab")
+        for each in ("aa", "bb")
+    ]
+    runs = [
+        make_record(checkpoint=each, seed=seed, metrics={"top1": 80.0 + seed})
+        for seed, each in enumerate(ours)
+    ]
+    (table,) = comparison_table(runs, [])
+    ((_, label, score),) = table.rows
+    assert (score.value, score.n) == (80.5, 2)
+    assert score.std == pytest.approx(0.5**0.5, rel=1e-12)
+    assert "2 weights, pre-trained with a seed each by recipe 0123456789ab" in note(
+        table, label.marks[0]
+    )
+    apart = [
+        record.model_copy(
+            update={"checkpoint": record.checkpoint.model_copy(update={"recipe_hash": None})}
+        )
+        for record in runs
+    ]
+    (table,) = comparison_table(apart, [])
+    assert [row[2].n for row in table.rows] == [1, 1]
 
 
 def test_rows_that_look_alike_are_told_apart(make_record):
