@@ -1,9 +1,11 @@
 """Reading, strict loading and writing of backbone checkpoints."""
 
+import argparse
 import hashlib
 import json
 import os
 import pickle
+import re
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -58,11 +60,13 @@ class LoadReport:
 def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a safetensors file or a torch file (read without pickle).
 
-    A torch file may hold the state dict itself or under "model". Raises `BackboneError` for a
-    file that is missing, truncated, or no checkpoint.
+    A torch file may hold the state dict itself or under "model", next to anything else that is
+    only data (the reference's training states hold their `argparse.Namespace`). Raises
+    `BackboneError` for a file that is missing, truncated, or no checkpoint.
     """
     if not file.is_file():
-        raise BackboneError(f"checkpoint {file}: no such file")
+        kind = "is a folder; expected a file" if file.is_dir() else "no such file"
+        raise BackboneError(f"checkpoint {file}: {kind}")
     try:
         with safe_open(file, framework="pt") as opened:
             return {key: opened.get_tensor(key) for key in opened.keys()}, opened.metadata() or {}  # noqa: SIM118
@@ -72,9 +76,11 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
                 f"checkpoint {file}: truncated or no safetensors ({error})"
             ) from None
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
+        found = re.search(r"Unsupported (global: GLOBAL \S+|\w+ \d+)", str(error))
+        reason = found.group() if found else "unreadable"
         raise BackboneError(
             f"checkpoint {file}: truncated, no torch file, or one that needs pickle ({reason})"
         ) from None

@@ -23,16 +23,16 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`F.linear`: (…, K) times a weight (N, K) to (…, N).
 
     oneDNN does it for float32 on a CPU unless it is switched off
-    (`torch.backends.mkldnn.enabled`) or autocast or the compiler would choose for themselves.
+    (`torch.backends.mkldnn.enabled`), or torch.compile or autocast are to choose for themselves.
     """
     onednn = (
-        x.device.type == "cpu"
+        not torch.compiler.is_compiling()
+        and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and x.numel() > 0
         and torch.backends.mkldnn.is_available()
         and torch.backends.mkldnn.enabled
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
     )
     return OneDnnLinear.apply(x, weight, bias) if onednn else F.linear(x, weight, bias)
 

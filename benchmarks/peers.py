@@ -67,7 +67,7 @@ class HuggingFace(Peer):
             decoder_hidden_size=decoder_dim,
             decoder_num_hidden_layers=len(mae.decoder_blocks),
             decoder_intermediate_size=4 * decoder_dim,
-            mask_ratio=1 - mae.num_visible / mae.num_patches,
+            mask_ratio=mae.mask_ratio,
             norm_pix_loss=mae.norm_pix,
             attn_implementation=attention,
         )
@@ -121,7 +121,7 @@ class Lightly(Peer):
 
         encoder, decoder_dim = mae.encoder, mae.mask_token.shape[-1]
         self.backbone = MaskedVisionTransformerTIMM(timm_encoder(mae))
-        self.backbone.mask_token = None
+        self.backbone.mask_token = None  # MAE's encoder sees none
         self.decoder = MaskedVisionTransformerDecoderTIMM(
             num_patches=mae.num_patches,
             embed_dim=decoder_dim,

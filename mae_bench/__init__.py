@@ -9,7 +9,9 @@ Importing this package does not import torch; pre-training and transfer do.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,6 +28,15 @@ def __getattr__(name: str) -> Any:
     """The commands, imported when first asked for: each is a function in the module of its name."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    command = getattr(import_module(f"mae_bench.{name}"), name)
-    globals()[name] = command  # importing the submodule bound the module to this name
-    return command
+    return getattr(import_module(f"mae_bench.{name}"), name)
+
+
+class Package(ModuleType):
+    """A package in which a command's name stays free of the module of that name."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in __all__ and isinstance(value, ModuleType)):  # which importing it would set
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = Package

@@ -6,10 +6,13 @@ Nothing here imports torch; a command does when it runs.
 import argparse
 import ast
 import inspect
+import io
 import os
+import re
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -19,10 +22,9 @@ from tyro.conf import Positional, arg
 
 import backbones
 import mae_bench
-import results
 import tasks
 from mae_bench import recipes
-from mae_bench.errors import Interrupted, RunError
+from mae_bench.errors import Interrupted, ProcessError, RunError, reason
 from mae_bench.execution import Execution
 
 PROGRAM = "mae-bench"
@@ -30,7 +32,6 @@ DESCRIPTION = (
     "Transfer learning from masked autoencoders, measured next to the published numbers. "
     "Start with: mae-bench quickstart"
 )
-BAD_INPUT = (RunError, backbones.BackboneError, tasks.TaskError, results.ResultsError)
 
 
 @dataclass
@@ -145,36 +146,61 @@ class Doctor:
 
 def main() -> None:
     """Entry point of `mae-bench`."""
+    for stream in (sys.stdout, sys.stderr):  # a path may hold what the terminal cannot show
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     raise SystemExit(call(sys.argv[1:]))
 
 
 def call(argv: Sequence[str]) -> int:
-    """Run one command line; its exit code. Bad input is one line on standard error and 2."""
+    """Run one command line; its exit code. Bad input is one line on standard error and 2.
+
+    Of the processes that torchrun starts the first speaks for all, except of what it cannot know.
+    """
+    first = os.environ.get("RANK", "0") == "0"
     try:
-        command = parse(argv)
-        command.run()
+        parse(argv).run()
+    except SystemExit:  # after --help, which is not to wait for the imports below
+        raise
     except Interrupted as error:
-        print(f"{PROGRAM}: {error}", file=sys.stderr)
-        return error.exit_code
-    except BAD_INPUT as error:
-        print(f"{PROGRAM}: error: {error}", file=sys.stderr)
-        return 2
+        return complain(str(error), error.exit_code, first)
+    except ProcessError as error:
+        return complain(f"error: {error}", 2)
+    except bad_input() as error:
+        return complain(f"error: {error}", 2, first)
+    except BrokenPipeError:  # the reader of our output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(
-            f"{PROGRAM}: error: {where}{error.strerror or error}; what was saved before is whole, "
-            "and the same command continues",
-            file=sys.stderr,
-        )
-        return 2
+        advice = "nothing that was saved is lost; once this is put right, the same command goes on"
+        return complain(f"error: {where}{error.strerror or error}; {advice}", 2, first)
+    except (MemoryError, RuntimeError) as error:
+        known = reason(error)
+        if known is None:
+            raise
+        return complain(f"error: {known}", 2)
     except KeyboardInterrupt:
-        print(f"{PROGRAM}: stopped", file=sys.stderr)
-        return 130
+        return complain("stopped", 130, first)
     return 0
 
 
+def complain(message: str, exit_code: int, aloud: bool = True) -> int:
+    """Print one line on standard error, if `aloud`; the exit code."""
+    if aloud:
+        print(f"{PROGRAM}: {' '.join(message.splitlines())}", file=sys.stderr)
+    return exit_code
+
+
+def bad_input() -> tuple[type[Exception], ...]:
+    """What our packages raise for it. `results` takes a fifth of a second to import."""
+    from results import ResultsError
+
+    return RunError, backbones.BackboneError, tasks.TaskError, ResultsError
+
+
 def parse(argv: Sequence[str]) -> Any:
-    """The command with its flags; SystemExit after --help (0) or a bad flag (2)."""
+    """The command with its flags; SystemExit after --help, `RunError` for a bad flag."""
     which = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     which.add_argument("command", nargs="?")
     for name in ("backbone", "task", "protocol"):
@@ -199,13 +225,33 @@ def parse(argv: Sequence[str]) -> Any:
         "data": Data,
         "doctor": Doctor,
     }
-    return tyro.extras.subcommand_cli_from_dict(
-        commands,
-        prog=PROGRAM,
-        description=DESCRIPTION,
-        args=list(argv),
-        config=(tyro.conf.OmitArgPrefixes,),
-    )
+    if known.command is not None:
+        tasks.check_known("command", known.command, list(commands))
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            return tyro.extras.subcommand_cli_from_dict(
+                commands,
+                prog=PROGRAM,
+                description=DESCRIPTION,
+                args=list(argv),
+                config=(tyro.conf.OmitArgPrefixes,),
+            )
+    except SystemExit as end:
+        if not end.code:
+            raise
+    raise RunError(in_one_line(said.getvalue())) from None
+
+
+def in_one_line(box: str) -> str:
+    """What tyro says in a box of several lines: the fault, flags that it may have meant."""
+    lines = [line.strip("│ ") for line in box.splitlines()[1:]]
+    rules = [i for i, line in enumerate(lines) if set(line) <= set("─╰╯")]
+    fault = " ".join(lines[: rules[0]]).rstrip(".")
+    flags = [m[0] for line in lines[rules[0] :] if (m := re.match(r"--[a-z][\w-]*", line))]
+    near = [flag for flag in dict.fromkeys(flags) if flag not in re.findall(r"--[\w-]+", fault)]
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"{fault}{hint} (see {PROGRAM} --help)"
 
 
 def with_recipe(command: type, task: str, backbone: str, protocol: str) -> type:
@@ -252,5 +298,4 @@ def field_docstrings(kind: type) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("PYTHONUNBUFFERED", "1")
     main()

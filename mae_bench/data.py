@@ -4,7 +4,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from mae_bench.errors import RunError
-from mae_bench.progress import Bar, console, progress
+from mae_bench.progress import Bar, progress, say
 from tasks import miniature
 
 MINI = "mini"
@@ -55,7 +55,7 @@ def miniature_world(root: Path | None = None) -> Path:
 def announce(root: Path) -> bool:
     """Say where the data are; whether they belong to a miniature world."""
     inside = miniature.find(root) is not None
-    console.print(f"data: {root}" + (" (miniature world)" if inside else ""))
+    say(f"data: {root}" + (" (miniature world)" if inside else ""))
     return inside
 
 
@@ -64,5 +64,5 @@ def make_miniature_world(root: Path | None = None) -> Path:
     world = miniature_world(root)
     picture = world / "contact_sheet.png"
     miniature.contact_sheet(world, picture)
-    console.print(f"miniature world  {world}\ncontact sheet    {picture}")
+    say(f"miniature world  {world}\ncontact sheet    {picture}")
     return world

@@ -12,6 +12,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 from rich.markup import escape
 
+from mae_bench.errors import first_line
 from mae_bench.progress import console
 
 Status = Literal["ok", "note", "problem"]
@@ -31,8 +32,7 @@ class Finding:
 
 def doctor(out: str | Path = "runs") -> list[Finding]:
     """Check Python, the required and optional packages, torch with torchvision, GPU, disk."""
-    findings = [python()]
-    findings += [package(line) for line in importlib.metadata.requires("mae-bench") or []]
+    findings = [python(), *packages()]
     findings += [torchvision_operators(), gpu(), cores(), disk(Path(out))]
     return findings
 
@@ -42,6 +42,15 @@ def python() -> Finding:
     if version not in wanted:
         return Finding("problem", f"Python {version}, needs {wanted}", "use a newer Python")
     return Finding("ok", f"Python {version}")
+
+
+def packages() -> list[Finding]:
+    """Every requirement of the installed project."""
+    try:
+        lines = importlib.metadata.requires("mae-bench") or []
+    except importlib.metadata.PackageNotFoundError:
+        return [Finding("problem", "mae-bench is not installed", "pip install . in its checkout")]
+    return [package(line) for line in lines]
 
 
 def package(line: str) -> Finding:
@@ -68,26 +77,26 @@ def torchvision_operators() -> Finding:
     """A CPU-only torch wheel next to the registry's torchvision fails only when it is used."""
     try:
         import torch
-    except ImportError as error:
-        return Finding("problem", f"torch does not import: {error}", "pip install --force torch")
+    except (ImportError, OSError) as error:  # OSError: a shared library that is missing
+        fix = "pip install --force-reinstall torch"
+        return Finding("problem", f"torch does not import: {first_line(error)}", fix)
     try:
         import torchvision
         from torchvision.ops import nms
-    except (ImportError, RuntimeError) as error:
-        return mismatch(torch.__version__, str(error))
+    except (ImportError, OSError, RuntimeError) as error:
+        return mismatch(torch.__version__, error)
     try:
         nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([1.0]), 0.5)
     except (RuntimeError, NotImplementedError) as error:
-        return mismatch(torch.__version__, str(error))
+        return mismatch(torch.__version__, error)
     return Finding("ok", f"torchvision {torchvision.__version__} fits torch {torch.__version__}")
 
 
-def mismatch(torch_version: str, error: str) -> Finding:
+def mismatch(torch_version: str, error: Exception) -> Finding:
     """torch and torchvision were built for each other, or they do not work together."""
-    reason = error.splitlines()[0]
     return Finding(
         "problem",
-        f"torchvision does not work with torch {torch_version} ({reason})",
+        f"torchvision does not work with torch {torch_version} ({first_line(error)})",
         "pip install --force-reinstall 'torch>=2.11,<2.16' torchvision, from the same index "
         "(a CPU-only torch wheel does not fit; the ordinary one runs on CPU too)",
     )
@@ -96,7 +105,7 @@ def mismatch(torch_version: str, error: str) -> Finding:
 def gpu() -> Finding:
     try:
         import torch
-    except ImportError:
+    except (ImportError, OSError):
         return Finding("problem", "GPU unknown, because torch does not import", "see above")
     if not torch.cuda.is_available():
         return Finding(
@@ -123,6 +132,8 @@ def disk(out: Path) -> Finding:
         folder = folder.parent
     free = shutil.disk_usage(folder).free / 2**30
     what = f"{free:.1f} GiB free for {out}"
+    if not folder.is_dir():
+        return Finding("problem", f"{folder} is a file", "choose another --out")
     if not os.access(folder, os.W_OK):
         return Finding("problem", f"{folder} is not writable", "choose another --out")
     if free < FREE_GIB:

@@ -1,5 +1,11 @@
 """What can go wrong that is not a fault in the program."""
 
+import os
+import re
+
+# What gloo, NCCL and their store say in the processes that are left.
+LOST = re.compile(r"Connection (closed|reset)|Broken pipe|gloo|NCCL|TCPStore|remote process")
+
 
 class RunError(RuntimeError):
     """Bad input to a run, or a run that cannot go on. The message is one line for the user."""
@@ -15,3 +21,23 @@ class Interrupted(RunError):
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal_number
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a message from elsewhere; the error's type if it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def reason(error: BaseException) -> str | None:
+    """One line for what a library raises when nothing is wrong with the program; else None."""
+    text = str(error)
+    if isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text:
+        return (
+            f"out of memory ({first_line(error)}); use a smaller --device-batch, which leaves the "
+            "effective batch as it is, or --precision bf16"
+        )
+    if "DataLoader worker" in text and ("killed" in text or "exited" in text):
+        return f"a loading process died ({first_line(error)}); try fewer --workers"
+    if "RANK" in os.environ and LOST.search(text):
+        return f"lost another process of this run ({first_line(error)})"
+    return None

@@ -41,13 +41,15 @@ def parameter_groups(task: Task, recipe: Recipe) -> list[dict]:
 def build_optimizer(task: Task, recipe: Recipe) -> Optimizer:
     """The recipe's optimiser over `parameter_groups`.
 
-    LARS follows facebookresearch/mae, util/lars.py: trust 0.001, 1-D tensors exempt.
+    LARS follows facebookresearch/mae, util/lars.py: trust 0.001, 1-D tensors exempt. With weight
+    decay w, which no recipe of ours gives it, timm's differs: it scales by |p| / (|g| + w |p|),
+    and the reference by |p| / |g + w p|.
     """
     groups = parameter_groups(task, recipe)
     if recipe.optimizer == "lars":
         for group in groups:
             group["always_adapt"] = group.pop("decayed")
-        return Lars(groups, lr=recipe.lr, momentum=recipe.betas[0], trust_coeff=0.001)
+        return Lars(groups, lr=recipe.lr, momentum=recipe.betas[0], trust_coeff=0.001, eps=0.0)
     for group in groups:
         del group["decayed"]
     return AdamW(groups, lr=recipe.lr, betas=recipe.betas, fused=True)
@@ -60,9 +62,10 @@ def build_schedule(optimizer: Optimizer, recipe: Recipe, steps_per_epoch: int) -
     Source: facebookresearch/mae, util/lr_sched.py.
     """
     warmup: Any = recipe.warmup_epochs * steps_per_epoch  # timm says int, fractions work
+    rest = recipe.epochs * steps_per_epoch - warmup
     return CosineLRScheduler(
         optimizer,
-        t_initial=max(recipe.epochs * steps_per_epoch - warmup, 1),
+        t_initial=rest if rest > 1 else 0.5,  # one step at the peak, of which timm would warn
         lr_min=recipe.min_lr,
         warmup_t=warmup,
         warmup_lr_init=0.0,

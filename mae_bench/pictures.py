@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from mae_bench.mae import MaskedAutoencoder
+from mae_bench.run_files import atomic
 
 if TYPE_CHECKING:
     from mae_bench.pretrain import Pretraining
@@ -22,10 +23,11 @@ SEED = 0
 
 @torch.no_grad()
 def reconstruction_sheet(task: "Pretraining", images: Tensor, file: Path) -> None:
-    """Write a PNG with a column per image: original, masked, predicted, predicted + visible.
+    """Write a PNG with a column per image: original, masked, predicted.
 
-    `images` uint8 (B, 3, S, S). A model of normalised pixels predicts each patch up to its mean
-    and spread; these are taken from the original.
+    `images` uint8 (B, 3, S, S). What is predicted for visible patches never met the loss and looks
+    like noise, so the original is shown there. A model of normalised pixels predicts each patch up
+    to its mean and spread; these are taken from the original.
     """
     mae = task.mae.eval()
     normal = task.normalise(images.to(task.mean.device))
@@ -43,14 +45,14 @@ def reconstruction_sheet(task: "Pretraining", images: Tensor, file: Path) -> Non
     rows = {
         "original": target,
         "masked": torch.where(removed, grey, target),
-        "predicted": predicted,
-        "predicted + visible": torch.where(removed, predicted, target),
+        "predicted (visible patches kept)": torch.where(removed, predicted, target),
     }
     pixels = {
         title: (unpatchify(mae, patches) * task.std + task.mean).clamp(0, 1).cpu()
         for title, patches in rows.items()
     }
-    sheet(pixels).save(file)
+    with atomic(file) as stream:
+        sheet(pixels).save(stream, "PNG")
 
 
 def unpatchify(mae: MaskedAutoencoder, patches: Tensor) -> Tensor:

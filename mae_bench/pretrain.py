@@ -14,9 +14,9 @@ from mae_bench.data import announce, pretraining_folders
 from mae_bench.execution import Execution
 from mae_bench.mae import MaskedAutoencoder
 from mae_bench.pictures import reconstruction_sheet
-from mae_bench.progress import console, duration
+from mae_bench.progress import duration, say
 from mae_bench.recipes import PRETRAIN, PretrainRecipe, override, recipe
-from mae_bench.run import Run, open_run
+from mae_bench.run import Run, open_run, run_folder
 from mae_bench.setup import Setup, already_finished, start
 from mae_bench.train import fit
 from results import Data, Record, write_record
@@ -74,7 +74,7 @@ class Pretraining(Task):
         images, root = self.train_data, Path(os.path.commonpath(self.folders))
         names = hashlib.sha256()
         for name in images.names(range(len(images))):
-            names.update(f"{Path(name).relative_to(root)}\n".encode())
+            names.update(os.fsencode(f"{Path(name).relative_to(root)}\n"))
         return {
             "name": root.resolve().name,
             "fingerprint": names.hexdigest()[:16],
@@ -106,15 +106,16 @@ def pretrain(
     base = recipe(PRETRAIN, backbone, "mae")
     effective = override(base, overrides)
     assert isinstance(effective, PretrainRecipe)
-    accelerator = start(how)
+    accelerator = start(how, seed)
+    folder = run_folder(out, f"pretrain-{backbone}-seed{seed}" if name is None else name)
     folders = pretraining_folders(data)
-    torch.manual_seed(seed)
     task = Pretraining(effective, folders, seed)
     facts = Data.model_validate(task.data_facts() | {"miniature": announce(folders[0])})
     setup = Setup(PRETRAIN, base, effective, seed, facts, init="scratch", checkpoint=None)
-    with open_run(Path(out) / (name or f"pretrain-{backbone}-seed{seed}"), setup.identity()) as run:
-        if run.record is not None:
-            return already_finished(run, accelerator)
+    with open_run(folder, setup.identity()) as run:
+        record = already_finished(run)
+        if record is not None:
+            return record
         fitted = fit(task, run, accelerator, seed, how)
         record = setup.record(run, fitted, {"loss": fitted.last_loss}, accelerator)
         if accelerator.is_main_process:
@@ -147,7 +148,7 @@ def keep(run: Run, task: Pretraining) -> None:
 def tell(run: Run, record: Record) -> None:
     """What was made and how to go on."""
     seconds = record.cost.seconds or 0.0
-    console.print(
+    say(
         f"pre-trained {record.backbone} in {duration(seconds)}, loss {record.metrics['loss']:.4f}\n"
         f"  checkpoint       {run.folder / BACKBONE_FILE}\n"
         f"  reconstructions  {run.folder / PICTURE_FILE}\n"

@@ -22,7 +22,7 @@ def first_alone(work: Callable[[], Result]) -> Result:
             outcome[0] = work()
         except (RunError, OSError) as error:
             outcome[1] = error
-    result, error = broadcast_object_list(outcome)
-    if error is not None:
-        raise error
+    result, fault = broadcast_object_list(outcome)
+    if fault is not None:
+        raise fault
     return result

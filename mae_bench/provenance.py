@@ -4,6 +4,7 @@ import importlib.metadata
 import platform
 import resource
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -29,14 +30,25 @@ def environment(accelerator: Accelerator) -> Environment:
         device=device,
         processes=accelerator.num_processes,
         commit=commit(),
-        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        command=command(accelerator.num_processes),
     )
+
+
+def command(processes: int) -> str:
+    """What was typed, as it can be typed again: the program, or the user's own script."""
+    program = Path(sys.argv[0])
+    own = program.stem in ("mae-bench", "cli")
+    words = ["mae-bench" if own else program.name, *sys.argv[1:]]
+    if processes > 1:
+        alone = ["--no-python"] if own else []
+        words = ["torchrun", f"--nproc_per_node={processes}", *alone, *words]
+    return shlex.join(words)
 
 
 def commit() -> str | None:
     """Commit of the checkout that this package runs from, "+" if files differ; None if none."""
     home = Path(__file__).parent.parent
-    if not (home / ".git").exists():
+    if not (home / ".git").exists() or shutil.which("git") is None:
         return None
 
     def git(*arguments: str) -> str:

@@ -6,7 +6,7 @@ The pre-training recipe is here; those of the downstream tasks are in `tasks`.
 import dataclasses
 import difflib
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, get_type_hints
 
 import backbones
 import tasks
@@ -60,11 +60,11 @@ MAE = (
 MINIATURE = said_by(
     "ours: tuned on the miniature world",
     image_size=32,
-    epochs=30,
+    epochs=10,
     warmup_epochs=2.0,
-    batch_size=256,
-    device_batch=256,
-    base_lr=1e-3,
+    batch_size=128,
+    device_batch=128,
+    base_lr=3e-3,
     min_crop_area=0.5,
     decoder_dim=64,
     decoder_depth=2,
@@ -104,10 +104,22 @@ def override(base: Recipe, changes: dict[str, Any]) -> Recipe:
             near = difflib.get_close_matches(name, names, n=2)
             hint = f"did you mean {' or '.join(near)}? " if near else ""
             raise RunError(f"unknown recipe field {name!r}; {hint}there are {', '.join(names)}")
+    kinds = get_type_hints(type(base))
     try:
-        return dataclasses.replace(base, **changes)
+        return dataclasses.replace(base, **{k: typed(k, v, kinds[k]) for k, v in changes.items()})
     except ValueError as error:
         raise RunError(str(error)) from None
+
+
+def typed(name: str, value: Any, kind: Any) -> Any:
+    """A recipe field's value as its type; `ValueError` if it is none, or is not finite."""
+    from pydantic import ConfigDict, TypeAdapter, ValidationError  # slow, and --help needs it not
+
+    try:
+        return TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False)).validate_python(value)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        raise ValueError(f"recipe field {name} is {value!r}; {reason}") from None
 
 
 def deviations(base: Recipe, effective: Recipe) -> list[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from mae_bench.progress import console
+from mae_bench.progress import console, say
 from mae_bench.run_files import atomic
 from results import (
     Record,
@@ -24,16 +24,16 @@ def report(runs: str | Path = "runs", output: str | Path | None = None) -> list[
     """
     records, skipped = read_records(runs)
     for each in skipped:
-        console.print(f"left out {each.path}: {each.reason}", markup=False)
+        say(f"left out {each.path}: {each.reason}")
     if not records:
-        console.print(f"no records in {runs} yet; `mae-bench transfer` and `pretrain` write them")
+        say(f"no records in {runs} yet; `mae-bench transfer` and `pretrain` write them")
         return []
     tables = show(records)
     file = Path(output) if output is not None else Path(runs) / "report.md"
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic(file) as stream:
         stream.write(to_markdown(tables).encode())
-    console.print(f"written to {file}", markup=False)
+    say(f"written to {file}")
     return tables
 
 

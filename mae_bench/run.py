@@ -8,22 +8,25 @@ record.json             the result, written last
 """
 
 import json
-import pickle
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import torch
 from filelock import FileLock, Timeout
 
-from mae_bench.errors import RunError
+from mae_bench.errors import RunError, first_line
 from mae_bench.processes import first_alone
 from mae_bench.progress import say
-from mae_bench.run_files import atomic, naming, sweep, write_json
+from mae_bench.run_files import PARTIAL, atomic, naming, sweep, write_json
 from results import Record, ResultsError, parse_record
 
 KEEP_STATES = 2
+RUN_FILE = "run.json"
 LOCK_FILE = ".lock"
 LOCK_SECONDS = 7.0
 """the loading processes of a killed run hold its lock until they notice, within five seconds"""
@@ -61,27 +64,28 @@ class Run:
         for old in self.state_files()[:-KEEP_STATES]:
             old.unlink()
 
-    def newest_state(self) -> Path | None:
-        """The newest readable state, None if none was saved; damaged ones are named and removed.
+    def newest_state(self) -> tuple[Path | None, dict[str, Any]]:
+        """The newest readable state and its file; damaged ones are named and removed.
 
-        Raises `RunError` if all are damaged: to train anew is for the user to decide.
+        None and nothing if no state was saved. Raises `RunError` if all are damaged: to train
+        anew is for the user to decide.
         """
         files, damaged = self.state_files(), []
         for file in reversed(files):
             try:
-                read_state(file)
-            except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+                state = read_state(file)
+            except (BadZipFile, RuntimeError, EOFError, KeyError, UnpicklingError) as error:
                 damaged.append(f"{file} is damaged ({first_line(error)})")
                 continue
             for line, bad in zip(damaged, reversed(files), strict=False):
                 say(f"{line}; going on from {file.name}", style="yellow")
                 bad.unlink()
-            return file
+            return file, state
         if damaged:
             raise RunError(
                 f"{damaged[0]}, and so is every saved state; delete {self.states} to start anew"
             )
-        return None
+        return None, {}
 
     def state_files(self) -> list[Path]:
         return sorted(self.states.glob("step-*.pt"))
@@ -104,12 +108,22 @@ class Run:
 
 
 def read_state(file: Path) -> dict[str, Any]:
-    """A saved state, on the CPU."""
+    """A saved state, on the CPU. Its checksums are looked at here, for torch leaves them alone."""
+    with ZipFile(file) as archive:
+        wrong = archive.testzip()
+    if wrong is not None:
+        raise BadZipFile(f"the checksum of {wrong} is wrong")
     return torch.load(file, map_location="cpu", weights_only=True)
 
 
-def first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+def run_folder(out: str | Path, name: str) -> Path:
+    """The folder of a run; `RunError` unless `name` is that of one folder inside `out`."""
+    if not name.isprintable() or name in ("", ".", "..") or "/" in name or os.sep in name:
+        raise RunError(
+            f"run name {name!r}: expected the name of one folder, without a slash; "
+            "say where it lies with --out"
+        )
+    return Path(out) / name
 
 
 @contextmanager
@@ -133,7 +147,10 @@ def take(folder: Path, lock: FileLock, identity: dict[str, Any]) -> None:
     """Create and lock the folder, and claim it."""
     for place in (folder, *folder.parents):
         if place.exists() and not place.is_dir():
-            raise RunError(f"run folder {folder}: {place} is a file; choose another --out or --name")
+            raise RunError(
+                f"run folder {folder}: {place} is a file; choose another --out or --name"
+            )
+    refuse_foreign(folder)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         lock.acquire(timeout=LOCK_SECONDS)
@@ -142,22 +159,28 @@ def take(folder: Path, lock: FileLock, identity: dict[str, Any]) -> None:
             f"run folder {folder}: another process is working in it; wait for it or choose "
             "another --name"
         ) from None
+    claim(folder, identity)
     sweep(folder)
     sweep(folder / "state")
-    claim(folder, identity)
 
 
-def claim(folder: Path, identity: dict[str, Any]) -> None:
-    """Write run.json, or check that the one there says the same."""
-    file = folder / "run.json"
-    identity = json.loads(json.dumps(identity))  # tuples become lists, as in the file
-    if not file.exists():
-        foreign = sorted(p.name for p in folder.iterdir() if p.name != LOCK_FILE)
+def refuse_foreign(folder: Path) -> None:
+    """Raise `RunError` if `folder` holds something, but no run."""
+    if folder.exists() and not (folder / RUN_FILE).exists():
+        ours = (LOCK_FILE, f".{RUN_FILE}{PARTIAL}")
+        foreign = sorted(p.name for p in folder.iterdir() if p.name not in ours)
         if foreign:
             raise RunError(
                 f"run folder {folder}: not empty and no run of ours ({foreign[0]}); "
                 "choose another --name or --out"
             )
+
+
+def claim(folder: Path, identity: dict[str, Any]) -> None:
+    """Write run.json, or check that the one there says the same."""
+    file = folder / RUN_FILE
+    identity = json.loads(json.dumps(identity))  # tuples become lists, as in the file
+    if not file.exists():
         write_json(file, identity)
         return
     try:

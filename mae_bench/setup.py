@@ -1,15 +1,17 @@
 """What pre-training and transfer share before and after the loop."""
 
+import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 
 from mae_bench import provenance
+from mae_bench.errors import RunError
 from mae_bench.execution import Execution
-from mae_bench.progress import console
+from mae_bench.progress import say
 from mae_bench.recipes import deviations
 from mae_bench.run import Run
 from mae_bench.train import Fitted
@@ -17,10 +19,27 @@ from results import Checkpoint, Cost, Data, Record
 from tasks.recipe import Recipe
 
 
-def start(how: Execution) -> Accelerator:
-    """The device and the processes: a GPU if there is one, several under torchrun."""
-    on_cpu = how.device == "cpu" or not torch.cuda.is_available()
-    return Accelerator(cpu=on_cpu)
+def start(how: Execution, seed: int) -> Accelerator:
+    """The device and the processes: a GPU if there is one, several under torchrun.
+
+    Seeds torch, for the initial weights. Raises `RunError` for a bad seed, and if this Python
+    process has begun to work on another kind of device.
+    """
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise RunError(f"seed is {seed!r}; expected a whole number from 0 to 2^32 - 1")
+    wanted = "cpu" if how.device == "cpu" or not torch.cuda.is_available() else "cuda"
+    there = PartialState().device.type if PartialState._shared_state else wanted
+    if there != wanted:
+        raise RunError(
+            f"this Python process has begun to work on {there} and cannot go on with {wanted}; "
+            "start another one"
+        )
+    torch.manual_seed(seed)
+    # The loop does its own autocasting; a launcher's settings must not add to it.
+    accelerator = Accelerator(cpu=wanted == "cpu", mixed_precision="no")
+    if not accelerator.is_main_process:
+        warnings.simplefilter("ignore")  # the first process gives the same ones
+    return accelerator
 
 
 @dataclass(frozen=True)
@@ -79,16 +98,15 @@ class Setup:
             ),
             environment=provenance.environment(accelerator),
             started=fitted.started,
-            finished=datetime.now(UTC),
+            finished=max(datetime.now(UTC), fitted.started),  # clocks are set back at times
             complete=True,
             skipped_images=fitted.skipped_images + unreadable,
         )
 
 
-def already_finished(run: Run, accelerator: Accelerator) -> Record:
-    """The record of a finished run, and a line that says so."""
+def already_finished(run: Run) -> Record | None:
+    """The record of a finished run, after a line that says so."""
     record = run.record
-    assert record is not None
-    if accelerator.is_main_process:
-        console.print(f"{run.folder} is finished; nothing to do (another --name starts anew)")
+    if record is not None:
+        say(f"{run.folder} is finished; nothing to do (another --name starts anew)")
     return record

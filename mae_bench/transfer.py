@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import backbones
 import tasks
 from backbones.checkpoint import describe, save
@@ -12,10 +10,10 @@ from mae_bench import __version__
 from mae_bench.data import announce, task_root
 from mae_bench.errors import RunError
 from mae_bench.execution import Execution
-from mae_bench.progress import console, duration, progress
+from mae_bench.progress import duration, progress, say
 from mae_bench.recipes import override, recipe
 from mae_bench.report import show
-from mae_bench.run import open_run
+from mae_bench.run import open_run, run_folder
 from mae_bench.setup import Setup, already_finished, start
 from mae_bench.train import fit
 from results import Checkpoint, Data, Record, write_record
@@ -56,8 +54,7 @@ def transfer(
             f"--protocol {protocol} needs --checkpoint FILE; to start from random weights: "
             "--protocol scratch"
         )
-    accelerator = start(how)
-    torch.manual_seed(seed)
+    accelerator = start(how, seed)
     size, drop_path = effective.image_size, effective.drop_path
     weights = None
     if checkpoint is None:
@@ -71,18 +68,19 @@ def transfer(
             recipe_hash=loaded.recipe_hash,
         )
         init = init or loaded.method or Path(checkpoint).stem
-        if accelerator.is_main_process:
-            console.print(str(loaded))
+        say(str(loaded))
     root = task_root(task, data)
     built = tasks.build(task, effective, vit, root, seed, limit)
     facts = Data.model_validate(built.data_facts() | {"miniature": announce(root)})
     setup = Setup(task, base, effective, seed, facts, init, weights, limit)
-    folder = Path(out) / (name or f"{task}-{protocol}-{backbone}-{init}-seed{seed}")
+    default = f"{task}-{protocol}-{backbone}-{init}-seed{seed}"
+    folder = run_folder(out, default if name is None else name)
     with open_run(folder, setup.identity()) as run:
-        if run.record is not None:
-            return already_finished(run, accelerator)
+        record = already_finished(run)
+        if record is not None:
+            return record
         fitted = fit(built, run, accelerator, seed, how)
-        with progress("evaluating", facts.val_images, show=accelerator.is_main_process) as bar:
+        with progress("evaluating", facts.val_images) as bar:
             metrics = fitted.model.evaluate(
                 batch_size=effective.device_batch, workers=how.workers, on_progress=bar.update
             )
@@ -91,7 +89,7 @@ def transfer(
             origin = {"producer": "mae-bench", "backbone": backbone, "protocol": effective.protocol}
             save(fitted.model.state_dict(), folder / MODEL_FILE, describe(origin))
             write_record(folder, record)
-            console.print(
+            say(
                 f"{record.protocol} with {backbone} from {init}: "
                 f"{', '.join(f'{k} {v:.2f}' for k, v in metrics.items())} "
                 f"in {duration(fitted.seconds)}\n"

@@ -213,8 +213,8 @@ UNPUBLISHED = "ours: ViT-B's value; none is published"
 MINIATURE_COMMON: dict[str, Any] = {
     "image_size": 32,
     "epochs": 40,
-    "batch_size": 128,
-    "device_batch": 128,
+    "batch_size": 100,
+    "device_batch": 100,
     "warmup_epochs": 5.0,
     "precision": "fp32",
     "drop_path": 0.0,
@@ -228,18 +228,18 @@ MINIATURE_COMMON: dict[str, Any] = {
 }
 MINIATURE_ADAMW: dict[str, Any] = {
     "optimizer": "adamw",
-    "base_lr": 2e-3,  # 1e-3 at batch 128
+    "base_lr": 2.5e-3,  # about 1e-3 at batch 100
     "min_lr": 1e-6,
     "weight_decay": 0.05,
     "betas": (0.9, 0.999),
     "label_smoothing": 0.1,
 }
 MINIATURE: dict[str, dict[str, Any]] = {
-    "finetune": MINIATURE_COMMON | MINIATURE_ADAMW | {"layer_decay": 0.75},
+    "finetune": MINIATURE_COMMON | MINIATURE_ADAMW | {"layer_decay": 1.0},
     "linear": MINIATURE_COMMON
     | {
         "optimizer": "adamw",  # LARS is for batches of thousands
-        "base_lr": 8e-3,  # 4e-3 at batch 128
+        "base_lr": 1e-2,  # about 4e-3 at batch 100
         "weight_decay": 0.0,
     },
     "scratch": MINIATURE_COMMON | MINIATURE_ADAMW | {"layer_decay": 1.0},

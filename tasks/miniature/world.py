@@ -54,7 +54,7 @@ Progress = Callable[[int, int, str], None]
 class WorldSizes:
     """Images per split; a data set whose splits are all 0 is left out."""
 
-    imagenet1k_train: int = 2_000
+    imagenet1k_train: int = 1_000
     imagenet1k_val: int = 2_000
     unlabelled_train: int = 20_000
     coco_train: int = 400

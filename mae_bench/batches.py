@@ -1,0 +1,108 @@
+"""Micro-batches: which images, in which order, on which process; and their loading."""
+
+import signal
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from mae_bench.errors import ProcessError, RunError
+from mae_bench.execution import Execution
+from tasks import TaskError
+from tasks.recipe import Recipe
+from tasks.task import Batch, TrainData
+
+Keys = list[tuple[int, int]]
+"""(epoch, index) of each image of a micro-batch"""
+
+
+class MicroBatches:
+    """The keys of this process's micro-batches, from step `start` on to the end of training.
+
+    Each epoch is a fresh permutation whose last partial batch is dropped, as in the reference.
+    A step's micro-batches are dealt to the processes in turn. Raises `RunError` if the images do
+    not fill a batch or the processes cannot share it evenly.
+    """
+
+    def __init__(self, num_images: int, recipe: Recipe, seed: int, rank: int, world: int) -> None:
+        self.recipe, self.seed, self.rank, self.world = recipe, seed, rank, world
+        self.num_images, self.start = num_images, 0
+        self.steps_per_epoch = num_images // recipe.batch_size
+        if not self.steps_per_epoch:
+            raise RunError(
+                f"{num_images} training images are fewer than the batch of {recipe.batch_size}; "
+                "lower --batch-size"
+            )
+        self.per_step = recipe.batch_size // recipe.device_batch
+        if self.per_step % world:
+            raise RunError(
+                f"a batch of {recipe.batch_size} makes {self.per_step} micro-batches of "
+                f"{recipe.device_batch}, which {world} processes cannot share evenly; "
+                "choose another --device-batch"
+            )
+
+    @property
+    def num_steps(self) -> int:
+        return self.recipe.epochs * self.steps_per_epoch
+
+    def mine(self) -> range:
+        """Numbers, within a step, of this process's micro-batches."""
+        return range(self.rank, self.per_step, self.world)
+
+    def __iter__(self) -> Iterator[Keys]:
+        size, batch = self.recipe.device_batch, self.recipe.batch_size
+        for epoch in range(self.start // self.steps_per_epoch, self.recipe.epochs):
+            order = np.random.default_rng([self.seed, epoch]).permutation(self.num_images)
+            first = max(self.start - epoch * self.steps_per_epoch, 0)
+            for step in range(first, self.steps_per_epoch):
+                for number in self.mine():
+                    begin = step * batch + number * size
+                    yield [(epoch, int(i)) for i in order[begin : begin + size]]
+
+
+class Told(Dataset[Batch | TaskError]):
+    """Training data whose errors are values: a raised one arrives wrapped in its traceback."""
+
+    def __init__(self, data: TrainData) -> None:
+        self.data = data
+
+    def __getitems__(self, keys: Keys) -> Batch | TaskError:
+        try:
+            return self.data.__getitems__(keys)
+        except TaskError as error:
+            return error
+
+
+def load(
+    data: TrainData, plan: MicroBatches, how: Execution, device: torch.device
+) -> Generator[Batch, None, None]:
+    """Micro-batches in the order of `plan`, loaded ahead by worker processes.
+
+    Raises `ProcessError` where the data raise `TaskError`. Close it to end the workers.
+    """
+    batches = DataLoader(
+        Told(data),
+        batch_sampler=plan,
+        collate_fn=as_it_is,
+        num_workers=how.workers,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=leave_signals_to_the_parent,
+        prefetch_factor=4 if how.workers else None,
+    )
+    for batch in batches:
+        if isinstance(batch, TaskError):
+            raise ProcessError(str(batch))
+        yield batch
+
+
+def as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def leave_signals_to_the_parent(_: int) -> None:
+    """Signals often reach the whole group; a worker that dies of one would spoil the saving."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    torch.set_num_threads(1)

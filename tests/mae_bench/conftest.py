@@ -1,0 +1,39 @@
+import os
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from small_runs import SMALL_MAE, Forked
+
+from mae_bench.pretrain import pretrain
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Sums depend on the number of threads, and a forked process cannot use its parent's."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def pretrained(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a short pre-training run; for reading only."""
+    out = tmp_path_factory.mktemp("pretrained")
+    pretrain(data=world / "unlabelled", out=out, name="pre", **SMALL_MAE)
+    return out / "pre"
+
+
+@pytest.fixture
+def fork(tmp_path: Path):
+    """fork(argv, before=...): run a command line in a forked process; see `Forked`."""
+    started: list[Forked] = []
+
+    def start(argv: Sequence[str], before: Callable[[], None] = lambda: None) -> Forked:
+        started.append(Forked(argv, tmp_path / f"said-{len(started)}.txt", before))
+        return started[-1]
+
+    yield start
+    for each in started:
+        if each.process.is_alive():
+            os.killpg(each.process.pid, signal.SIGKILL)

@@ -1,0 +1,153 @@
+"""Two processes under torchrun compute what one does, and only the first of them speaks."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from small_runs import SMALL, SMALL_MAE, flags, log_of
+
+import mae_bench
+from mae_bench.execution import Execution
+from mae_bench.pretrain import BACKBONE_FILE, MAE_FILE
+from mae_bench.transfer import MODEL_FILE
+
+pytestmark = pytest.mark.slow
+
+HERE = Path(__file__).parent
+ALONE = Execution(workers=0)
+PRETRAIN = {**SMALL_MAE, "device_batch": 2}
+TRANSFER = {**SMALL, "device_batch": 2, "mixup": 0.8, "ema_decay": 0.5}
+
+
+@dataclass
+class Together:
+    """What the two processes left."""
+
+    out: Path
+    codes: list[list[int]]
+    """per process"""
+    said: list[list[str]]
+    """lines on standard output, per process"""
+    complained: list[list[str]]
+    """lines on standard error, per process"""
+
+
+@pytest.fixture(scope="module")
+def together(world, pretrained, tmp_path_factory) -> Together:
+    out = tmp_path_factory.mktemp("together")
+    spoilt = out / "spoilt"
+    spoilt.mkdir()
+    for index in range(8):
+        Image.new("RGB", (40, 40), (30 * index, 0, 0)).save(spoilt / f"{index}.png")
+    (spoilt / "0.png").write_bytes(b"no image")
+    folder = {"out": out, "workers": 0}
+    images = {**folder, "data": world / "unlabelled"}
+    labelled = {**folder, "data": world / "imagenet1k", "checkpoint": pretrained / BACKBONE_FILE}
+    linear = {**TRANSFER, "mixup": 0.0}
+    diverging = {**PRETRAIN, "base_lr": 1e30, "warmup_epochs": 0.0}
+    commands = [
+        ["pretrain", *flags(name="pre", **images, **PRETRAIN)],
+        ["transfer", *flags(name="finetune", **labelled, **TRANSFER)],
+        ["transfer", *flags(name="linear", protocol="linear", **labelled, **linear)],
+        ["pretrain", *flags(name="finetune", **images, **PRETRAIN)],
+        ["pretrain", *flags(name="diverging", **images, **diverging)],
+        ["pretrain", *flags(name="bad", **{**images, "data": spoilt}, max_bad_images=0, **PRETRAIN)],
+        ["pretrain", *flags(name="last", **images, **PRETRAIN)],
+    ]
+    (out / "commands.json").write_text(json.dumps(commands))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
+    logs = ["--redirects=3", f"--log-dir={out / 'logs'}"]
+    script = [str(HERE / "two_processes.py"), str(out / "commands.json"), str(out)]
+    path = os.pathsep.join([str(HERE.parent.parent), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    subprocess.run([*torchrun, *logs, *script], env=environment, check=True, timeout=300)
+    (attempt,) = (out / "logs").glob("*/attempt_0")
+    texts = [
+        [(attempt / rank / f"{stream}.log").read_text().splitlines() for rank in "01"]
+        for stream in ("stdout", "stderr")
+    ]
+    codes = [json.loads((out / f"codes-{rank}.json").read_text()) for rank in "01"]
+    return Together(out, codes, *texts)
+
+
+def assert_same_run(one: Path, other: Path, weights: str) -> None:
+    """Losses to 1e-6 and weights to 1e-6, for sums differ in their order.
+
+    The biases of the keys have no gradient but noise, of which Adam makes steps; batch norm keeps
+    the first process's statistics, as in the reference.
+    """
+    ours, theirs = log_of(one), log_of(other)
+    assert len(ours) == len(theirs)
+    for mine, yours in zip(ours, theirs, strict=True):
+        assert mine.pop("loss") == pytest.approx(yours.pop("loss"), rel=1e-6)
+        assert mine == yours
+    tensors, others = load_file(one / weights), load_file(other / weights)
+    for key, value in tensors.items():
+        if key.endswith("qkv.bias"):
+            value, others[key] = (torch.cat(t.chunk(3)[::2]) for t in (value, others[key]))
+        if "running_" not in key and "num_batches" not in key:
+            torch.testing.assert_close(value, others[key], rtol=0, atol=1e-6)
+
+
+def test_pretraining_is_that_of_one_process(together, world, tmp_path):
+    mae_bench.pretrain(
+        data=world / "unlabelled", out=tmp_path, name="pre", execution=ALONE, **PRETRAIN
+    )
+    assert [codes[0] for codes in together.codes] == [0, 0]
+    assert_same_run(together.out / "pre", tmp_path / "pre", MAE_FILE)
+
+
+@pytest.mark.parametrize(("number", "protocol"), [(1, "finetune"), (2, "linear")])
+def test_transfer_is_that_of_one_process(together, world, pretrained, tmp_path, number, protocol):
+    changes = {**TRANSFER, "mixup": 0.8 if protocol == "finetune" else 0.0}
+    alone = mae_bench.transfer(
+        data=world / "imagenet1k", checkpoint=pretrained / BACKBONE_FILE, protocol=protocol,
+        out=tmp_path, name=protocol, execution=ALONE, **changes,
+    )  # fmt: skip
+    assert [codes[number] for codes in together.codes] == [0, 0]
+    assert_same_run(together.out / protocol, tmp_path / protocol, MODEL_FILE)
+    record = json.loads((together.out / protocol / "record.json").read_text())
+    assert record["environment"]["processes"] == 2
+    assert record["recipe_hash"] == alone.recipe_hash
+    if protocol == "finetune":
+        assert record["metrics"] == alone.metrics
+
+
+def test_an_error_of_all_is_told_once(together):
+    assert [codes[3:6] for codes in together.codes] == [[2, 2, 2], [2, 2, 2]]
+    first, second = together.complained
+    refused, diverged, bad, *rest = [line for line in first if line.startswith("mae-bench:")]
+    assert "finetune: holds a different run" in refused
+    assert "loss is not finite at step 2 of 6 (lr " in diverged
+    assert "last good state" not in diverged
+    assert "1 image files are unreadable, more than the limit of 0" in bad
+    assert "0.png" in bad
+    assert not [line for line in second if "different run" in line or "finite" in line]
+    names = (together.out / "diverging/not_finite.txt").read_text().splitlines()
+    assert len(names) == SMALL["batch_size"], "the images of both processes"
+
+
+def test_an_error_of_one_is_told_by_it_and_the_other_says_what_it_lost(together):
+    assert [codes[6] for codes in together.codes] == [2, 2]
+    first, second = together.complained
+    assert second[-1] == "mae-bench: error: the second process has no disk"
+    assert first[-1].startswith("mae-bench: error: lost another process of this run (")
+
+
+def test_only_the_first_process_speaks(together):
+    """Not one line of a traceback or a warning from either."""
+    first, second = together.complained
+    assert not together.said[1]
+    assert len(second) == 1
+    assert len(first) == 4
+    said = "\n".join(together.said[0])
+    assert said.count("to repeat  torchrun --nproc_per_node=2 two_processes.py") == 2
+    assert said.count("to repeat        torchrun --nproc_per_node=2 two_processes.py") == 1
+    assert said.count("training pretrain/mae@1") == 4

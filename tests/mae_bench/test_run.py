@@ -1,0 +1,199 @@
+"""The run folder: whose it is, what is left of a crash, and which state is good."""
+
+import json
+import os
+
+import pytest
+import torch
+from filelock import FileLock
+
+import mae_bench.run
+from mae_bench.errors import RunError
+from mae_bench.run import Run, open_run, run_folder
+
+IDENTITY = {"task": "toy", "recipe": {"epochs": 3, "betas": (0.9, 0.95)}, "seed": 0, "limit": None}
+
+
+@pytest.fixture
+def run(tmp_path) -> Run:
+    with open_run(tmp_path / "run", IDENTITY) as opened:
+        return opened
+
+
+def save(run: Run, *steps: int) -> None:
+    for step in steps:
+        run.save_state(step, {"weight": torch.full((1000,), float(step))})
+
+
+def test_a_new_folder_says_what_it_is(run):
+    assert json.loads((run.folder / "run.json").read_text()) == {
+        "task": "toy",
+        "recipe": {"epochs": 3, "betas": [0.9, 0.95]},
+        "seed": 0,
+        "limit": None,
+    }
+    assert run.record is None
+    assert run.newest_state() == (None, {})
+
+
+def test_the_same_run_may_come_back(run):
+    for _ in range(2):
+        with open_run(run.folder, IDENTITY) as again:
+            assert again.folder == run.folder
+
+
+def test_another_run_is_refused_with_what_differs(run):
+    other = {**IDENTITY, "seed": 1, "recipe": {"epochs": 4, "betas": (0.9, 0.95)}}
+    refused = r"holds a different run \(epochs 3 there, 4 here; seed 0 there, 1 here\); choose"
+    with pytest.raises(RunError, match=refused), open_run(run.folder, other):
+        pass
+
+
+def test_a_second_process_is_refused(run, monkeypatch):
+    monkeypatch.setattr(mae_bench.run, "LOCK_SECONDS", 0.05)
+    with FileLock(run.folder / ".lock"):
+        with pytest.raises(RunError, match="another process is working in it"):
+            with open_run(run.folder, IDENTITY):
+                pass
+    with open_run(run.folder, IDENTITY):
+        pass
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", "\xff", '{"task": "toy"'])
+def test_a_damaged_run_file_is_refused(run, content):
+    (run.folder / "run.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(RunError, match=r"run\.json: damaged; delete the folder or choose"):
+        with open_run(run.folder, IDENTITY):
+            pass
+
+
+def test_an_edited_run_file_is_another_run(run):
+    (run.folder / "run.json").write_text(json.dumps({"recipe": 3, "extra\nline": [1]}))
+    with pytest.raises(RunError, match="holds a different run") as caught:
+        with open_run(run.folder, IDENTITY):
+            pass
+    assert "recipe 3 there" in str(caught.value)
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis/chapter.partial").write_text("years of work")
+    with pytest.raises(RunError, match=r"not empty and no run of ours \(chapter.partial\)"):
+        with open_run(tmp_path / "thesis", IDENTITY):
+            pass
+    assert os.listdir(tmp_path / "thesis") == ["chapter.partial"]
+
+
+@pytest.mark.parametrize("below", ["", "name", "deep/name"])
+def test_a_file_where_a_folder_should_be(tmp_path, below):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match=r"file is a file; choose another --out or --name"):
+        with open_run(tmp_path / "file" / below, IDENTITY):
+            pass
+
+
+def test_a_folder_whose_making_was_killed_is_free(tmp_path):
+    (tmp_path / "run").mkdir()
+    for name in (".lock", ".run.json.partial"):
+        (tmp_path / "run" / name).write_text("")
+    with open_run(tmp_path / "run", IDENTITY):
+        pass
+    assert sorted(os.listdir(tmp_path / "run")) == [".lock", "run.json"]
+
+
+def test_what_a_killed_process_left_half_written_is_cleared_away(run):
+    save(run, 7)
+    for name in ("backbone.partial", ".record.json.17.partial", "state/.step-00000008.pt.partial"):
+        (run.folder / name).write_text("half")
+    with open_run(run.folder, IDENTITY):
+        pass
+    assert sorted(os.listdir(run.folder)) == [".lock", "run.json", "state"]
+    assert os.listdir(run.states) == ["step-00000007.pt"]
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../x", "a/b", "/etc", "two\nlines", "\x1b[31m", "\udcff", "nul\0"]
+)
+def test_a_name_is_that_of_one_folder(tmp_path, name):
+    with pytest.raises(RunError, match="expected the name of one folder") as caught:
+        run_folder(tmp_path, name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a b", "ümlaut-模型", "[red]", "-x", "...", "a:b"])
+def test_odd_names_are_fine(tmp_path, name):
+    with open_run(run_folder(tmp_path, name), IDENTITY) as opened:
+        save(opened, 1)
+        assert opened.newest_state()[0] == tmp_path / name / "state/step-00000001.pt"
+
+
+def test_the_newest_two_states_are_kept(run):
+    save(run, 9, 10, 11, 100)
+    assert [file.name for file in run.state_files()] == ["step-00000011.pt", "step-00000100.pt"]
+    file, state = run.newest_state()
+    assert file == run.states / "step-00000100.pt"
+    assert state["step"] == 100
+    assert torch.equal(state["weight"], torch.full((1000,), 100.0))
+
+
+def truncate(file):
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def flip_bits(file):
+    content = bytearray(file.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 8] = bytes(255 - byte for byte in content[middle : middle + 8])
+    file.write_bytes(content)
+
+
+def empty(file):
+    file.write_bytes(b"")
+
+
+def write_rubbish(file):
+    file.write_bytes(b"not a state\n" * 50)
+
+
+@pytest.mark.parametrize("damage", [truncate, flip_bits, empty, write_rubbish])
+def test_a_damaged_state_is_named_and_the_one_before_it_taken(run, capsys, damage):
+    save(run, 1, 2)
+    damage(run.states / "step-00000002.pt")
+    file, state = run.newest_state()
+    assert file == run.states / "step-00000001.pt"
+    assert state["step"] == 1
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 1
+    assert "step-00000002.pt is damaged (" in said[0]
+    assert said[0].endswith("; going on from step-00000001.pt")
+    assert run.state_files() == [file], "it would count as one of the two to keep"
+
+
+def test_training_does_not_start_anew_when_all_states_are_damaged(run):
+    save(run, 1, 2)
+    for file in run.state_files():
+        empty(file)
+    with pytest.raises(RunError, match=r"step-00000002.pt is damaged .* so is every saved state"):
+        run.newest_state()
+    assert len(run.state_files()) == 2
+
+
+def test_a_damaged_record_is_named(run):
+    for content in (b"", b"{}", b"\xff\xfe", b'{"schema_version": 99}'):
+        (run.folder / "record.json").write_bytes(content)
+        with pytest.raises(RunError, match=r"record\.json: damaged \(.*\); delete it") as caught:
+            _ = run.record
+        assert "\n" not in str(caught.value)
+
+
+def test_the_log_is_cut_at_the_step_and_at_what_a_crash_left(run):
+    lines = [json.dumps({"step": step, "loss": 0.5}) for step in range(1, 6)]
+    for tail in ("", '{"step": 6, "lo', "\0\0\0\n", "\xff\n", "7\n", '{"no": 1}\n'):
+        text = "".join(f"{line}\n" for line in lines) + tail
+        run.log_file.write_bytes(text.encode("latin-1"))
+        run.cut_log(9)
+        assert run.log_file.read_text().splitlines() == lines
+        run.cut_log(3)
+        assert run.log_file.read_text().splitlines() == lines[:3]
+    run.cut_log(0)
+    assert run.log_file.read_text() == ""
