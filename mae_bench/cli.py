@@ -175,7 +175,7 @@ def call(argv: Sequence[str]) -> int:
         where = f"{error.filename}: " if error.filename else ""
         advice = "nothing that was saved is lost; once this is put right, the same command goes on"
         return complain(f"error: {where}{error.strerror or error}; {advice}", 2, first)
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, ImportError) as error:
         known = reason(error)
         if known is None:
             raise
@@ -246,7 +246,9 @@ def parse(argv: Sequence[str]) -> Any:
 def in_one_line(box: str) -> str:
     """What tyro says in a box of several lines: the fault, flags that it may have meant."""
     lines = [line.strip("│ ") for line in box.splitlines()[1:]]
-    rules = [i for i, line in enumerate(lines) if set(line) <= set("─╰╯")]
+    if set(lines[0]) == {"-"}:  # where the terminal has no boxes, a rule is below the heading
+        del lines[0]
+    rules = [i for i, line in enumerate(lines) if set(line) <= set("─╰╯-")]
     fault = " ".join(lines[: rules[0]]).rstrip(".")
     flags = [m[0] for line in lines[rules[0] :] if (m := re.match(r"--[a-z][\w-]*", line))]
     near = [flag for flag in dict.fromkeys(flags) if flag not in re.findall(r"--[\w-]+", fault)]

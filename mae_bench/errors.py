@@ -31,6 +31,8 @@ def first_line(error: BaseException) -> str:
 def reason(error: BaseException) -> str | None:
     """One line for what a library raises when nothing is wrong with the program; else None."""
     text = str(error)
+    if isinstance(error, ImportError) or "torchvision::" in text:
+        return f"{first_line(error)}; `mae-bench doctor` says what to install"
     if isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text:
         return (
             f"out of memory ({first_line(error)}); use a smaller --device-batch, which leaves the "

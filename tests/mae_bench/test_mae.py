@@ -3,15 +3,15 @@
 import math
 from pathlib import Path
 
-import backbones
 import numpy as np
 import peers
 import pytest
 import torch
 import torch.nn.functional as F
-from backbones.checkpoint import save
 from torch import Tensor
 
+import backbones
+from backbones.checkpoint import save
 from mae_bench.mae import MaskedAutoencoder
 
 # Widths of 32 and 48 give head sizes of 16 and 12; name ends in the patch size.
@@ -22,16 +22,16 @@ TINY = {
     "tiny16": backbones.Size(embed_dim=48, depth=2, num_heads=4, patch_size=16),
 }
 CASES = {
-    "patch 4": ("tiny4", 16, dict(decoder_dim=32, decoder_depth=2, decoder_heads=4)),
-    "patch 8": ("tiny8", 40, dict(decoder_dim=16, decoder_depth=1, decoder_heads=1)),
-    "patch 14": ("tiny14", 70, dict(decoder_dim=64, decoder_depth=2, decoder_heads=2)),
-    "patch 16": ("tiny16", 64, dict(decoder_dim=32, decoder_depth=3, decoder_heads=2)),
+    "patch 4": ("tiny4", 16, {"decoder_dim": 32, "decoder_depth": 2, "decoder_heads": 4}),
+    "patch 8": ("tiny8", 40, {"decoder_dim": 16, "decoder_depth": 1, "decoder_heads": 1}),
+    "patch 14": ("tiny14", 70, {"decoder_dim": 64, "decoder_depth": 2, "decoder_heads": 2}),
+    "patch 16": ("tiny16", 64, {"decoder_dim": 32, "decoder_depth": 3, "decoder_heads": 2}),
     "decoder wider than the encoder": (
-        "tiny8", 32, dict(decoder_dim=96, decoder_depth=2, decoder_heads=8)
+        "tiny8", 32, {"decoder_dim": 96, "decoder_depth": 2, "decoder_heads": 8}
     ),
-    "few masked": ("tiny8", 48, dict(decoder_dim=32, decoder_heads=2, mask_ratio=0.3)),
-    "one visible": ("tiny16", 64, dict(decoder_dim=32, decoder_heads=2, mask_ratio=0.9)),
-    "one masked": ("tiny16", 64, dict(decoder_dim=32, decoder_heads=2, mask_ratio=0.03)),
+    "few masked": ("tiny8", 48, {"decoder_dim": 32, "decoder_heads": 2, "mask_ratio": 0.3}),
+    "one visible": ("tiny16", 64, {"decoder_dim": 32, "decoder_heads": 2, "mask_ratio": 0.9}),
+    "one masked": ("tiny16", 64, {"decoder_dim": 32, "decoder_heads": 2, "mask_ratio": 0.03}),
 }  # fmt: skip
 
 
@@ -304,15 +304,15 @@ def test_refuses_noise_of_another_shape(shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("ratio", [0.0, 1.0, 0.99, 1e-20, -0.5, 1.5, float("nan")])
 def test_refuses_mask_ratios_that_leave_nothing(ratio: float) -> None:
-    with pytest.raises(backbones.BackboneError, match="mask_ratio .* one visible") as error:
+    with pytest.raises(backbones.BackboneError, match=r"mask_ratio .* one visible") as error:
         MaskedAutoencoder("tiny4", 16, mask_ratio=ratio)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
     "options",
-    [dict(decoder_dim=30, decoder_heads=3), dict(decoder_dim=32, decoder_heads=5),
-     dict(decoder_depth=0), dict(decoder_heads=0)],
+    [{"decoder_dim": 30, "decoder_heads": 3}, {"decoder_dim": 32, "decoder_heads": 5},
+     {"decoder_depth": 0}, {"decoder_heads": 0}],
 )  # fmt: skip
 def test_refuses_impossible_decoders(options: dict[str, int]) -> None:
     with pytest.raises(backbones.BackboneError, match="decoder_"):
@@ -343,7 +343,7 @@ def reference_layout(depth: int, decoder_depth: int) -> list[str]:
     ]  # fmt: skip
 
 
-SMALL = dict(decoder_dim=32, decoder_depth=2, decoder_heads=2)
+SMALL = {"decoder_dim": 32, "decoder_depth": 2, "decoder_heads": 2}
 
 
 def test_checkpoint_has_the_reference_layout() -> None:

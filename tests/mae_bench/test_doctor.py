@@ -1,0 +1,80 @@
+"""Each mismatch is named with its fix."""
+
+import importlib.metadata
+import sys
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from mae_bench import doctor
+from mae_bench.cli import call
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def test_this_environment_is_fine(tmp_path: Path, capsys):
+    assert call(["doctor", "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "fits torch" in said
+    assert "PROBLEM" not in said
+
+
+def test_a_torch_that_torchvision_was_not_built_for(monkeypatch):
+    """What the CPU-only wheel of torch does to the ordinary torchvision."""
+    import torchvision.ops
+
+    def missing(*_: object) -> None:
+        raise RuntimeError("operator torchvision::nms does not exist\nmore")
+
+    monkeypatch.setattr(torchvision.ops, "nms", missing)
+    found = doctor.torchvision_operators()
+    assert found.status == "problem"
+    assert "operator torchvision::nms does not exist" in found.what
+    assert "more" not in found.what
+    assert "pip install --force-reinstall" in found.fix
+
+
+def test_torch_that_does_not_import(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    for found in (doctor.torchvision_operators(), doctor.gpu()):
+        assert found.status == "problem"
+        assert found.fix
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "fix"),
+    [
+        ("numpy>=1.0", "ok", ""),
+        ("numpy>=999", "problem", "pip install 'numpy>=999'"),
+        ("no-such-package>=1", "problem", "pip install 'mae-bench'"),
+        ('no-such-package>=1; extra == "bench"', "note", "pip install 'mae-bench[bench]'"),
+        ('numpy>=999; extra == "dev"', "note", "pip install 'numpy>=999'"),
+    ],
+)
+def test_packages(line, status, fix):
+    found = doctor.package(line)
+    assert (found.status, found.fix) == (status, fix)
+    assert found.what.startswith(line.partition(">")[0])
+
+
+def test_every_requirement_is_looked_at():
+    looked_at = {finding.what.split()[0] for finding in doctor.doctor()}
+    for line in importlib.metadata.requires("mae-bench") or []:
+        assert line.replace(">", " ").replace("<", " ").split()[0] in looked_at
+
+
+def test_little_disk_is_a_problem(monkeypatch, tmp_path: Path, capsys):
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: Usage(10, 9, 2**30))
+    found = doctor.disk(tmp_path / "not" / "there" / "yet")
+    assert found.status == "problem"
+    assert "1.0 GiB free" in found.what
+    with pytest.raises(SystemExit) as end:
+        call(["doctor", "--out", str(tmp_path)])
+    assert end.value.code == 1
+    assert "1 problem" in capsys.readouterr().out
+
+
+def test_a_file_in_the_way_is_a_problem(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    assert doctor.disk(tmp_path / "file").status == "problem"
