@@ -6,10 +6,15 @@ Zen 4 (measured in benchmarks/pretrain_step.md); the weight's gradient stays wit
 oneDNN would need a transposed copy. Both are plain float32 arithmetic.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
+
+LEAST_WORK = 2**25
+"""multiplications of a product below which the detour through Python costs more than it saves"""
 
 
 class Linear(nn.Linear):
@@ -22,14 +27,14 @@ class Linear(nn.Linear):
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`F.linear`: (…, K) times a weight (N, K) to (…, N).
 
-    oneDNN does it for float32 on a CPU unless it is switched off
+    oneDNN does the larger products of float32 on a CPU unless it is switched off
     (`torch.backends.mkldnn.enabled`), or torch.compile or autocast are to choose for themselves.
     """
     onednn = (
         not torch.compiler.is_compiling()
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
-        and x.numel() > 0
+        and x.numel() * len(weight) >= LEAST_WORK
         and torch.backends.mkldnn.is_available()
         and torch.backends.mkldnn.enabled
         and not torch.is_autocast_enabled("cpu")
@@ -41,13 +46,13 @@ class OneDnnLinear(torch.autograd.Function):
     """`F.linear` through oneDNN's inner product, which takes the weight as it lies in memory."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
         return inner_product(x, weight, bias)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         rows = grad.reshape(-1, grad.shape[-1])
         for_x, for_weight, for_bias = ctx.needs_input_grad

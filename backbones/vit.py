@@ -96,9 +96,10 @@ class ViT(nn.Module):
     def __init__(self, name: str, size: Size, image_size: int, drop_path: float = 0.0) -> None:
         super().__init__()
         if image_size < 1 or image_size % size.patch_size:
+            nearest = max(1, round(image_size / size.patch_size)) * size.patch_size
             raise BackboneError(
                 f"image size {image_size} is not divisible by the patch size {size.patch_size} "
-                f"of {name}; nearest: {max(1, round(image_size / size.patch_size)) * size.patch_size}"
+                f"of {name}; nearest: {nearest}"
             )
         self.name = name
         self.image_size = image_size

@@ -83,9 +83,8 @@ class HuggingFace(Peer):
         block = re.fullmatch(r"(decoder_)?blocks\.(\d+)\.(norm1|norm2|attn|mlp)\.(.+)", key)
         if block:
             decoder, index, part, rest = block.groups()
-            prefix = f"model.decoder.decoder_layers.{index}." if decoder else (
-                f"model.vit.layers.{index}."
-            )
+            layers = "model.decoder.decoder_layers" if decoder else "model.vit.layers"
+            prefix = f"{layers}.{index}."
             if part == "attn":
                 layer, kind = rest.split(".")
                 theirs = ["q_proj", "k_proj", "v_proj"] if layer == "qkv" else ["o_proj"]
@@ -94,16 +93,15 @@ class HuggingFace(Peer):
             return [f"{prefix}{part}.{rest}"]
         if key.startswith(("decoder_", "mask_token")):
             return [f"model.decoder.{key}"]
-        head, _, rest = key.partition(".")
-        embeddings = "model.vit.embeddings"
-        return [
-            {
-                "cls_token": f"{embeddings}.cls_token",
-                "pos_embed": f"{embeddings}.position_embeddings",
-                "patch_embed": f"{embeddings}.patch_embeddings.{rest.replace('proj', 'projection')}",
-                "norm": f"model.vit.layernorm.{rest}",
-            }[head]
-        ]
+        for ours, theirs in (
+            ("cls_token", "embeddings.cls_token"),
+            ("pos_embed", "embeddings.position_embeddings"),
+            ("patch_embed.proj", "embeddings.patch_embeddings.projection"),
+            ("norm", "layernorm"),
+        ):
+            if key.startswith(ours):
+                return [f"model.vit.{theirs}{key.removeprefix(ours)}"]
+        raise KeyError(key)
 
 
 class Lightly(Peer):

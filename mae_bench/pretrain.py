@@ -18,7 +18,7 @@ from mae_bench.progress import duration, say
 from mae_bench.recipes import PRETRAIN, PretrainRecipe, override, recipe
 from mae_bench.run import Run, open_run, run_folder
 from mae_bench.setup import Setup, already_finished, start
-from mae_bench.train import fit
+from mae_bench.train import fit, refuse_unfit
 from results import Data, Record, write_record
 from tasks.classification.datasets import IMAGENET_1K, IMAGENET_MEAN, IMAGENET_STD
 from tasks.images import UnlabelledImages
@@ -110,6 +110,7 @@ def pretrain(
     folder = run_folder(out, f"pretrain-{backbone}-seed{seed}" if name is None else name)
     folders = pretraining_folders(data)
     task = Pretraining(effective, folders, seed)
+    refuse_unfit(task, accelerator, seed)
     facts = Data.model_validate(task.data_facts() | {"miniature": announce(folders[0])})
     setup = Setup(PRETRAIN, base, effective, seed, facts, init="scratch", checkpoint=None)
     with open_run(folder, setup.identity()) as run:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from mae_bench.errors import RunError
 from mae_bench.progress import console, say
 from mae_bench.run_files import atomic
 from results import (
@@ -20,8 +21,11 @@ def report(runs: str | Path = "runs", output: str | Path | None = None) -> list[
     """Print the tables of all records below `runs` and write them as Markdown.
 
     Markdown goes to `output`, by default report.md in `runs`. A broken record is named and left
-    out. Raises `results.ResultsError` if `runs` is no folder.
+    out. Raises `results.ResultsError` if `runs` is no folder, `RunError` if `output` is one.
     """
+    file = Path(output) if output is not None else Path(runs) / "report.md"
+    if file.is_dir():
+        raise RunError(f"--output {file}: is a folder; expected the name of a Markdown file in it")
     records, skipped = read_records(runs)
     for each in skipped:
         say(f"left out {each.path}: {each.reason}")
@@ -29,7 +33,6 @@ def report(runs: str | Path = "runs", output: str | Path | None = None) -> list[
         say(f"no records in {runs} yet; `mae-bench transfer` and `pretrain` write them")
         return []
     tables = show(records)
-    file = Path(output) if output is not None else Path(runs) / "report.md"
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic(file) as stream:
         stream.write(to_markdown(tables).encode())

@@ -27,6 +27,7 @@ from results import Record, ResultsError, parse_record
 
 KEEP_STATES = 2
 RUN_FILE = "run.json"
+RECORD_FILE = "record.json"
 LOCK_FILE = ".lock"
 LOCK_SECONDS = 7.0
 """the loading processes of a killed run hold its lock until they notice, within five seconds"""
@@ -43,7 +44,7 @@ class Run:
     @property
     def record(self) -> Record | None:
         """The result, if the run has finished; `RunError` if its file is damaged."""
-        file = self.folder / "record.json"
+        file = self.folder / RECORD_FILE
         try:
             return parse_record(file.read_bytes()) if file.exists() else None
         except ResultsError as error:
@@ -177,7 +178,7 @@ def refuse_foreign(folder: Path) -> None:
 
 
 def claim(folder: Path, identity: dict[str, Any]) -> None:
-    """Write run.json, or check that the one there says the same."""
+    """Write run.json, or check that the one there says the same. What was not saved is free."""
     file = folder / RUN_FILE
     identity = json.loads(json.dumps(identity))  # tuples become lists, as in the file
     if not file.exists():
@@ -189,7 +190,9 @@ def claim(folder: Path, identity: dict[str, Any]) -> None:
         there = None
     if not isinstance(there, dict):
         raise RunError(f"{file}: damaged; delete the folder or choose another --name")
-    if there != identity:
+    if there != identity and not any((folder / kept).exists() for kept in ("state", RECORD_FILE)):
+        write_json(file, identity)  # a run that failed before it came to save anything
+    elif there != identity:
         raise RunError(
             f"run folder {folder}: holds a different run ({'; '.join(differences(there, identity))}"
             "); choose another --name or delete the folder"

@@ -58,12 +58,10 @@ class Fitted:
 def fit(task: Task, run: Run, accelerator: Accelerator, seed: int, how: Execution) -> Fitted:
     """Train `task` by its recipe, from the newest state in `run` or from the start.
 
-    Raises `RunError` for a loss that is not finite (nothing of that step is kept) and
+    What `refuse_unfit` refuses is to be refused before there is a run folder. Raises `RunError` for a loss that is not finite (nothing of that step is kept) and
     `Interrupted` after a signal, once the state is saved.
     """
-    recipe = task.recipe
-    rank, world = accelerator.process_index, accelerator.num_processes
-    plan = MicroBatches(len(task.train_data), recipe, seed, rank, world)
+    recipe, plan = task.recipe, micro_batches(task, accelerator, seed)
     task.to(accelerator.device)
     optimizer = build_optimizer(task, recipe)
     parts: dict[str, Any] = {"model": task, "optimizer": optimizer}
@@ -109,6 +107,21 @@ def fit(task: Task, run: Run, accelerator: Accelerator, seed: int, how: Executio
             if stop:
                 raise interrupted(stop, step + 1, plan, run)
     return keeper.fitted(ema.module if ema else task, plan)
+
+
+def refuse_unfit(task: Task, accelerator: Accelerator, seed: int) -> None:
+    """Raise `RunError` if data, recipe and processes do not go together."""
+    micro_batches(task, accelerator, seed)
+    try:
+        build_optimizer(task, task.recipe)
+    except ValueError as error:
+        raise RunError(f"the recipe's optimizer refuses its numbers: {error}") from None
+
+
+def micro_batches(task: Task, accelerator: Accelerator, seed: int) -> MicroBatches:
+    """This process's share of the data."""
+    rank, world = accelerator.process_index, accelerator.num_processes
+    return MicroBatches(len(task.train_data), task.recipe, seed, rank, world)
 
 
 @dataclass

@@ -15,7 +15,7 @@ from mae_bench.recipes import override, recipe
 from mae_bench.report import show
 from mae_bench.run import open_run, run_folder
 from mae_bench.setup import Setup, already_finished, start
-from mae_bench.train import fit
+from mae_bench.train import fit, refuse_unfit
 from results import Checkpoint, Data, Record, write_record
 from tasks.recipe import TransferRecipe
 
@@ -71,6 +71,7 @@ def transfer(
         say(str(loaded))
     root = task_root(task, data)
     built = tasks.build(task, effective, vit, root, seed, limit)
+    refuse_unfit(built, accelerator, seed)
     facts = Data.model_validate(built.data_facts() | {"miniature": announce(root)})
     setup = Setup(task, base, effective, seed, facts, init, weights, limit)
     default = f"{task}-{protocol}-{backbone}-{init}-seed{seed}"

@@ -271,6 +271,7 @@ def _identity(
 def _looks(record: Record) -> tuple:
     """What labels and notes tell about a row besides its recipe."""
     return (
+        record.protocol,
         record.backbone,
         record.init,
         record.checkpoint,

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from backbones.posembed import resize, sincos_2d
 from numpy.typing import NDArray
+
+from backbones.posembed import resize, sincos_2d
 
 
 def test_hand_case() -> None:

@@ -2,14 +2,15 @@
 
 from functools import partial
 
-import backbones
 import pytest
 import torch
 import torch.nn.functional as F
-from backbones.linear import Linear, linear
-from backbones.vit import Block, ViT, attend
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+
+import backbones
+from backbones.linear import Linear, linear
+from backbones.vit import Block, ViT, attend
 
 TINY = {
     "tiny4": backbones.Size(embed_dim=32, depth=3, num_heads=2, patch_size=4),
@@ -20,6 +21,8 @@ TINY = {
 
 @pytest.fixture(autouse=True)
 def tiny_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small networks that nevertheless take the way of large ones through `linear`."""
+    monkeypatch.setattr("backbones.linear.LEAST_WORK", 1)
     for name, size in TINY.items():
         monkeypatch.setitem(backbones.SIZES, name, size)
 
@@ -260,6 +263,13 @@ def test_linear_can_be_switched_to_torchs_own() -> None:
         plain = layer(x)
     assert "OneDnn" not in type(plain.grad_fn).__name__
     torch.testing.assert_close(fast, plain)
+
+
+def test_small_products_stay_with_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backbones.linear.LEAST_WORK", 5 * 8 * 4)
+    layer = Linear(8, 4)
+    assert "OneDnn" in type(layer(torch.randn(5, 8)).grad_fn).__name__
+    assert "OneDnn" not in type(layer(torch.randn(4, 8)).grad_fn).__name__
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

@@ -37,6 +37,8 @@ CASES = {
 
 @pytest.fixture(autouse=True)
 def tiny_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small networks that nevertheless take the way of large ones through `linear`."""
+    monkeypatch.setattr("backbones.linear.LEAST_WORK", 1)
     for name, size in TINY.items():
         monkeypatch.setitem(backbones.SIZES, name, size)
 
@@ -102,8 +104,9 @@ def test_equals_huggingface(case: str, norm_pix: bool) -> None:
 
 @pytest.mark.parametrize("norm_pix", [False, True], ids=["pixels", "norm_pix"])
 @pytest.mark.parametrize("case", ["patch 4", "patch 14", "few masked"])
-def test_equals_lightly(case: str, norm_pix: bool) -> None:
+def test_equals_lightly(case: str, norm_pix: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("lightly", reason="lightly is in the extra [bench]")
+    monkeypatch.setattr("backbones.linear.LEAST_WORK", 2**40)  # torch's own linear layers
     backbone, image_size, options = CASES[case]
     mae = build(backbone, image_size, norm_pix=norm_pix, **options)
     images, noise = batch(mae)
@@ -120,7 +123,8 @@ def test_equals_lightly(case: str, norm_pix: bool) -> None:
     assert_same_gradients(gradients(mae), peer.gradients(mae))
 
 
-def test_vit_b_at_224_equals_huggingface() -> None:
+def test_vit_b_at_224_equals_huggingface(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
     torch.manual_seed(0)
     mae = MaskedAutoencoder("vit_b", norm_pix=True)
     images, noise = batch(mae, size=1)
@@ -140,6 +144,33 @@ def test_gradient_checks_can_fail() -> None:
     other["blocks.1.attn.qkv.bias"][-1] *= 1.01
     with pytest.raises(AssertionError, match=r"blocks\.1\.attn\.qkv\.bias"):
         assert_same_gradients(own, other)
+
+
+def test_autocast_is_close_to_float32() -> None:
+    mae = build("tiny4", 32, norm_pix=True, decoder_dim=32, decoder_heads=2)
+    images, noise = batch(mae)
+    expected = mae(images, noise).loss
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = mae(images, noise).loss
+    assert loss.dtype == torch.float32  # the target and the mean are not rounded
+    torch.testing.assert_close(loss, expected, rtol=5e-3, atol=0)
+    assert not torch.equal(loss, expected)
+    loss.backward()
+    assert all(gradient.isfinite().all() for gradient in gradients(mae).values())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_equals_cpu() -> None:
+    mae = build("tiny16", 64, norm_pix=True, decoder_dim=32, decoder_heads=2)
+    images, noise = batch(mae)
+    mae(images, noise).loss.backward()
+    twin = build("tiny16", 64, norm_pix=True, decoder_dim=32, decoder_heads=2).cuda()
+    loss = twin(images.cuda(), noise.cuda()).loss
+    loss.backward()
+    torch.testing.assert_close(loss.cpu(), mae(images, noise).loss, rtol=1e-5, atol=0)
+    on_cpu = {key: gradient.cpu() for key, gradient in gradients(twin).items()}
+    assert_same_gradients(gradients(mae), on_cpu)
 
 
 def test_checkpoint_weights_are_what_the_peer_got() -> None:

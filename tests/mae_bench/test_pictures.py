@@ -37,7 +37,5 @@ def test_rows_of_the_sheet(norm_pix, world: Path, tmp_path: Path, monkeypatch):
     assert ((patches == 1).flatten(1).sum(dim=1) == 12).all()  # 12 of 16 patches are removed
     visible = ~grey[:, None].expand(-1, 3, -1, -1)
     for row in (MASKED, PREDICTED):
-        torch.testing.assert_close(
-            rows[row][visible], rows[ORIGINAL][visible], rtol=0, atol=1e-5
-        )
+        torch.testing.assert_close(rows[row][visible], rows[ORIGINAL][visible], rtol=0, atol=1e-5)
     assert (rows[PREDICTED][~visible] - rows[ORIGINAL][~visible]).abs().mean() > 0.01

@@ -58,7 +58,10 @@ def together(world, pretrained, tmp_path_factory) -> Together:
         ["transfer", *flags(name="linear", protocol="linear", **labelled, **linear)],
         ["pretrain", *flags(name="finetune", **images, **PRETRAIN)],
         ["pretrain", *flags(name="diverging", **images, **diverging)],
-        ["pretrain", *flags(name="bad", **{**images, "data": spoilt}, max_bad_images=0, **PRETRAIN)],
+        [
+            "pretrain",
+            *flags(name="bad", **{**images, "data": spoilt}, max_bad_images=0, **PRETRAIN),
+        ],
         ["pretrain", *flags(name="last", **images, **PRETRAIN)],
     ]
     (out / "commands.json").write_text(json.dumps(commands))

@@ -147,7 +147,7 @@ def test_miniature_table_has_weights_down_and_protocols_across(make_record):
     untrained = {"init": "scratch", "checkpoint": None, "protocol": scratch, "data": MINIATURE}
     runs = [
         make_record(data=MINIATURE, metrics={"top1": 60.0}),
-        make_record(data=MINIATURE, protocol=linear, metrics={"top1": 40.0}),
+        make_record(data=MINIATURE, protocol=linear, metrics={"top1": 40.0}, recipe_hash="f" * 12),
         make_record(**untrained, metrics={"top1": 50.0}),
         make_record(**untrained, metrics={"top1": 52.0}, deviations=["epochs 1 -> 9"]),
     ]
@@ -163,6 +163,7 @@ def test_miniature_table_has_weights_down_and_protocols_across(make_record):
         ["scratch", None, None, 50.0],
         ["scratch", None, None, 52.0],
     ]
+    assert len(table.rows[0][1].marks) == 1  # the weights; each protocol has a recipe of its own
     assert note(table, table.rows[2][4].marks[0]) == "differs from the protocol: epochs 1 -> 9."
     assert any(each.text.startswith("Small images drawn") for each in table.notes)
 
