@@ -49,9 +49,9 @@ def steps(record: Record) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seeds", type=int, nargs="*", default=range(5))
+    parser.add_argument("--seeds", type=int, nargs="*", default=range(3))
     parser.add_argument(
-        "--longer", type=int, nargs="*", default=range(3), help="seeds trained longer too"
+        "--longer", type=int, nargs="*", default=[1], help="seeds trained longer too"
     )
     parser.add_argument("--out", type=Path, default=Path("runs/miniature_gain"))
     parser.add_argument("--write", action="store_true", help="write miniature_gain.md")

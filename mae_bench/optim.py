@@ -62,10 +62,12 @@ def build_schedule(optimizer: Optimizer, recipe: Recipe, steps_per_epoch: int) -
     Source: facebookresearch/mae, util/lr_sched.py.
     """
     warmup: Any = recipe.warmup_epochs * steps_per_epoch  # timm says int, fractions work
-    rest = recipe.epochs * steps_per_epoch - warmup
+    rest: Any = recipe.epochs * steps_per_epoch - warmup
+    if rest <= 1:  # a single step at the peak, or none: any length will do but 1, which timm minds
+        rest = 0.5
     return CosineLRScheduler(
         optimizer,
-        t_initial=rest if rest > 1 else 0.5,  # one step at the peak, of which timm would warn
+        t_initial=rest,
         lr_min=recipe.min_lr,
         warmup_t=warmup,
         warmup_lr_init=0.0,

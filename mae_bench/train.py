@@ -58,8 +58,9 @@ class Fitted:
 def fit(task: Task, run: Run, accelerator: Accelerator, seed: int, how: Execution) -> Fitted:
     """Train `task` by its recipe, from the newest state in `run` or from the start.
 
-    What `refuse_unfit` refuses is to be refused before there is a run folder. Raises `RunError` for a loss that is not finite (nothing of that step is kept) and
-    `Interrupted` after a signal, once the state is saved.
+    What `refuse_unfit` refuses is to be refused before there is a run folder. Raises `RunError`
+    for a loss that is not finite (nothing of that step is kept) and `Interrupted` after a signal,
+    once the state is saved.
     """
     recipe, plan = task.recipe, micro_batches(task, accelerator, seed)
     task.to(accelerator.device)

@@ -145,7 +145,7 @@ def test_a_folder_without_images(tmp_path, capsys):
 
 def test_an_out_that_is_a_file(world, tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    argv = ["pretrain", *flags(data=world / "unlabelled", out=tmp_path / "file")]
+    argv = ["pretrain", *flags(data=world / "unlabelled", out=tmp_path / "file", **SMALL_MAE)]
     assert str(tmp_path / "file") in fails(argv, capsys)
 
 

@@ -220,7 +220,7 @@ def test_disk_full_while_a_state_is_saved(command, undisturbed, tmp_path, fork):
     last = process.said().splitlines()[-1]
     assert last.startswith(f"mae-bench: error: {tmp_path}/run/state/step-00000001.pt: File too la")
     assert "Traceback" not in process.said()
-    assert not os.listdir(tmp_path / "run/state")
+    assert not list((tmp_path / "run/state").iterdir())
     assert_same_end(finish(command, tmp_path), undisturbed)
 
 

@@ -1,7 +1,7 @@
 """The run folder: whose it is, what is left of a crash, and which state is good."""
 
 import json
-import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,10 +14,19 @@ from mae_bench.run import Run, open_run, run_folder
 IDENTITY = {"task": "toy", "recipe": {"epochs": 3, "betas": (0.9, 0.95)}, "seed": 0, "limit": None}
 
 
+def take(folder: Path, identity: dict = IDENTITY) -> Run:
+    """Open a run folder and let go of it."""
+    with open_run(folder, identity) as opened:
+        return opened
+
+
 @pytest.fixture
 def run(tmp_path) -> Run:
-    with open_run(tmp_path / "run", IDENTITY) as opened:
-        return opened
+    return take(tmp_path / "run")
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.iterdir())
 
 
 def save(run: Run, *steps: int) -> None:
@@ -38,77 +47,85 @@ def test_a_new_folder_says_what_it_is(run):
 
 def test_the_same_run_may_come_back(run):
     for _ in range(2):
-        with open_run(run.folder, IDENTITY) as again:
-            assert again.folder == run.folder
+        assert take(run.folder).folder == run.folder
 
 
-def test_another_run_is_refused_with_what_differs(run):
-    other = {**IDENTITY, "seed": 1, "recipe": {"epochs": 4, "betas": (0.9, 0.95)}}
+OTHER = {**IDENTITY, "seed": 1, "recipe": {"epochs": 4, "betas": (0.9, 0.95)}}
+
+
+@pytest.mark.parametrize("kept", ["state", "record"])
+def test_another_run_is_refused_with_what_differs(run, kept):
+    if kept == "state":
+        save(run, 1)
+    else:
+        (run.folder / "record.json").write_text("{}")
     refused = r"holds a different run \(epochs 3 there, 4 here; seed 0 there, 1 here\); choose"
-    with pytest.raises(RunError, match=refused), open_run(run.folder, other):
-        pass
+    with pytest.raises(RunError, match=refused):
+        take(run.folder, OTHER)
+    take(run.folder)
+
+
+def test_a_run_that_never_saved_is_not_in_the_way(run):
+    """It failed early: on a flag that is now put right, for example."""
+    run.log_file.write_text('{"step": 1}\n')
+    take(run.folder, OTHER)
+    assert json.loads((run.folder / "run.json").read_text())["seed"] == 1
 
 
 def test_a_second_process_is_refused(run, monkeypatch):
     monkeypatch.setattr(mae_bench.run, "LOCK_SECONDS", 0.05)
-    with FileLock(run.folder / ".lock"):
-        with pytest.raises(RunError, match="another process is working in it"):
-            with open_run(run.folder, IDENTITY):
-                pass
-    with open_run(run.folder, IDENTITY):
-        pass
+    busy = "another process is working in it; wait for it or choose"
+    with FileLock(run.folder / ".lock"), pytest.raises(RunError, match=busy):
+        take(run.folder)
+    take(run.folder)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", "\xff", '{"task": "toy"'])
 def test_a_damaged_run_file_is_refused(run, content):
     (run.folder / "run.json").write_bytes(content.encode("latin-1"))
     with pytest.raises(RunError, match=r"run\.json: damaged; delete the folder or choose"):
-        with open_run(run.folder, IDENTITY):
-            pass
+        take(run.folder)
 
 
 def test_an_edited_run_file_is_another_run(run):
-    (run.folder / "run.json").write_text(json.dumps({"recipe": 3, "extra\nline": [1]}))
-    with pytest.raises(RunError, match="holds a different run") as caught:
-        with open_run(run.folder, IDENTITY):
-            pass
-    assert "recipe 3 there" in str(caught.value)
+    save(run, 1)
+    (run.folder / "run.json").write_text(json.dumps({"recipe": 3, "task": {"deep": [1]}}))
+    with pytest.raises(
+        RunError, match=r"a different run \(recipe 3 there, .*; task {'deep': \[1\]}"
+    ):
+        take(run.folder)
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis/chapter.partial").write_text("years of work")
     with pytest.raises(RunError, match=r"not empty and no run of ours \(chapter.partial\)"):
-        with open_run(tmp_path / "thesis", IDENTITY):
-            pass
-    assert os.listdir(tmp_path / "thesis") == ["chapter.partial"]
+        take(tmp_path / "thesis")
+    assert names(tmp_path / "thesis") == ["chapter.partial"]
 
 
 @pytest.mark.parametrize("below", ["", "name", "deep/name"])
 def test_a_file_where_a_folder_should_be(tmp_path, below):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"file is a file; choose another --out or --name"):
-        with open_run(tmp_path / "file" / below, IDENTITY):
-            pass
+        take(tmp_path / "file" / below)
 
 
 def test_a_folder_whose_making_was_killed_is_free(tmp_path):
     (tmp_path / "run").mkdir()
     for name in (".lock", ".run.json.partial"):
         (tmp_path / "run" / name).write_text("")
-    with open_run(tmp_path / "run", IDENTITY):
-        pass
-    assert sorted(os.listdir(tmp_path / "run")) == [".lock", "run.json"]
+    take(tmp_path / "run")
+    assert names(tmp_path / "run") == [".lock", "run.json"]
 
 
 def test_what_a_killed_process_left_half_written_is_cleared_away(run):
     save(run, 7)
     for name in ("backbone.partial", ".record.json.17.partial", "state/.step-00000008.pt.partial"):
         (run.folder / name).write_text("half")
-    with open_run(run.folder, IDENTITY):
-        pass
-    assert sorted(os.listdir(run.folder)) == [".lock", "run.json", "state"]
-    assert os.listdir(run.states) == ["step-00000007.pt"]
+    take(run.folder)
+    assert names(run.folder) == [".lock", "run.json", "state"]
+    assert names(run.states) == ["step-00000007.pt"]
 
 
 @pytest.mark.parametrize(
@@ -122,9 +139,9 @@ def test_a_name_is_that_of_one_folder(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["a b", "ümlaut-模型", "[red]", "-x", "...", "a:b"])
 def test_odd_names_are_fine(tmp_path, name):
-    with open_run(run_folder(tmp_path, name), IDENTITY) as opened:
-        save(opened, 1)
-        assert opened.newest_state()[0] == tmp_path / name / "state/step-00000001.pt"
+    opened = take(run_folder(tmp_path, name))
+    save(opened, 1)
+    assert opened.newest_state()[0] == tmp_path / name / "state/step-00000001.pt"
 
 
 def test_the_newest_two_states_are_kept(run):
