@@ -146,9 +146,6 @@ class Doctor:
 
 def main() -> None:
     """Entry point of `mae-bench`."""
-    for stream in (sys.stdout, sys.stderr):  # a path may hold what the terminal cannot show
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
     raise SystemExit(call(sys.argv[1:]))
 
 
@@ -158,6 +155,9 @@ def call(argv: Sequence[str]) -> int:
     Of the processes that torchrun starts the first speaks for all, except of what it cannot know.
     """
     first = os.environ.get("RANK", "0") == "0"
+    for stream in (sys.stdout, sys.stderr):  # a path may hold what the terminal cannot show
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         parse(argv).run()
     except SystemExit:  # after --help, which is not to wait for the imports below
@@ -168,9 +168,6 @@ def call(argv: Sequence[str]) -> int:
         return complain(f"error: {error}", 2)
     except bad_input() as error:
         return complain(f"error: {error}", 2, first)
-    except BrokenPipeError:  # the reader of our output has gone, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         advice = "nothing that was saved is lost; once this is put right, the same command goes on"
@@ -245,13 +242,14 @@ def parse(argv: Sequence[str]) -> Any:
 
 def in_one_line(box: str) -> str:
     """What tyro says in a box of several lines: the fault, flags that it may have meant."""
-    lines = [line.strip("│ ") for line in box.splitlines()[1:]]
+    lines = [line.strip("│ ") for line in re.sub(r"\x1b\[[\d;]*m", "", box).splitlines()[1:]]
     if set(lines[0]) == {"-"}:  # where the terminal has no boxes, a rule is below the heading
         del lines[0]
-    rules = [i for i, line in enumerate(lines) if set(line) <= set("─╰╯-")]
-    fault = " ".join(lines[: rules[0]]).rstrip(".")
-    flags = [m[0] for line in lines[rules[0] :] if (m := re.match(r"--[a-z][\w-]*", line))]
-    near = [flag for flag in dict.fromkeys(flags) if flag not in re.findall(r"--[\w-]+", fault)]
+    rule = next((i for i, line in enumerate(lines) if set(line) <= set("─╰╯-")), len(lines))
+    fault = " ".join(lines[:rule]).rstrip(".")
+    flags = [m[0] for line in lines[rule:] if (m := re.match(r"--[a-z][\w-]*", line))]
+    typed = ["--help", *re.findall(r"--[\w-]+", fault)]
+    near = [flag for flag in dict.fromkeys(flags) if flag not in typed]
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     return f"{fault}{hint} (see {PROGRAM} --help)"
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 # Of the processes that torchrun starts, the first speaks for all.
 console = Console(
@@ -46,18 +46,16 @@ class Bar:
 def progress(title: str, total: int, start: int = 0) -> Iterator[Bar]:
     """A bar for `total` units of which `start` were done before."""
     bar = Bar(title, total, start)
+    say(f"{title} ...")
     if console.quiet or not console.is_terminal:
-        say(f"{title} ...")
         yield bar
         return
     columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=None),
         TextColumn("{task.completed}/{task.total}"),
-        TimeElapsedColumn(),
         TextColumn("{task.fields[detail]}", markup=False),
     )
-    with Progress(*columns, console=console, refresh_per_second=4) as live:
+    with Progress(*columns, console=console, expand=True, refresh_per_second=4) as live:
         bar.live = live
         bar.row = live.add_task(title, total=total, completed=start, detail="")
         yield bar

@@ -1,6 +1,7 @@
 """Where and how a run happened: the parts of a record that no task knows."""
 
 import importlib.metadata
+import os
 import platform
 import resource
 import shlex
@@ -59,6 +60,13 @@ def commit() -> str | None:
 
     head = git("rev-parse", "HEAD")
     return head + ("+" if git("status", "--porcelain", "-uno") else "") if head else None
+
+
+def num_cores() -> int:
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def cpu_name() -> str:

@@ -23,7 +23,7 @@ def quickstart(out: str | Path = "runs/quickstart", seed: int = 0) -> Path:
     """
     began = time.monotonic()
     out = Path(out)
-    how = Execution(workers=0, save_minutes=1.0)
+    how = Execution(workers=1, save_minutes=1.0)
     console.print("mae-bench quickstart: six steps, about six minutes on two cores")
     heading(1, "the miniature world: drawn scenes in the official data set layouts")
     world = make_miniature_world()

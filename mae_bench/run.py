@@ -30,7 +30,7 @@ RUN_FILE = "run.json"
 RECORD_FILE = "record.json"
 LOCK_FILE = ".lock"
 LOCK_SECONDS = 7.0
-"""the loading processes of a killed run hold its lock until they notice, within five seconds"""
+"""a killed run's loading processes may hold its lock until they notice, within five seconds"""
 
 
 class Run:

@@ -1,5 +1,6 @@
 """What pre-training and transfer share before and after the loop."""
 
+import os
 import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -35,6 +36,9 @@ def start(how: Execution, seed: int) -> Accelerator:
             "start another one"
         )
     torch.manual_seed(seed)
+    if wanted == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        # A thread that has to share its core holds up all the others at every barrier.
+        torch.set_num_threads(max(1, provenance.num_cores() - how.workers))
     # The loop does its own autocasting; a launcher's settings must not add to it.
     accelerator = Accelerator(cpu=wanted == "cpu", mixed_precision="no")
     if not accelerator.is_main_process:

@@ -13,6 +13,7 @@ from mae_bench.pretrain import pretrain
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     """Sums depend on the number of threads, and a forked process cannot use its parent's."""
+    os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
 
 

@@ -2,14 +2,21 @@
 
 import errno
 import importlib
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from small_runs import SMALL_MAE, assert_same_bits, flags
 
 import mae_bench
 from mae_bench.cli import call
+from mae_bench.errors import ProcessError, RunError
+from results import read_records
 
 
 def fails(argv: list[str], capsys) -> str:
@@ -51,6 +58,23 @@ def test_help_shows_the_effective_recipe_and_its_sources(argv, shown, capsys):
         assert each in text
 
 
+SLOW_TO_IMPORT = ("torch", "numpy", "pandas", "pydantic", "PIL", "matplotlib", "timm", "accelerate")
+
+
+@pytest.mark.parametrize("command", ["", "pretrain", "transfer", "report", "quickstart", "doctor"])
+def test_help_imports_nothing_slow(command):
+    code = (
+        "import sys; from mae_bench.cli import call\n"
+        "try: call(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        f"print(*[name for name in sys.modules if name in {SLOW_TO_IMPORT!r}], file=sys.stderr)"
+    )
+    argv = [sys.executable, "-c", code, *command.split(), "--help"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert "usage: mae-bench" in done.stdout
+    assert done.stderr.split() == []
+
+
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
@@ -70,12 +94,67 @@ def test_help_shows_the_effective_recipe_and_its_sources(argv, shown, capsys):
         ("transfer", "needs --checkpoint"),
         ("transfer --protocol scratch --data /no/such/folder", "no such folder"),
         ("report --runs /no/such/folder", "no such folder"),
+        ("transfer --bogus 1", "Unrecognized options: --bogus"),
+        ("pretrain --betas 0.9", "Expected 2 values"),
+        ("pretrain --device-batch 7", "device_batch is 7; expected a divisor of batch_size"),
+        ("pretrain --base-lr nan", "base_lr is nan"),
+        ("pretrain --base-lr inf", "base_lr is inf"),
+        ("pretrain --epochs 2 --warmup-epochs 3", "warmup_epochs is 3.0; expected at most"),
+        ("pretrain --seed 99999999999999999999", "seed is 99999999999999999999; expected"),
+        ("pretrain --workers -1", "workers is -1; expected 0 or more"),
+        ("pretrain --save-minutes nan", "save_minutes is nan; expected 0 or more"),
+        ("pretrain --max-bad-images -1", "max_bad_images is -1; expected 0 or more"),
+        ("report --runs . --output .", "--output .: is a folder"),
     ],
 )
 def test_bad_flags(argv, said, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert said in fails(argv.split(), capsys)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+@pytest.mark.parametrize("columns", [30, 200])
+def test_a_bad_flag_in_a_terminal(encoding, columns):
+    """There tyro draws boxes in colour, or in ASCII, and breaks their lines."""
+    ours, theirs = os.openpty()
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": str(columns)}
+    argv = [sys.executable, "-m", "mae_bench.cli", "pretrain", "--epoch", "3"]
+    code = subprocess.call(argv, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    said = os.read(ours, 10_000).decode()
+    os.close(ours)
+    assert code == 2
+    assert said == (
+        "mae-bench: error: Unrecognized options: --epoch, 3; did you mean --epochs or "
+        "--warmup-epochs? (see mae-bench --help)\r\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ("--batch-size 64", "24 training images are fewer than the batch of 64; lower"),
+        ("--image-size 33", "33 is not divisible by the patch size 8 of vit_mini; nearest: 32"),
+        ("--mask-ratio 0.99", "mask_ratio 0.99 of 16 patches"),
+        ("--decoder-dim 30", "decoder_dim 30"),
+        ("--betas 0.9 1.5", "Invalid beta parameter at index 1: 1.5"),
+        ("--decoder-dim 4000000000 --decoder-heads 1", "out of memory"),
+    ],
+)
+def test_numbers_that_do_not_fit_leave_no_folder(argv, said, world, tmp_path, capsys):
+    changes = {**SMALL_MAE, "device_batch": 8}
+    given = flags(data=world / "unlabelled", out=tmp_path / "runs", **changes)
+    assert said in fails(["pretrain", *given, *argv.split()], capsys)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("limit", ["0", "-3"])
+def test_a_limit_is_at_least_one_image(limit, world, tmp_path, capsys):
+    argv = ["transfer", *flags(data=world / "imagenet1k", out=tmp_path / "runs", limit=limit)]
+    said = fails([*argv, "--protocol", "scratch"], capsys)
+    assert f"limit is {limit}; expected at least 1 image" in said
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.fixture
@@ -146,7 +225,47 @@ def test_a_folder_without_images(tmp_path, capsys):
 def test_an_out_that_is_a_file(world, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     argv = ["pretrain", *flags(data=world / "unlabelled", out=tmp_path / "file", **SMALL_MAE)]
-    assert str(tmp_path / "file") in fails(argv, capsys)
+    assert f"{tmp_path}/file is a file; choose another --out" in fails(argv, capsys)
+
+
+def test_an_out_that_cannot_be_written(world, capsys):
+    """No folder can be made in /proc, whoever asks."""
+    argv = ["pretrain", *flags(data=world / "unlabelled", out="/proc/runs", **SMALL_MAE)]
+    assert "/proc/runs: No such file or directory" in fails(argv, capsys)
+
+
+def test_odd_paths(world, tmp_path, monkeypatch, capsys):
+    """Spaces, other scripts, what rich takes for markup, a link, relative paths, raw bytes."""
+    place = tmp_path / "a b [red]ü[/b] :smile: 模型"
+    images = place / "images"
+    images.mkdir(parents=True)
+    (place / "link").symlink_to(images)
+    for number, file in enumerate(sorted((world / "unlabelled").glob("*.JPEG"))):
+        shutil.copy(file, images / f"{number} [bold].JPEG")
+    raw = os.fsencode(images) + b"/caf\xe9.JPEG"
+    shutil.copy(file, raw)
+    monkeypatch.chdir(place)
+    argv = ["pretrain", *flags(data="link", out="runs [i]", name="[x] é", **SMALL_MAE)]
+    assert call(argv) == 0
+    assert "runs [i]/[x] é/backbone.safetensors" in capsys.readouterr().out.replace("\n", "")
+    (record,), _ = read_records(place / "runs [i]")
+    assert record.name == "[x] é"
+    assert record.data.train_images == 25
+    assert call(["report", "--runs", "runs [i]"]) == 0
+
+
+def test_a_file_name_in_raw_bytes_can_be_told(world, tmp_path, capsys):
+    """Of an unreadable image, and of images whose loss is not finite."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(8):
+        Image.new("RGB", (40, 40), (30 * number, 0, 0)).save(folder / f"{number}.png")
+    for number in range(8):
+        (folder / f"{number}.png").rename(os.fsdecode(bytes(folder) + b"/\xe9%d.png" % number))
+    argv = ["pretrain", *flags(data=folder, out=tmp_path / "runs", **SMALL_MAE)]
+    said = fails([*argv, "--base-lr", "1e30", "--warmup-epochs", "0"], capsys)
+    assert "loss is not finite at step 2 of 2" in said
+    assert len((tmp_path / "runs/pretrain-vit_mini-seed0/not_finite.txt").read_bytes()) > 100
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".."])
@@ -191,6 +310,58 @@ def test_a_missing_package_points_to_the_doctor(capsys, monkeypatch):
 
     monkeypatch.setattr(importlib.import_module("mae_bench.pretrain"), "pretrain", broken)
     assert "mae-bench doctor" in fails(["pretrain"], capsys)
+
+
+@pytest.fixture
+def raising(monkeypatch):
+    """raising(error): make `pretrain` raise it."""
+
+    def patch(error: BaseException) -> None:
+        def broken(*_: object, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr(importlib.import_module("mae_bench.pretrain"), "pretrain", broken)
+
+    return patch
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB\nmore"), "9 GiB)"),
+        (MemoryError(), "out of memory (MemoryError); use a smaller --device-batch"),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "fewer --workers"),
+        (RunError("a name with\na line break"), "error: a name with a line break"),
+        (OSError(errno.ENOSPC, "No space left on device", "/x/y"), "/x/y: No space left on device"),
+    ],
+)
+def test_what_is_no_fault_of_the_program_is_one_line(error, said, raising, capsys):
+    raising(error)
+    assert said in fails(["pretrain"], capsys)
+
+
+def test_a_fault_of_the_program_keeps_its_traceback(raising):
+    raising(RuntimeError("shapes cannot be multiplied"))
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        call(["pretrain"])
+
+
+def test_ctrl_c_where_nothing_trains(raising, capsys):
+    raising(KeyboardInterrupt())
+    assert call(["pretrain"]) == 130
+    assert capsys.readouterr().err == "mae-bench: stopped\n"
+
+
+def test_of_several_processes_the_first_speaks(raising, monkeypatch, capsys):
+    """The others only of what they alone can know."""
+    monkeypatch.setenv("RANK", "1")
+    raising(RunError("all of us see this"))
+    assert call(["pretrain"]) == 2
+    assert capsys.readouterr().err == ""
+    raising(ProcessError("only I see this"))
+    assert "only I see this" in fails(["pretrain"], capsys)
+    raising(RuntimeError("[gloo/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:4711"))
+    assert "lost another process of this run (" in fails(["pretrain"], capsys)
 
 
 def test_python_functions_have_the_names_of_the_commands():

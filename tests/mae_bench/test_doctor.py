@@ -78,3 +78,29 @@ def test_little_disk_is_a_problem(monkeypatch, tmp_path: Path, capsys):
 def test_a_file_in_the_way_is_a_problem(tmp_path: Path):
     (tmp_path / "file").write_text("")
     assert doctor.disk(tmp_path / "file").status == "problem"
+
+
+def test_a_checkout_that_is_not_installed(monkeypatch):
+    def missing(name: str) -> None:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "requires", missing)
+    (found,) = doctor.packages()
+    assert (found.status, found.what) == ("problem", "mae-bench is not installed")
+    assert "pip install" in found.fix
+
+
+def test_a_torch_whose_libraries_are_missing(monkeypatch):
+    """The dynamic linker's complaint is an OSError, sometimes of several lines."""
+
+    class Broken:
+        def find_spec(self, name, *_):
+            if name == "torch":
+                raise OSError("libcudart.so.13: cannot open shared object file\nmore")
+
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    assert doctor.torchvision_operators().what == (
+        "torch does not import: libcudart.so.13: cannot open shared object file"
+    )
+    assert doctor.gpu().status == "problem"

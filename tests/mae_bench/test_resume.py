@@ -68,8 +68,8 @@ def assert_same_end(run: Path, undisturbed: Path) -> None:
 
 @pytest.mark.slow
 def test_killed_at_an_arbitrary_step(command, undisturbed, tmp_path):
-    """The command itself, with a loading process, which holds the lock after its parent's end."""
-    argv = [sys.executable, "-m", "mae_bench.cli", *command, str(tmp_path), "--workers", "1"]
+    """The command itself; its loading processes outlive it by seconds, and are in nobody's way."""
+    argv = [sys.executable, "-m", "mae_bench.cli", *command, str(tmp_path), "--workers", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(argv, env=environment, stdout=subprocess.DEVNULL)
     after = random.randrange(2, NUM_STEPS // 2)

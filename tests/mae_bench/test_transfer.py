@@ -1,5 +1,6 @@
 """From pre-training to the report, on a world of a few images."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,85 @@ def test_timm_loads_what_pretrain_writes(pretrained: Path):
         torch.testing.assert_close(
             ours.eval()(images), theirs.forward_features(images), rtol=1e-5, atol=1e-5
         )
+
+
+def test_timm_creates_a_model_from_what_pretrain_writes(pretrained: Path):
+    """As its users do: by name, with the file as `checkpoint_path`."""
+    theirs = timm.create_model(
+        "vit_tiny_patch16_224",
+        img_size=32,
+        patch_size=8,
+        embed_dim=128,
+        depth=4,
+        num_heads=4,
+        num_classes=0,
+        checkpoint_path=str(pretrained / BACKBONE_FILE),
+    ).eval()
+    ours, _ = backbones.load("vit_mini", pretrained / BACKBONE_FILE, image_size=32)
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = theirs.forward_features(images)
+        torch.testing.assert_close(ours.eval()(images), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(ours(images)[:, 0], theirs(images), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_checkpoint_in_the_references_format(dtype, world, pretrained, tmp_path, capsys):
+    """Encoder and decoder under "model", in any precision: the classifier starts from them."""
+    full = {key: value.to(dtype) for key, value in load_file(pretrained / MAE_FILE).items()}
+    file = tmp_path / "mae_pretrain_vit_mini_full.pth"
+    torch.save({"model": full}, file)
+    record = mae_bench.transfer(
+        data=world / "imagenet1k", checkpoint=file, protocol="linear", out=tmp_path, **TRANSFER
+    )
+    assert record.init == "mae_pretrain_vit_mini_full"
+    assert record.checkpoint.file == file.name
+    assert "on purpose: MAE decoder" in capsys.readouterr().out
+    kept = load_file(tmp_path / record.name / "model.safetensors")
+    for key in ("blocks.3.mlp.fc1.weight", "norm.weight", "cls_token"):
+        assert torch.equal(kept[f"backbone.{key}"], full[key].float()), key
+
+
+def test_a_run_at_another_image_size(world, pretrained, tmp_path, capsys):
+    """Positions are resized, which is said."""
+    record = mae_bench.transfer(
+        data=world / "imagenet1k",
+        checkpoint=pretrained / BACKBONE_FILE,
+        out=tmp_path,
+        image_size=40,
+        **TRANSFER,
+    )
+    assert "resized pos_embed: 17 -> 26 positions" in capsys.readouterr().out
+    assert "image_size 32 -> 40" in record.deviations
+
+
+def test_two_checkpoints_are_two_runs(world, pretrained, tmp_path):
+    """The folder belongs to one file's bytes, whatever the file is called."""
+    common = {"data": world / "imagenet1k", "out": tmp_path, "name": "run", **TRANSFER}
+    mae_bench.transfer(checkpoint=pretrained / BACKBONE_FILE, **common)
+    tensors = load_file(pretrained / BACKBONE_FILE)
+    tensors["cls_token"] += 1
+    torch.save(tensors, tmp_path / "changed.pth")
+    with pytest.raises(RunError, match=r"holds a different run \(.*sha256"):
+        mae_bench.transfer(checkpoint=tmp_path / "changed.pth", init="mae", **common)
+
+
+def test_unreadable_images_are_counted_in_the_record(world, tmp_path, capsys, recwarn):
+    """One of the training and one of the test images."""
+    shutil.copytree(world / "imagenet1k", tmp_path / "data")
+    spoilt = [sorted((tmp_path / "data" / split).rglob("*.JPEG"))[0] for split in ("train", "val")]
+    for file in spoilt:
+        file.write_bytes(file.read_bytes()[:200])
+    record = mae_bench.transfer(
+        data=tmp_path / "data", protocol="scratch", out=tmp_path, name="run", **TRANSFER
+    )
+    assert record.skipped_images == 2
+    assert "unreadable" not in record.metrics
+    said = capsys.readouterr().out
+    assert "left out an unreadable image, 1 of at most 50: train/" in said
+    assert spoilt[0].name in said
+    (warning,) = [w for w in recwarn if "unreadable" in str(w.message)]
+    assert spoilt[1].name in str(warning.message)
 
 
 def test_pretrain_keeps_everything_it_names(pretrained: Path):

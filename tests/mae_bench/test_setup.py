@@ -1,0 +1,86 @@
+"""What surrounds the loop: device, seed, command, commit, clock."""
+
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import torch
+from small_runs import SMALL_MAE, log_of
+
+import mae_bench
+from mae_bench import provenance
+from mae_bench.errors import RunError
+from mae_bench.execution import Execution
+from mae_bench.setup import start
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 1.0, "1", None])
+def test_a_bad_seed(seed):
+    with pytest.raises(RunError, match="expected a whole number from 0 to"):
+        start(Execution(), seed)
+
+
+def test_the_seed_fixes_what_torch_draws():
+    drawn = []
+    for seed in (5, 5, 6):
+        start(Execution(), seed)
+        drawn.append(torch.rand(3).tolist())
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_a_process_keeps_to_one_kind_of_device(monkeypatch):
+    """accelerate would go on silently with the first one."""
+    start(Execution(device="cpu"), 0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(RunError, match="begun to work on cpu and cannot go on with cuda"):
+        start(Execution(), 0)
+    assert start(Execution(device="cpu"), 0).device.type == "cpu"
+
+
+def test_a_launchers_precision_does_not_add_to_the_recipes(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    assert start(Execution(), 0).mixed_precision == "no"
+
+
+@pytest.mark.parametrize(
+    ("argv", "processes", "expected"),
+    [
+        (["/usr/bin/mae-bench", "report", "--runs", "a b"], 1, "mae-bench report --runs 'a b'"),
+        (["/x/mae_bench/cli.py", "doctor"], 1, "mae-bench doctor"),
+        (["sweep.py", "3"], 1, "sweep.py 3"),
+        (["/bin/mae-bench", "x"], 8, "torchrun --nproc_per_node=8 --no-python mae-bench x"),
+        (["/home/me/sweep.py", "3"], 2, "torchrun --nproc_per_node=2 sweep.py 3"),
+    ],
+)
+def test_the_command_can_be_typed_again(argv, processes, expected, monkeypatch):
+    monkeypatch.setattr(sys, "argv", argv)
+    assert provenance.command(processes) == expected
+
+
+def test_no_commit_where_git_is_missing(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert provenance.commit() is None
+
+
+def test_a_clock_that_was_set_back(world, tmp_path, monkeypatch):
+    """The run seems to have begun tomorrow; its record is written all the same."""
+    tomorrow = time.time() + 86_400
+    common = {"data": world / "unlabelled", "out": tmp_path, "name": "run", **SMALL_MAE}
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules["mae_bench.train"].time, "time", lambda: tomorrow)
+        record = mae_bench.pretrain(**common)
+    assert record.started == record.finished
+    assert record.started > datetime.now(UTC) + timedelta(hours=23)
+
+
+def test_what_a_record_says_about_its_run(world, tmp_path):
+    record = mae_bench.pretrain(data=world / "unlabelled", out=tmp_path, **SMALL_MAE)
+    assert record.name == "pretrain-vit_mini-seed0"
+    assert record.environment.torch == torch.__version__
+    assert record.environment.processes == 1
+    assert "1 threads" in record.environment.device
+    assert record.cost.seconds > 0
+    assert record.cost.peak_memory_bytes > 50_000_000
+    last_epoch = [line["loss"] for line in log_of(tmp_path / record.name)[-3:]]
+    assert record.metrics == {"loss": pytest.approx(sum(last_epoch) / 3, rel=1e-12)}
