@@ -25,9 +25,10 @@ class Execution:
     """auto takes a GPU if there is one"""
 
     def __post_init__(self) -> None:
-        for name in ("workers", "save_minutes", "max_bad_images"):
+        for name, kind in (("workers", int), ("save_minutes", float), ("max_bad_images", int)):
             value = getattr(self, name)
-            if not value >= 0:
-                raise RunError(f"{name} is {value!r}; expected 0 or more")
+            if not isinstance(value, int | kind) or not value >= 0:
+                what = "a whole number, " if kind is int else ""
+                raise RunError(f"{name} is {value!r}; expected {what}0 or more")
         if self.device not in ("auto", "cpu"):
             raise RunError(f"device is {self.device!r}; expected auto or cpu")

@@ -1,6 +1,7 @@
 """Tables as GitHub-flavoured Markdown and as rich renderables for a terminal."""
 
 import re
+import textwrap
 from collections.abc import Iterable
 
 from rich import box
@@ -26,6 +27,11 @@ STYLES: dict[Kind, str] = {
     "published": "italic",
     "difference": "",
 }
+
+TITLE_WIDTH = 20
+"""characters of a column's title in one line of a terminal"""
+LABEL_WIDTH = 8
+"""characters that a label keeps in a narrow terminal"""
 
 
 def to_markdown(tables: Iterable[Table]) -> str:
@@ -127,6 +133,7 @@ def _terminal(table: Table) -> RenderableType:
             justify="left" if column.kind == "label" else "right",
             style=STYLES[column.kind],
             no_wrap=column.kind == "measured",
+            min_width=LABEL_WIDTH if column.kind == "label" else None,
         )
     for row in table.rows:
         grid.add_row(
@@ -143,7 +150,8 @@ def _terminal(table: Table) -> RenderableType:
 
 def _terminal_header(column: Column) -> Text:
     owner, source = _owner(column)
-    lines = [owner, source, f"{column.title} {column.unit}{_bracketed(column.marks)}"]
+    title = f"{column.title} {column.unit}{_bracketed(column.marks)}"
+    lines = [owner, source, *textwrap.wrap(_one_line(title), TITLE_WIDTH)]
     shown = "\n".join(_one_line(line) for line in lines if line)
     return Text(shown, style=STYLES[column.kind])
 

@@ -101,9 +101,9 @@ def test_help_imports_nothing_slow(command):
         ("pretrain --base-lr inf", "base_lr is inf"),
         ("pretrain --epochs 2 --warmup-epochs 3", "warmup_epochs is 3.0; expected at most"),
         ("pretrain --seed 99999999999999999999", "seed is 99999999999999999999; expected"),
-        ("pretrain --workers -1", "workers is -1; expected 0 or more"),
+        ("pretrain --workers -1", "workers is -1; expected a whole number, 0 or more"),
         ("pretrain --save-minutes nan", "save_minutes is nan; expected 0 or more"),
-        ("pretrain --max-bad-images -1", "max_bad_images is -1; expected 0 or more"),
+        ("pretrain --max-bad-images -1", "max_bad_images is -1; expected a whole number, 0"),
         ("report --runs . --output .", "--output .: is a folder"),
     ],
 )

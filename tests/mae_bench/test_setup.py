@@ -21,6 +21,22 @@ def test_a_bad_seed(seed):
         start(Execution(), seed)
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"workers": "2"},
+        {"workers": 1.5},
+        {"save_minutes": None},
+        {"max_bad_images": -1},
+        {"device": "gpu"},
+    ],
+)
+def test_a_bad_execution(values):
+    ((name, value),) = values.items()
+    with pytest.raises(RunError, match=f"{name} is {value!r}; expected "):
+        Execution(**values)
+
+
 def test_the_seed_fixes_what_torch_draws():
     drawn = []
     for seed in (5, 5, 6):
