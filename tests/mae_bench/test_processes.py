@@ -67,7 +67,7 @@ def together(world, pretrained, tmp_path_factory) -> Together:
     ]
     (out / "commands.json").write_text(json.dumps(commands))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
-    logs = ["--redirects=3", f"--log-dir={out / 'logs'}"]
+    logs = ["--standalone", "--redirects=3", f"--log-dir={out / 'logs'}"]
     script = [str(HERE / "two_processes.py"), str(out / "commands.json"), str(out)]
     path = os.pathsep.join([str(HERE.parent.parent), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
