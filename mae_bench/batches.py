@@ -22,11 +22,20 @@ class MicroBatches:
     """The keys of this process's micro-batches, from step `start` on to the end of training.
 
     Each epoch is a fresh permutation whose last partial batch is dropped, as in the reference.
-    A step's micro-batches are dealt to the processes in turn. Raises `RunError` if the images do
-    not fill a batch or the processes cannot share it evenly.
+    A step's micro-batches are dealt to the processes in turn. The recipe's epochs count
+    `epoch_images` each (see `Task`), whatever the length of a permutation. Raises `RunError` if
+    the images do not fill a batch or the processes cannot share it evenly.
     """
 
-    def __init__(self, num_images: int, recipe: Recipe, seed: int, rank: int, world: int) -> None:
+    def __init__(
+        self,
+        num_images: int,
+        recipe: Recipe,
+        seed: int,
+        rank: int,
+        world: int,
+        epoch_images: int | None = None,
+    ) -> None:
         self.recipe, self.seed, self.rank, self.world = recipe, seed, rank, world
         self.num_images, self.start = num_images, 0
         self.steps_per_epoch = num_images // recipe.batch_size
@@ -35,6 +44,11 @@ class MicroBatches:
                 f"{num_images} training images are fewer than the batch of {recipe.batch_size}; "
                 "lower --batch-size"
             )
+        self.epoch_steps: float = self.steps_per_epoch
+        """optimiser steps of one of the recipe's epochs"""
+        if epoch_images is not None:
+            self.epoch_steps = epoch_images / recipe.batch_size
+        self.num_steps = max(1, int(recipe.epochs * self.epoch_steps))
         self.per_step = recipe.batch_size // recipe.device_batch
         if self.per_step % world:
             raise RunError(
@@ -43,20 +57,18 @@ class MicroBatches:
                 "choose another --device-batch"
             )
 
-    @property
-    def num_steps(self) -> int:
-        return self.recipe.epochs * self.steps_per_epoch
-
     def mine(self) -> range:
         """Numbers, within a step, of this process's micro-batches."""
         return range(self.rank, self.per_step, self.world)
 
     def __iter__(self) -> Iterator[Keys]:
         size, batch = self.recipe.device_batch, self.recipe.batch_size
-        for epoch in range(self.start // self.steps_per_epoch, self.recipe.epochs):
+        last = (self.num_steps - 1) // self.steps_per_epoch
+        for epoch in range(self.start // self.steps_per_epoch, last + 1):
             order = np.random.default_rng([self.seed, epoch]).permutation(self.num_images)
-            first = max(self.start - epoch * self.steps_per_epoch, 0)
-            for step in range(first, self.steps_per_epoch):
+            before = epoch * self.steps_per_epoch
+            first = max(self.start - before, 0)
+            for step in range(first, min(self.steps_per_epoch, self.num_steps - before)):
                 for number in self.mine():
                     begin = step * batch + number * size
                     yield [(epoch, int(i)) for i in order[begin : begin + size]]

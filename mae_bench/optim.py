@@ -4,7 +4,8 @@ from typing import Any
 
 import torch
 from timm.optim import Lars
-from timm.scheduler import CosineLRScheduler
+from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler
+from timm.scheduler.scheduler import Scheduler
 from torch.optim import AdamW, Optimizer
 
 from tasks.recipe import Recipe
@@ -14,16 +15,15 @@ from tasks.task import Task
 def parameter_groups(task: Task, recipe: Recipe) -> list[dict]:
     """Trained parameters by layer and decay, bottom first.
 
-    1-D tensors, biases and `task.no_decay()` are exempt from decay; layer i learns at
-    layer_decay ** (num_layers - i) of the rate, which the scheduler applies to the whole
-    schedule, its floor included. Source: facebookresearch/mae, util/lr_decay.py, lr_sched.py.
+    `task.is_decayed` says what decays; layer i learns at layer_decay ** (num_layers - i) of the
+    rate, which the scheduler applies to the whole schedule, its floor included. Source:
+    facebookresearch/mae, util/lr_decay.py, lr_sched.py.
     """
-    exempt = task.no_decay()
     groups: dict[tuple[int, bool], dict] = {}
     for name, parameter in task.named_parameters():
         if not parameter.requires_grad:
             continue
-        decayed = parameter.ndim > 1 and not name.endswith(".bias") and name not in exempt
+        decayed = task.is_decayed(name, parameter)
         layer = task.layer_index(name)
         group = groups.setdefault(
             (layer if recipe.layer_decay < 1 else 0, decayed),
@@ -55,24 +55,32 @@ def build_optimizer(task: Task, recipe: Recipe) -> Optimizer:
     return AdamW(groups, lr=recipe.lr, betas=recipe.betas, fused=True)
 
 
-def build_schedule(optimizer: Optimizer, recipe: Recipe, steps_per_epoch: int) -> CosineLRScheduler:
-    """Linear warmup from 0, then half-cosine to `min_lr`, set before every step.
+def build_schedule(
+    optimizer: Optimizer, recipe: Recipe, num_steps: int, epoch_steps: float
+) -> Scheduler:
+    """Linear warmup, then the recipe's schedule, set before every step.
 
-    Call `step_update(step)` with the number of finished steps; the first step has rate 0.
-    Source: facebookresearch/mae, util/lr_sched.py.
+    Call `step_update(step)` with the number of finished steps. Warmup takes `epoch_steps` steps
+    an epoch, from `warmup_start` of the rate on; with 0 the first step has rate 0. Then come a
+    half-cosine to `min_lr` (facebookresearch/mae, util/lr_sched.py), or steps down at the
+    milestones, counted from the start of training (detectron2, solver/lr_scheduler.py, and
+    fvcore, common/param_scheduler.py).
     """
-    warmup: Any = recipe.warmup_epochs * steps_per_epoch  # timm says int, fractions work
-    rest: Any = recipe.epochs * steps_per_epoch - warmup
+    warmup: Any = recipe.warmup_epochs * epoch_steps  # timm says int, fractions work
+    common: Any = {
+        "warmup_t": warmup,
+        "warmup_lr_init": recipe.warmup_start * recipe.lr,
+        "t_in_epochs": False,
+    }
+    if recipe.schedule == "step":
+        # timm asks whether the step after this one is beyond a milestone.
+        ends: Any = [round(share * num_steps) + 1 for share in recipe.milestones]
+        return MultiStepLRScheduler(optimizer, ends, 0.1, warmup_prefix=False, **common)
+    rest: Any = num_steps - warmup
     if rest <= 1:  # a single step at the peak, or none: any length will do but 1, which timm minds
         rest = 0.5
     return CosineLRScheduler(
-        optimizer,
-        t_initial=rest,
-        lr_min=recipe.min_lr,
-        warmup_t=warmup,
-        warmup_lr_init=0.0,
-        warmup_prefix=True,
-        t_in_epochs=False,
+        optimizer, t_initial=rest, lr_min=recipe.min_lr, warmup_prefix=True, **common
     )
 
 

@@ -20,7 +20,8 @@ from mae_bench.run import Run, open_run, run_folder
 from mae_bench.setup import Setup, already_finished, start
 from mae_bench.train import fit, refuse_unfit
 from results import Data, Record, write_record
-from tasks.classification.datasets import IMAGENET_1K, IMAGENET_MEAN, IMAGENET_STD
+from tasks.classification.datasets import IMAGENET_1K
+from tasks.colour import IMAGENET_MEAN, IMAGENET_STD
 from tasks.images import UnlabelledImages
 from tasks.task import Batch, Task
 

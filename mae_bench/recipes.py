@@ -20,7 +20,7 @@ PRETRAIN = "pretrain"
 NOT_THE_PROTOCOL = {"device_batch", "precision"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PretrainRecipe(Recipe):
     """Every number that can change a pre-trained masked autoencoder."""
 
@@ -52,6 +52,7 @@ MAE = (
     | said_by("MAE Table 8", betas=(0.9, 0.95), batch_size=4096, warmup_epochs=40.0)
     | said_by("mae main_pretrain.py", image_size=224, min_lr=0.0, clip_grad=None, layer_decay=1.0)
     | said_by("mae main_pretrain.py", ema_decay=None, min_crop_area=0.2)
+    | said_by("mae util/lr_sched.py", schedule="cosine", milestones=(), warmup_start=0.0)
     | said_by("MAE Table 1", mask_ratio=0.75, decoder_dim=512, decoder_depth=8)
     | said_by("mae models_mae.py", decoder_heads=16)
     | said_by("ours: bf16 needs no loss scaling; mae uses fp16 with it", precision="bf16")

@@ -70,7 +70,7 @@ def fit(task: Task, run: Run, accelerator: Accelerator, seed: int, how: Executio
     if ema:
         parts["ema"] = ema
     keeper = Keeper(run, parts, BadImages(how.max_bad_images), how.save_minutes)
-    schedule = build_schedule(optimizer, recipe, plan.steps_per_epoch)
+    schedule = build_schedule(optimizer, recipe, plan.num_steps, plan.epoch_steps)
     plan.start = keeper.restore()
     if how.compile:
         for block in (module for module in task.modules() if isinstance(module, Block)):
@@ -122,7 +122,7 @@ def refuse_unfit(task: Task, accelerator: Accelerator, seed: int) -> None:
 def micro_batches(task: Task, accelerator: Accelerator, seed: int) -> MicroBatches:
     """This process's share of the data."""
     rank, world = accelerator.process_index, accelerator.num_processes
-    return MicroBatches(len(task.train_data), task.recipe, seed, rank, world)
+    return MicroBatches(len(task.train_data), task.recipe, seed, rank, world, task.epoch_images)
 
 
 @dataclass
@@ -318,7 +318,7 @@ class Log:
     def write(self, step: int, loss: float, lr: float, bar: Bar) -> None:
         if self.lines is None or self.board is None:
             return
-        epoch = round(step / self.plan.steps_per_epoch, 4)
+        epoch = round(step / self.plan.epoch_steps, 4)
         self.lines.write(json.dumps({"step": step, "epoch": epoch, "loss": loss, "lr": lr}) + "\n")
         self.steps += 1
         passed = time.monotonic() - self.since

@@ -15,9 +15,12 @@ def said_by(source: str, **values: Any) -> Sourced:
     return {name: (value, source) for name, value in values.items()}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Every number that can change a score. Frozen; vary it with `dataclasses.replace`."""
+    """Every number that can change a score. Frozen; vary it with `dataclasses.replace`.
+
+    A field with a default is one that only some protocols set.
+    """
 
     protocol: str
     """versioned protocol id, for example imagenet1k/finetune@1"""
@@ -28,7 +31,7 @@ class Recipe:
     epochs: int
     """passes over the training set"""
     warmup_epochs: float
-    """epochs of linear warmup from 0"""
+    """epochs of linear warmup"""
     batch_size: int
     """images per optimiser step: all devices and accumulation together"""
     device_batch: int
@@ -37,10 +40,16 @@ class Recipe:
     """adamw, or lars (1-D parameters are exempt from adaptation and decay)"""
     base_lr: float
     """learning rate per 256 images; the peak rate is base_lr x batch_size / 256"""
+    schedule: Literal["cosine", "step"] = "cosine"
+    """after warmup: a half-cosine down to min_lr, or the rate times 0.1 at each of milestones"""
+    milestones: tuple[float, ...] = ()
+    """of the step schedule: shares of all training steps, rising"""
+    warmup_start: float = 0.0
+    """share of the peak rate at which warmup begins"""
     min_lr: float
     """where the half-cosine ends (not scaled by the batch)"""
     weight_decay: float
-    """decoupled weight decay; 1-D parameters are exempt"""
+    """decoupled weight decay"""
     betas: tuple[float, float]
     """AdamW's two; LARS uses the first as momentum"""
     layer_decay: float
@@ -65,6 +74,12 @@ class Recipe:
             self.batch_size % self.device_batch == 0,
             f"a divisor of batch_size {self.batch_size}",
         )
+        require(self, "warmup_start", 0 <= self.warmup_start <= 1, "0 to 1")
+        rising = list(self.milestones) == sorted(set(self.milestones))
+        within = all(0 < share < 1 for share in self.milestones)
+        require(self, "milestones", rising and within, "rising shares between 0 and 1")
+        stepped = self.schedule == "step"
+        require(self, "milestones", stepped == bool(self.milestones), "some, for step alone")
         ema = self.ema_decay
         require(self, "ema_decay", ema is None or 0 < ema < 1, "None or in (0, 1)")
         require(self, "clip_grad", self.clip_grad is None or self.clip_grad > 0, "None or above 0")
@@ -78,12 +93,19 @@ class Recipe:
         return dataclasses.asdict(self)
 
     def digest(self) -> str:
-        """Twelve hex digits that name these exact settings."""
-        text = json.dumps(self.to_dict(), sort_keys=True)
+        """Twelve hex digits that name these exact settings.
+
+        What is at its default does not count: a field that a later version adds leaves the
+        digests of recipes without it as they were.
+        """
+        fields = dataclasses.fields(self)
+        said = {f.name: getattr(self, f.name) for f in fields}
+        said = {f.name: said[f.name] for f in fields if said[f.name] != f.default}
+        text = json.dumps(said, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TransferRecipe(Recipe):
     """A recipe that trains on top of a backbone."""
 
@@ -93,6 +115,10 @@ class TransferRecipe(Recipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self, "drop_path", 0 <= self.drop_path < 1, "0 or more and below 1")
+
+    def backbone_options(self) -> dict[str, Any]:
+        """How `backbones.create` and `backbones.load` are to make the backbone."""
+        return {"image_size": self.image_size, "drop_path": self.drop_path}
 
 
 def require(recipe: Recipe, field: str, holds: bool, expected: str) -> None:

@@ -37,6 +37,8 @@ class Task(nn.Module, ABC):
 
     recipe: Recipe
     train_data: TrainData
+    epoch_images: int | None = None
+    """images that an epoch of the recipe counts; None: the training set's whole batches"""
 
     @abstractmethod
     def forward(self, batch: Batch) -> dict[str, Tensor]: ...
@@ -52,7 +54,10 @@ class Task(nn.Module, ABC):
     @abstractmethod
     def evaluate(self, *args: Any, **how: Any) -> dict[str, float]:
         """Score the current weights, on all processes together: plain named metrics, and
-        "unreadable", the number of test images left out, if there are any."""
+        "unreadable", the number of test images left out, if there are any.
+
+        Given a `folder`, what the scores come from (predictions, pictures) is kept in it.
+        """
 
     @abstractmethod
     def data_facts(self) -> dict[str, Any]:
@@ -62,3 +67,10 @@ class Task(nn.Module, ABC):
     def no_decay(self) -> set[str]:
         """Names of parameters exempt from weight decay besides the 1-D ones."""
         return set()
+
+    def is_decayed(self, name: str, parameter: Tensor) -> bool:
+        """Whether weight decay applies to a parameter of this module.
+
+        To all but 1-D ones, biases and `no_decay`: facebookresearch/mae, util/lr_decay.py.
+        """
+        return parameter.ndim > 1 and not name.endswith(".bias") and name not in self.no_decay()

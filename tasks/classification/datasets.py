@@ -2,10 +2,7 @@
 
 from dataclasses import dataclass
 
-Colour = tuple[float, float, float]
-
-IMAGENET_MEAN: Colour = (0.485, 0.456, 0.406)
-IMAGENET_STD: Colour = (0.229, 0.224, 0.225)
+from tasks.colour import IMAGENET_MEAN, IMAGENET_STD, Colour
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ PROTOCOLS = {
 RAND_AUGMENT = re.compile(r"rand(-(m|n|p|mstd|mmax|inc)\d+(\.\d+)?)*")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ClassificationRecipe(TransferRecipe):
     """Every number that can change a classification score."""
 
@@ -96,8 +96,11 @@ class ClassificationRecipe(TransferRecipe):
         return 224 / 256 if self.image_size <= 224 else 1.0
 
 
+RECIPE = ClassificationRecipe
+
 COMMON = (
-    said_by("ours: bf16 needs no loss scaling; mae uses fp16 with it", precision="bf16")
+    said_by("mae util/lr_sched.py", schedule="cosine", milestones=(), warmup_start=0.0)
+    | said_by("ours: bf16 needs no loss scaling; mae uses fp16 with it", precision="bf16")
     | said_by("timm default", flip_prob=0.5, oversize_crop="redraw")
     | said_by("mae util/datasets.py", test_crop_ratio=None)
 )

@@ -131,6 +131,7 @@ class Classification(Task):
         workers: int = 2,
         device: torch.device | str | None = None,
         on_progress: Progress | None = None,
+        folder: Path | None = None,
     ) -> dict[str, float]:
         """Score on the val set: "top1" and "top5" in percent; no "top5" below six classes.
 

@@ -125,7 +125,7 @@ def test_schedule_is_the_references_for_every_step_and_layer(
         batch_size=512, device_batch=512,
     )  # fmt: skip
     optimizer = build_optimizer(finetuning, changed)
-    schedule = build_schedule(optimizer, changed, STEPS_PER_EPOCH)
+    schedule = build_schedule(optimizer, changed, epochs * STEPS_PER_EPOCH, STEPS_PER_EPOCH)
     for step in range(epochs * STEPS_PER_EPOCH):
         schedule.step_update(step)
         expected = reference_lr(step, 1.0, min_lr, epochs, warmup)
@@ -138,9 +138,58 @@ def test_floor_is_scaled_by_the_layer_factor(finetuning):
     """So the lowest layers end below `min_lr`, as in the reference."""
     changed = dataclasses.replace(finetuning.recipe, epochs=100, warmup_epochs=0.0, min_lr=1e-3)
     optimizer = build_optimizer(finetuning, changed)
-    build_schedule(optimizer, changed, 1).step_update(99)
+    build_schedule(optimizer, changed, 100, 1).step_update(99)
     lowest = min(group["lr"] for group in optimizer.param_groups)
     assert lowest == pytest.approx(1e-3 * 0.65**5, rel=0.05)
+
+
+def detectron2_lr(step: int, steps: int, warmup: float) -> float:
+    """Share of the peak at a step: detectron2's WarmupParamScheduler around fvcore's
+    MultiStepParamScheduler with the ViTDet milestones, by hand."""
+    milestones = (round(steps * 8 / 9), round(steps * 26 / 27))
+    if step < warmup:
+        return 0.001 + (1 - 0.001) * step / warmup
+    return 0.1 ** sum(step >= milestone for milestone in milestones)
+
+
+@pytest.mark.parametrize(("steps", "epoch_steps", "warmup_epochs"), [(270, 2.7, 1.0), (54, 10, 0)])
+def test_step_schedule_is_detectron2s(finetuning, steps, epoch_steps, warmup_epochs):
+    changed = dataclasses.replace(
+        finetuning.recipe, schedule="step", milestones=(8 / 9, 26 / 27), warmup_start=0.001,
+        warmup_epochs=warmup_epochs, base_lr=0.5, batch_size=512, device_batch=512,
+    )  # fmt: skip
+    optimizer = build_optimizer(finetuning, changed)
+    schedule = build_schedule(optimizer, changed, steps, epoch_steps)
+    for step in range(steps):
+        schedule.step_update(step)
+        expected = detectron2_lr(step, steps, warmup_epochs * epoch_steps)
+        for group in optimizer.param_groups:
+            assert group["lr"] == pytest.approx(expected * group["lr_scale"], rel=1e-9), step
+
+
+def test_step_schedule_is_fvcores(finetuning):
+    """The same with detectron2's and fvcore's own classes, at the full length of ViTDet-B."""
+    solver = pytest.importorskip("detectron2.solver")
+    from fvcore.common.param_scheduler import MultiStepParamScheduler
+
+    steps = 184_375
+    theirs = solver.WarmupParamScheduler(
+        MultiStepParamScheduler([1.0, 0.1, 0.01], milestones=[163_889, 177_546], num_updates=steps),
+        warmup_length=250 / steps,
+        warmup_factor=0.001,
+    )
+    changed = dataclasses.replace(
+        finetuning.recipe, schedule="step", milestones=(8 / 9, 26 / 27), warmup_start=0.001,
+        warmup_epochs=1.0, layer_decay=1.0, base_lr=1.0, batch_size=256, device_batch=256,
+    )  # fmt: skip
+    optimizer = build_optimizer(finetuning, changed)
+    schedule = build_schedule(optimizer, changed, steps, 250)
+    around = [0, 1, 100, 249, 250, 251, 100_000]
+    around += [milestone + i for milestone in (163_889, 177_546) for i in range(-3, 4)]
+    for step in [*around, steps - 1]:
+        schedule.step_update(step)
+        found = optimizer.param_groups[0]["lr"]
+        assert found == pytest.approx(theirs(step / steps), rel=1e-6), step
 
 
 def reference_lars(

@@ -18,8 +18,8 @@ from tasks.classification.augment import (
     rand_augment_of,
     seeded_globals,
 )
-from tasks.classification.datasets import IMAGENET_MEAN, IMAGENET_STD
 from tasks.classification.recipes import ClassificationRecipe, recipe
+from tasks.colour import IMAGENET_MEAN, IMAGENET_STD
 from tasks.images import random_crop
 
 FINETUNE = recipe("imagenet1k", "vit_b", "finetune")

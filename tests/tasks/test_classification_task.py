@@ -23,9 +23,9 @@ from backbones.sizes import Size
 from backbones.vit import ViT
 from tasks import TaskError
 from tasks.classification.accuracy import Hits
-from tasks.classification.datasets import IMAGENET_MEAN, IMAGENET_STD
 from tasks.classification.recipes import ClassificationRecipe, recipe
 from tasks.classification.task import Classification
+from tasks.colour import IMAGENET_MEAN, IMAGENET_STD
 
 SIDE = 32
 NUM_CLASSES = 7
