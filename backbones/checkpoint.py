@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import json
+import math
 import os
 import pickle
 import re
@@ -12,14 +13,21 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from backbones.posembed import resize
-from backbones.sizes import BackboneError
+from backbones.dense import DenseViT
+from backbones.posembed import is_square, resize, resize_grid
+from backbones.sizes import BackboneError, size_of
 from backbones.vit import ViT
 
-DECODER_KEYS = ("mask_token", "decoder_")
+# What is skipped on purpose: beginnings of keys -> the rule.
+DECODER = {"mask_token": "MAE decoder", "decoder_": "MAE decoder"}
+NOT_DENSE = {
+    "cls_token": "class token: not used in dense prediction",
+    "norm.": "final norm: maps are taken before it",
+}
 
 
 @dataclass
@@ -33,6 +41,8 @@ class LoadReport:
     """key -> "197 -> 257 positions" """
     skipped: dict[str, str] = field(default_factory=dict)
     """key -> the rule that skips it"""
+    fresh: dict[str, str] = field(default_factory=dict)
+    """key that the file lacks -> the rule that lets it start without"""
     metadata: dict[str, str] = field(default_factory=dict)
     """what a file of ours says about its origin"""
 
@@ -53,6 +63,9 @@ class LoadReport:
         for rule in dict.fromkeys(self.skipped.values()):
             count = sum(r == rule for r in self.skipped.values())
             lines.append(f"  skipped {count} on purpose: {rule}")
+        for rule in dict.fromkeys(self.fresh.values()):
+            count = sum(r == rule for r in self.fresh.values())
+            lines.append(f"  {count} not in the file: {rule}")
         return "\n".join(lines)
 
 
@@ -96,31 +109,91 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return content, {}
 
 
-def load_into(vit: ViT, file: Path) -> LoadReport:
-    """Load the file's encoder weights into `vit`, strictly; see `backbones.load`."""
+def load_into(vit: ViT | DenseViT, file: Path) -> LoadReport:
+    """Load the file's encoder weights into `vit`, strictly; see `backbones.load`.
+
+    A `DenseViT` also takes a file of a plain ViT: without its class token and final norm, with
+    fresh relative positions, and with the patches that `fit_patches` makes.
+    """
     tensors, metadata = read_tensors(file)
     report = LoadReport(file.name, file_sha256(file), metadata=metadata)
     named = metadata.get("backbone")
     if named not in (None, vit.name):
         raise BackboneError(f"checkpoint {file}: holds a {named}; asked for {vit.name}")
     own = vit.state_dict()
-    full = "decoder_embed.weight" in tensors
+    dense = isinstance(vit, DenseViT)
+    rules = (DECODER if "decoder_embed.weight" in tensors else {}) | (NOT_DENSE if dense else {})
     state = {}
     for key, value in tensors.items():
-        if full and key.startswith(DECODER_KEYS):
-            report.skipped[key] = "MAE decoder"
-        elif key == "pos_embed" and value.ndim == 3 and value.shape[1] != own[key].shape[1]:
-            try:
-                state[key] = resize(value.float(), vit.grid_size)
-            except ValueError as error:
-                raise BackboneError(f"checkpoint {file}: {error}") from None
-            report.resized[key] = f"{value.shape[1]} -> {own[key].shape[1]} positions, bicubic"
-        else:
+        rule = next((rules[start] for start in rules if key.startswith(start)), None)
+        if rule is None:
             state[key] = value
+        else:
+            report.skipped[key] = rule
+    try:
+        fit_positions(state, own, report, dense)
+    except ValueError as error:
+        raise BackboneError(f"checkpoint {file}: {error}") from None
+    if isinstance(vit, DenseViT):
+        fit_patches(state, vit, report)
+        add_relative_positions(state, own, report)
     check_keys(file, vit.name, state, own)
-    report.loaded = sorted(state)
+    report.loaded = sorted(set(state) - set(report.fresh))
     vit.load_state_dict(state)
     return report
+
+
+def fit_positions(
+    state: dict[str, Tensor], own: dict[str, Tensor], report: LoadReport, dense: bool
+) -> None:
+    """Bring `pos_embed` to as many positions as `own` has, the class row dropped if `dense`.
+
+    Raises `ValueError` if the positions fill no square grid.
+    """
+    key = "pos_embed"
+    if key not in state or state[key].ndim != 3 or state[key].shape[1] == own[key].shape[1]:
+        return
+    table, given, wanted = state[key], state[key].shape[1], own[key].shape[1]
+    how = [f"{given} -> {wanted} positions"]
+    if dense:
+        if not is_square(given):
+            if not is_square(given - 1):
+                raise ValueError(f"{key} has {given} positions; expected a square or 1 + a square")
+            table = table[:, 1:]
+            how.append("class row dropped")
+        if table.shape[1] != wanted:
+            table = resize_grid(table.float(), math.isqrt(wanted))
+            how.append("bicubic")
+    else:
+        table = resize(table.float(), math.isqrt(wanted - 1))
+        how.append("bicubic")
+    state[key] = table
+    report.resized[key] = ", ".join(how)
+
+
+def fit_patches(state: dict[str, Tensor], vit: DenseViT, report: LoadReport) -> None:
+    """Resize the patch projection where `vit` has another patch size than its name's.
+
+    ViTDet (2203.16527) interpolates ViT-H's filters from 14 x 14 to 16 x 16 pixels. How exactly
+    is not published and unconfirmed; this is bicubic, corners not aligned, no antialiasing, as
+    for positions.
+    """
+    key = "patch_embed.proj.weight"
+    usual, patch = size_of(vit.name).patch_size, vit.patch_size
+    if key in state and patch != usual and state[key].shape[2:] == (usual, usual):
+        weight = state[key].float()
+        state[key] = F.interpolate(weight, (patch, patch), mode="bicubic", align_corners=False)
+        report.resized[key] = f"{usual} x {usual} -> {patch} x {patch} pixels, bicubic"
+
+
+def add_relative_positions(
+    state: dict[str, Tensor], own: dict[str, Tensor], report: LoadReport
+) -> None:
+    """Relative positions at zero for a file that has none at all."""
+    if not any("rel_pos_" in key for key in state):
+        wanted = [key for key in own if "rel_pos_" in key]
+        state |= {key: torch.zeros_like(own[key]) for key in wanted}
+        report.fresh = dict.fromkeys(wanted, "relative position, starts at zero")
 
 
 def check_keys(file: Path, name: str, given: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:

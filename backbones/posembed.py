@@ -1,5 +1,7 @@
 """Position embeddings: the fixed 2-D sin-cos table and the resize of any table."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -29,9 +31,22 @@ def resize(table: Tensor, grid_size: int) -> Tensor:
     Bicubic, corners not aligned, no antialiasing: facebookresearch/mae, util/pos_embed.py.
     timm antialiases here and differs numerically.
     """
-    old = int((table.shape[1] - 1) ** 0.5)
-    if old**2 != table.shape[1] - 1:
+    if not is_square(table.shape[1] - 1):
         raise ValueError(f"pos_embed has {table.shape[1]} positions; expected 1 + a square")
-    grid = table[:, 1:].reshape(1, old, old, -1).permute(0, 3, 1, 2)
+    return torch.cat([table[:, :1], resize_grid(table[:, 1:], grid_size)], dim=1)
+
+
+def resize_grid(table: Tensor, grid_size: int) -> Tensor:
+    """A table without class row, (1, n², C), resized in the same way to (1, grid_size², C).
+
+    detectron2, modeling/backbone/utils.py (`get_abs_pos`) does the same.
+    """
+    old = math.isqrt(table.shape[1])
+    grid = table.reshape(1, old, old, -1).permute(0, 3, 1, 2)
     grid = F.interpolate(grid, size=(grid_size, grid_size), mode="bicubic", align_corners=False)
-    return torch.cat([table[:, :1], grid.flatten(2).transpose(1, 2)], dim=1)
+    return grid.flatten(2).transpose(1, 2)
+
+
+def is_square(number: int) -> bool:
+    """Whether so many positions fill a square grid."""
+    return math.isqrt(number) ** 2 == number

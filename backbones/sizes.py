@@ -2,6 +2,7 @@
 
 import difflib
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 
 class BackboneError(ValueError):
@@ -16,11 +17,56 @@ class Size:
     depth: int
     num_heads: int
     patch_size: int
+    pretrain_image: int = 224
+    """pixels of the side of the images that it is pre-trained on"""
+
+
+RelativePosition = Literal["none", "decomposed", "shared"]
+ResizePosition = Literal["forward", "load"]
+
+
+@dataclass(frozen=True)
+class Dense:
+    """How a ViT serves dense prediction: as a map of tokens of large images, without class token.
+
+    ViTDet (detectron2, projects/ViTDet/configs/common/models/mask_rcnn_vitdet.py):
+    `Dense(14, global_blocks, "decomposed")`. The MAE paper's detection (2111.11429, section 2):
+    `Dense(14, global_blocks, "shared", resize_position="load")`.
+
+    Raises `BackboneError` for values that no backbone can have.
+    """
+
+    window_size: int | None = None
+    """tokens of the side of an attention window; None: all blocks attend globally"""
+    global_blocks: tuple[int, ...] = ()
+    """0-based blocks that attend globally although there are windows"""
+    relative_position: RelativePosition = "none"
+    """"decomposed": per block, one table for rows and one for columns, multiplied with the query
+    (ViTDet); "shared": one table of biases for all windowed and one for all global blocks"""
+    patch_size: int | None = None
+    """pixels, where they are not the name's own (ViT-H in ViTDet: 16 in place of 14)"""
+    resize_position: ResizePosition = "forward"
+    """"forward": positions stay at the pre-training grid and are resized in every forward pass
+    (ViTDet); "load": they are resized once, and trained at the grid of the tokens"""
+    checkpoint_activations: bool = False
+    """recompute each block in the backward pass: less memory, the same result"""
+
+    def __post_init__(self) -> None:
+        for option in ("window_size", "patch_size"):
+            number = getattr(self, option)
+            if number is not None and number < 1:
+                raise BackboneError(f"{option} is {number}; expected at least 1, or None")
+        kinds = {"relative_position": RelativePosition, "resize_position": ResizePosition}
+        for option, kind in kinds.items():
+            if getattr(self, option) not in get_args(kind):
+                raise BackboneError(
+                    f"{option} is {getattr(self, option)!r}; there are {', '.join(get_args(kind))}"
+                )
 
 
 # B, L, H: MAE (2111.06377), models_mae.py. S and T: DeiT (2012.12877), Table 1.
 SIZES = {
-    "vit_mini": Size(embed_dim=128, depth=4, num_heads=4, patch_size=8),
+    "vit_mini": Size(embed_dim=128, depth=4, num_heads=4, patch_size=8, pretrain_image=32),
     "vit_t": Size(embed_dim=192, depth=12, num_heads=3, patch_size=16),
     "vit_s": Size(embed_dim=384, depth=12, num_heads=6, patch_size=16),
     "vit_b": Size(embed_dim=768, depth=12, num_heads=12, patch_size=16),

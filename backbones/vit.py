@@ -5,6 +5,7 @@ Parameter names are timm's (`VisionTransformer`) and so those of the MAE release
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -34,13 +35,23 @@ def attend(qkv: Tensor, num_heads: int, num_queries: int | None = None) -> Tenso
 
     `num_queries` = Q keeps the queries of the last Q tokens only; keys and values of all stay.
     """
-    batch, length, width = qkv.shape
-    # Unbound before the transpose, so that their gradients are packed again in one copy.
-    q, k, v = (x.transpose(1, 2) for x in qkv.view(batch, length, 3, num_heads, -1).unbind(2))
+    q, k, v = split_heads(qkv, num_heads)
     if num_queries is not None:
-        q = q[:, :, length - num_queries :]
-    out = F.scaled_dot_product_attention(q, k, v)  # (B, H, Q, C / H)
-    return out.transpose(1, 2).reshape(batch, -1, width // 3)
+        q = q[:, :, q.shape[2] - num_queries :]
+    return join_heads(F.scaled_dot_product_attention(q, k, v))
+
+
+def split_heads(qkv: Tensor, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Packed projections (B, N, 3C) to queries, keys and values (B, H, N, C / H)."""
+    batch, length, _ = qkv.shape
+    # Unbound before the transpose, so that their gradients are packed again in one copy.
+    q, k, v = qkv.view(batch, length, 3, num_heads, -1).unbind(2)
+    return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+
+
+def join_heads(x: Tensor) -> Tensor:
+    """(B, H, N, C / H) to (B, N, C)."""
+    return x.transpose(1, 2).flatten(2)
 
 
 class Mlp(nn.Module):
@@ -56,12 +67,17 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block with stochastic depth on both branches."""
+    """Pre-norm transformer block with stochastic depth on both branches.
 
-    def __init__(self, dim: int, num_heads: int, drop_path: float = 0.0) -> None:
+    `attn` replaces the plain attention.
+    """
+
+    def __init__(
+        self, dim: int, num_heads: int, drop_path: float = 0.0, attn: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        self.attn = Attention(dim, num_heads)
+        self.attn = Attention(dim, num_heads) if attn is None else attn
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = Mlp(dim)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
@@ -69,7 +85,11 @@ class Block(nn.Module):
     def forward(self, x: Tensor, num_queries: int | None = None) -> Tensor:
         """Tokens (B, N, C) to (B, N, C), or to the last `num_queries` of them."""
         kept = x if num_queries is None else x[:, -num_queries:]
-        x = kept + self.drop_path(self.attn(self.norm1(x), num_queries))
+        return self.add_branches(kept, self.attn(self.norm1(x), num_queries))
+
+    def add_branches(self, x: Tensor, attended: Tensor) -> Tensor:
+        """Tokens, plus what attention made of them, plus what the MLP makes of both."""
+        x = x + self.drop_path(attended)
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
@@ -84,7 +104,68 @@ class PatchEmbed(nn.Module):
         return self.proj(images).flatten(2).transpose(1, 2)
 
 
-class ViT(nn.Module):
+class Backbone(nn.Module):
+    """Name, shape and patches: what `ViT` and `backbones.dense.DenseViT` have in common."""
+
+    stem: ClassVar[tuple[str, ...]] = ()
+    """parameters and modules before the first block"""
+    top: ClassVar[tuple[str, ...]] = ()
+    """those that belong to no block and no stem"""
+
+    def __init__(self, name: str, size: Size, patch_size: int, image_size: int) -> None:
+        super().__init__()
+        if image_size < 1 or image_size % patch_size:
+            nearest = max(1, round(image_size / patch_size)) * patch_size
+            raise BackboneError(
+                f"image size {image_size} is not divisible by the patch size {patch_size} "
+                f"of {name}; nearest: {nearest}"
+            )
+        self.name = name
+        self.image_size = image_size
+        self.patch_size = patch_size
+        self.embed_dim, self.depth, self.num_heads = size.embed_dim, size.depth, size.num_heads
+        self.grid_size = image_size // patch_size
+        self.patch_embed = PatchEmbed(patch_size, size.embed_dim)
+
+    def patches(self, images: Tensor) -> Tensor:
+        """Embedded patches (B, N, C), before positions; `BackboneError` for another image size."""
+        if images.shape[-2:] != (self.image_size, self.image_size):
+            height, width = images.shape[-2:]
+            raise BackboneError(
+                f"images are {height} x {width}; this {self.name} takes "
+                f"{self.image_size} x {self.image_size} (image_size={self.image_size})"
+            )
+        return self.patch_embed(images)
+
+    def check_blocks(self, blocks: Sequence[int]) -> None:
+        """Raise `BackboneError` unless all are 0-based numbers of blocks."""
+        unknown = [i for i in blocks if not 0 <= i < self.depth]
+        if unknown:
+            raise BackboneError(
+                f"{self.name} has blocks 0 to {self.depth - 1}; asked for {unknown}"
+            )
+
+    def layer_index(self, name: str) -> int:
+        """Layer of a parameter: 0 for the stem, i + 1 for block i, depth + 1 for the rest.
+
+        Source: facebookresearch/mae, util/lr_decay.py.
+        """
+        head, _, rest = name.partition(".")
+        if head == "blocks":
+            return int(rest.partition(".")[0]) + 1
+        if head in self.stem:
+            return 0
+        if head in self.top:
+            return self.depth + 1
+        raise BackboneError(f"{name!r} is no parameter of {self.name}")
+
+
+def drop_path_rates(last: float, depth: int) -> list[float]:
+    """Stochastic depth of each block, rising linearly from 0 to `last`."""
+    return [last * i / max(1, depth - 1) for i in range(depth)]
+
+
+class ViT(Backbone):
     """A plain ViT with a class token (2010.11929), initialised as MAE's encoder is.
 
     Xavier-uniform linear layers with zero biases (the fused qkv counts as one matrix), class
@@ -93,23 +174,14 @@ class ViT(nn.Module):
     over the blocks up to `drop_path`.
     """
 
+    stem = ("cls_token", "pos_embed", "patch_embed")
+    top = ("norm",)
+
     def __init__(self, name: str, size: Size, image_size: int, drop_path: float = 0.0) -> None:
-        super().__init__()
-        if image_size < 1 or image_size % size.patch_size:
-            nearest = max(1, round(image_size / size.patch_size)) * size.patch_size
-            raise BackboneError(
-                f"image size {image_size} is not divisible by the patch size {size.patch_size} "
-                f"of {name}; nearest: {nearest}"
-            )
-        self.name = name
-        self.image_size = image_size
-        self.patch_size = size.patch_size
-        self.embed_dim, self.depth, self.num_heads = size.embed_dim, size.depth, size.num_heads
-        self.grid_size = image_size // size.patch_size
-        self.patch_embed = PatchEmbed(size.patch_size, size.embed_dim)
+        super().__init__(name, size, size.patch_size, image_size)
         self.cls_token = nn.Parameter(torch.empty(1, 1, size.embed_dim))
         self.pos_embed = nn.Parameter(sincos_2d(size.embed_dim, self.grid_size))
-        rates = [drop_path * i / max(1, size.depth - 1) for i in range(size.depth)]
+        rates = drop_path_rates(drop_path, size.depth)
         self.blocks = nn.ModuleList(Block(size.embed_dim, size.num_heads, r) for r in rates)
         self.norm = nn.LayerNorm(size.embed_dim, eps=1e-6)
         nn.init.normal_(self.cls_token, std=0.02)
@@ -127,11 +199,7 @@ class ViT(nn.Module):
 
     def feature_maps(self, images: Tensor, blocks: Sequence[int]) -> list[Tensor]:
         """Maps (B, C, S / p, S / p) after the given 0-based blocks, without the final norm."""
-        unknown = [i for i in blocks if not 0 <= i < self.depth]
-        if unknown:
-            raise BackboneError(
-                f"{self.name} has blocks 0 to {self.depth - 1}; asked for {unknown}"
-            )
+        self.check_blocks(blocks)
         x, maps = self.embed(images), {}
         for i, block in enumerate(self.blocks[: max(blocks, default=-1) + 1]):
             x = block(x)
@@ -142,29 +210,9 @@ class ViT(nn.Module):
 
     def embed(self, images: Tensor) -> Tensor:
         """Class token and patches with their positions: (B, 1 + N, C)."""
-        if images.shape[-2:] != (self.image_size, self.image_size):
-            height, width = images.shape[-2:]
-            raise BackboneError(
-                f"images are {height} x {width}; this {self.name} takes "
-                f"{self.image_size} x {self.image_size} (image_size={self.image_size})"
-            )
-        patches = self.patch_embed(images) + self.pos_embed[:, 1:]
+        patches = self.patches(images) + self.pos_embed[:, 1:]
         cls = (self.cls_token + self.pos_embed[:, :1]).expand(len(patches), -1, -1)
         return torch.cat([cls, patches], dim=1)
-
-    def layer_index(self, name: str) -> int:
-        """Layer of a parameter: 0 for stem, i + 1 for block i, depth + 1 for the final norm.
-
-        Source: facebookresearch/mae, util/lr_decay.py.
-        """
-        head, _, rest = name.partition(".")
-        if head == "blocks":
-            return int(rest.partition(".")[0]) + 1
-        if head in ("cls_token", "pos_embed", "patch_embed"):
-            return 0
-        if head == "norm":
-            return self.depth + 1
-        raise BackboneError(f"{name!r} is no parameter of {self.name}")
 
     def no_decay(self) -> set[str]:
         """Parameters that fine-tuning exempts from weight decay besides the 1-D ones."""

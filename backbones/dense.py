@@ -1,0 +1,170 @@
+"""The plain ViT for dense prediction: large images, attention windows, relative positions.
+
+Shapes: B images, S pixels of a side, p patch side, C channels of a token, H heads.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from backbones.linear import Linear
+from backbones.posembed import resize_grid, sincos_2d
+from backbones.relative import attend_decomposed, shared_bias
+from backbones.sizes import Dense, Size
+from backbones.vit import Backbone, Block, drop_path_rates, init_linear, join_heads, split_heads
+
+
+class WindowAttention(nn.Module):
+    """Multi-head self-attention inside square windows of a map (B, h, w, C).
+
+    `side` tokens are a window's side; the side of the map itself makes the attention global.
+    A map that windows do not divide is padded on the right and at the bottom. Padding takes part
+    unmasked, as in detectron2, modeling/backbone/vit.py, where it is zero before the projections.
+    """
+
+    def __init__(self, dim: int, num_heads: int, side: int, decomposed: bool) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.side = side
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
+        self.decomposed = decomposed
+        if decomposed:
+            self.rel_pos_h = nn.Parameter(torch.zeros(2 * side - 1, dim // num_heads))
+            self.rel_pos_w = nn.Parameter(torch.zeros(2 * side - 1, dim // num_heads))
+
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """`bias` (1, H, side², side²) is added to the logits."""
+        height, width = x.shape[1:3]
+        # A zero token projects to the bias alone, so padding need not be projected at all.
+        windows = split_windows(self.qkv(x), self.side, padding=self.qkv.bias)
+        q, k, v = split_heads(windows, self.num_heads)
+        if self.decomposed:
+            out = attend_decomposed(q, k, v, self.rel_pos_h, self.rel_pos_w)
+        else:
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        return self.proj(join_windows(join_heads(out), self.side, height, width))
+
+
+def split_windows(x: Tensor, side: int, padding: Tensor) -> Tensor:
+    """A map (B, h, w, C) to windows (B * windows, side², C), row by row.
+
+    `padding` (C) fills up the map on the right and at the bottom.
+    """
+    batch, height, width, channels = x.shape
+    right, bottom = -width % side, -height % side
+    padding = padding.to(x.dtype)
+    if right:
+        x = torch.cat([x, padding.expand(batch, height, right, -1)], dim=2)
+    if bottom:
+        x = torch.cat([x, padding.expand(batch, bottom, width + right, -1)], dim=1)
+    rows, columns = x.shape[1] // side, x.shape[2] // side
+    x = x.view(batch, rows, side, columns, side, channels).transpose(2, 3)
+    return x.reshape(-1, side**2, channels)
+
+
+def join_windows(x: Tensor, side: int, height: int, width: int) -> Tensor:
+    """The inverse of `split_windows`, without the padding."""
+    rows, columns = -(-height // side), -(-width // side)
+    x = x.view(-1, rows, columns, side, side, x.shape[-1]).transpose(2, 3)
+    return x.reshape(-1, rows * side, columns * side, x.shape[-1])[:, :height, :width]
+
+
+class DenseBlock(Block):
+    """Transformer block on a map (B, h, w, C)."""
+
+    # A map has no last tokens to ask for; attention takes the shared bias in that place.
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        return self.add_branches(x, self.attn(self.norm1(x), bias))
+
+
+class DenseViT(Backbone):
+    """A plain ViT that gives maps, with the options of `backbones.Dense`.
+
+    No class token and no final norm, as in ViTDet (2203.16527; detectron2,
+    modeling/backbone/vit.py, whose parameter names these are). Initialised as `ViT` is; relative
+    positions start at zero. `pos_embed` (1, n², C) has no row for a class token; n is the grid of
+    the pre-training, or that of the tokens with `resize_position="load"`.
+
+    Raises `BackboneError` for an image size that the patch does not divide and for global blocks
+    that the backbone does not have.
+    """
+
+    stem = ("pos_embed", "patch_embed")
+    top = ("rel_pos_window", "rel_pos_global")
+
+    def __init__(
+        self, name: str, size: Size, image_size: int, drop_path: float, dense: Dense
+    ) -> None:
+        super().__init__(name, size, dense.patch_size or size.patch_size, image_size)
+        self.check_blocks(dense.global_blocks)
+        self.dense = dense
+        positions = sincos_2d(size.embed_dim, size.pretrain_image // size.patch_size)[:, 1:]
+        if dense.resize_position == "load":
+            positions = resize_grid(positions, self.grid_size)
+        self.pos_embed = nn.Parameter(positions.clone())
+        decomposed = dense.relative_position == "decomposed"
+        self.blocks = nn.ModuleList()
+        for i, rate in enumerate(drop_path_rates(drop_path, size.depth)):
+            side = self.attention_side(self.kind(i))
+            attn = WindowAttention(size.embed_dim, size.num_heads, side, decomposed)
+            self.blocks.append(DenseBlock(size.embed_dim, size.num_heads, rate, attn))
+        if dense.relative_position == "shared":
+            for kind in sorted({self.kind(i) for i in range(size.depth)}):
+                distances = 2 * self.attention_side(kind) - 1
+                table = nn.Parameter(torch.zeros(distances**2, size.num_heads))
+                self.register_parameter(f"rel_pos_{kind}", table)
+        self.apply(init_linear)
+
+    def kind(self, block: int) -> Literal["window", "global"]:
+        """How a block attends."""
+        windowed = self.dense.window_size is not None and block not in self.dense.global_blocks
+        return "window" if windowed else "global"
+
+    def attention_side(self, kind: str) -> int:
+        """Tokens of the side of what is attended to at once."""
+        window = self.dense.window_size
+        return window if kind == "window" and window is not None else self.grid_size
+
+    def feature_maps(self, images: Tensor, blocks: Sequence[int]) -> list[Tensor]:
+        """Maps (B, C, S / p, S / p) after the given 0-based blocks, without a final norm."""
+        self.check_blocks(blocks)
+        x, maps = self.embed(images), {}
+        used = range(max(blocks, default=-1) + 1)
+        biases = {kind: self.bias(kind) for kind in {self.kind(i) for i in used}}
+        recompute = self.dense.checkpoint_activations and torch.is_grad_enabled()
+        for i in used:
+            inputs = (x, biases[self.kind(i)])
+            if recompute:
+                x = checkpoint(self.blocks[i], *inputs, use_reentrant=False)
+            else:
+                x = self.blocks[i](*inputs)
+            if i in blocks:
+                maps[i] = x.permute(0, 3, 1, 2)
+        return [maps[i] for i in blocks]
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Patches with their positions: (B, S / p, S / p, C)."""
+        positions: Tensor = self.pos_embed
+        if positions.shape[1] != self.grid_size**2:
+            positions = resize_grid(positions, self.grid_size)
+        return (self.patches(images) + positions).unflatten(1, (self.grid_size, self.grid_size))
+
+    def bias(self, kind: str) -> Tensor | None:
+        """The bias (1, H, N, N) that the blocks of a kind share, if relative positions do."""
+        if self.dense.relative_position != "shared":
+            return None
+        bias = shared_bias(self.get_parameter(f"rel_pos_{kind}"))
+        device = bias.device.type
+        # Cast once, after the gather, so that its gradient is summed in full precision.
+        if torch.is_autocast_enabled(device):
+            bias = bias.to(torch.get_autocast_dtype(device))
+        return bias
+
+    def no_decay(self) -> set[str]:
+        """Parameters that fine-tuning exempts from weight decay besides the 1-D ones."""
+        return {"pos_embed"}
