@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tasks.recipe import Recipe, Sourced, TransferRecipe
 
 if TYPE_CHECKING:
-    from backbones.vit import ViT
     from tasks.task import Task
 
-TASKS = {"imagenet1k": "classification, top-1 and top-5 accuracy in %"}
+TASKS = {
+    "imagenet1k": "classification, top-1 and top-5 accuracy in %",
+    "coco": "object detection and instance segmentation, box and mask AP",
+}
 """task -> what it measures"""
 
 
@@ -24,19 +26,13 @@ class TaskError(ValueError):
 
 
 def protocols(task: str) -> dict[str, str]:
-    """Protocols of a task and what trains in each."""
-    check_known("task", task, list(TASKS))
-    from tasks.classification.recipes import PROTOCOLS
-
-    return PROTOCOLS
+    """Protocols of a task and what trains in each; the first is the one that users ask for."""
+    return recipes_of(task).PROTOCOLS
 
 
 def recipe_type(task: str) -> type[TransferRecipe]:
     """The class of a task's recipes."""
-    check_known("task", task, list(TASKS))
-    from tasks.classification.recipes import ClassificationRecipe
-
-    return ClassificationRecipe
+    return recipes_of(task).RECIPE
 
 
 def sourced(task: str, backbone: str, protocol: str) -> Sourced:
@@ -44,22 +40,42 @@ def sourced(task: str, backbone: str, protocol: str) -> Sourced:
 
     Raises `TaskError` with near matches for an unknown task, protocol or backbone.
     """
-    check_known("task", task, list(TASKS))
-    from tasks.classification.recipes import sourced
+    return recipes_of(task).sourced(task, backbone, protocol)
 
-    return sourced(task, backbone, protocol)
+
+def recipes_of(task: str) -> Any:
+    """The module with a task's recipes: PROTOCOLS, RECIPE (their class) and `sourced`."""
+    check_known("task", task, list(TASKS))
+    if task == "coco":
+        from tasks.coco import recipes as coco
+
+        return coco
+    from tasks.classification import recipes as classification
+
+    return classification
 
 
 def build(
-    task: str, recipe: Recipe, backbone: ViT, data_root: Path, seed: int, limit: int | None = None
+    task: str,
+    recipe: Recipe,
+    backbone: Any,
+    data_root: str | Path,
+    seed: int,
+    limit: int | None = None,
 ) -> Task:
     """The task around a backbone; missing or broken data fails here, with a `TaskError`."""
     check_known("task", task, list(TASKS))
+    if task == "coco":
+        from tasks.coco.recipes import CocoRecipe
+        from tasks.coco.task import Coco
+
+        assert isinstance(recipe, CocoRecipe)
+        return Coco(recipe, backbone, data_root, seed, limit)
     from tasks.classification.recipes import ClassificationRecipe
     from tasks.classification.task import Classification
 
     assert isinstance(recipe, ClassificationRecipe)
-    return Classification(recipe, backbone, data_root, seed, limit)
+    return Classification(recipe, backbone, Path(data_root), seed, limit)
 
 
 def check_known(kind: str, name: str, known: list[str]) -> None:

@@ -12,5 +12,16 @@ from tasks.miniature import WorldSizes
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A miniature world of a few images; for reading only."""
     few = {"imagenet1k_train": 48, "imagenet1k_val": 24, "unlabelled_train": 24}
-    sizes = WorldSizes(**(dict.fromkeys(WorldSizes.__dataclass_fields__, 0) | few))
-    return miniature.make(tmp_path_factory.mktemp("world"), sizes=sizes, workers=1)
+    return draw(tmp_path_factory.mktemp("world"), **few)
+
+
+@pytest.fixture(scope="session")
+def coco_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A miniature world with a few COCO images alone; for reading only."""
+    return draw(tmp_path_factory.mktemp("coco_world"), coco_train=32, coco_val=8)
+
+
+def draw(folder: Path, **sizes: int) -> Path:
+    """A world of the given sizes, all others being 0."""
+    none = dict.fromkeys(WorldSizes.__dataclass_fields__, 0)
+    return miniature.make(folder, sizes=WorldSizes(**(none | sizes)), workers=1)

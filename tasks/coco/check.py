@@ -1,0 +1,167 @@
+"""Whether a COCO data set on disk is whole: files, counts, annotations, a sample of images."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tasks import TaskError
+from tasks.coco.annotations import NO_ANNOTATION, ONLY_CROWDS, CocoData, CocoSplit, read
+from tasks.coco.data import decode_known
+from tasks.coco.datasets import (
+    ARCHIVES,
+    CATEGORY_IDS,
+    NUM_ANNOTATIONS,
+    NUM_CLASSES,
+    NUM_IMAGES,
+    NUM_TRAIN_USED,
+    SPLITS,
+)
+from tasks.coco.files import entries
+from tasks.finding import Finding
+from tasks.images import UnreadableImage
+
+SAMPLES = 200
+"""images that are decoded"""
+NAMED = 5
+"""unreadable images that are named; the others are counted"""
+ORIENTATION = 0x112
+"""the EXIF tag for how to turn an image; 1: not at all"""
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was found."""
+
+    findings: tuple[Finding, ...]
+    data: CocoData | None
+    """the data, if they can be read"""
+
+    @property
+    def ok(self) -> bool:
+        return all(each.status != "problem" for each in self.findings)
+
+
+def check(
+    root: str | Path,
+    on_progress: Callable[[int], None] | None = None,
+    samples: int = SAMPLES,
+) -> Check:
+    """Look at a folder in the official layout, or at "TRAIN.json,VAL.json".
+
+    Decodes `samples` images, spread over both splits, and calls `on_progress` with the number
+    done. Reading the annotations of the official set takes about half a minute.
+    """
+    findings = [] if is_own(root) else archives(Path(root).expanduser())
+    if any(each.status == "problem" for each in findings):
+        return Check(tuple(findings), None)
+    try:
+        data = read(root)
+    except TaskError as error:
+        return Check((*findings, Finding("problem", str(error))), None)
+    findings += own_counts(data) if is_own(root) else official_counts(data)
+    findings += [Finding("note", line) for line in data.report_lines()]
+    findings += images(data, on_progress, samples)
+    return Check(tuple(findings), data)
+
+
+def is_own(root: str | Path) -> bool:
+    """Whether `root` is the user's own pair of files."""
+    return "," in str(root) and not Path(root).expanduser().is_dir()
+
+
+def archives(folder: Path) -> list[Finding]:
+    """Whether there is something of each official archive, and what to get if not."""
+    findings = []
+    for name, archive in ARCHIVES.items():
+        wanted = {f"instances_{split}2017.json" for split in SPLITS}
+        found = entries(folder / name)
+        absent = sorted(wanted - found) if name == "annotations" else [] if found else ["*.jpg"]
+        if absent:
+            what = " and ".join(f"{folder / name}/{file}" for file in absent)
+            fix = f"get {archive.name} ({archive.size / 1e9:.1f} GB, md5 {archive.md5}) from "
+            fix += f"{archive.url} and unpack it in {folder}"
+            findings.append(Finding("problem", f"{what}: missing", fix))
+        else:
+            findings.append(Finding("ok", f"{folder / name}"))
+    return findings
+
+
+def official_counts(data: CocoData) -> list[Finding]:
+    """The counts beside those of COCO 2017; other ones are fine, but make another benchmark."""
+    train_images = len(data.train)
+    total = train_images + sum(
+        data.counts.get(reason, 0) for reason in (NO_ANNOTATION, ONLY_CROWDS)
+    )
+    rows = [
+        ("training images", total, NUM_IMAGES["train"]),
+        ("training images with objects", train_images, NUM_TRAIN_USED),
+        ("test images", len(data.val), NUM_IMAGES["val"]),
+        ("training annotations", data.train.num_annotations, NUM_ANNOTATIONS["train"]),
+        ("test annotations", data.val.num_annotations, NUM_ANNOTATIONS["val"]),
+        ("classes", len(data.classes), NUM_CLASSES),
+    ]
+    differing = [
+        f"{name} {found:,} (official: {official:,})"
+        for name, found, official in rows
+        if found != official
+    ]
+    if not differing and data.category_ids != CATEGORY_IDS:
+        differing = ["category ids"]
+    if differing:
+        what = f"not the official COCO 2017: {', '.join(differing)}"
+        return [Finding("note", what, "nothing to do if you mean it; tables will mark the score")]
+    return [Finding("ok", f"COCO 2017: {counts(data)}")]
+
+
+def own_counts(data: CocoData) -> list[Finding]:
+    places = f"{data.train.json_file} and {data.val.json_file}"
+    return [Finding("ok", f"{places}: {counts(data)}")]
+
+
+def counts(data: CocoData) -> str:
+    return (
+        f"{len(data.train):,} training images with objects, {len(data.val):,} test images, "
+        f"{len(data.classes)} classes"
+    )
+
+
+def images(
+    data: CocoData, on_progress: Callable[[int], None] | None, samples: int
+) -> list[Finding]:
+    """Decode images at even distances, half of them from each split."""
+    picked: list[tuple[CocoSplit, int]] = []
+    for split in (data.train, data.val):
+        count = min(samples // 2, len(split))
+        picked += [(split, int(row)) for row in np.arange(count) * len(split) // max(count, 1)]
+    faults, turned = [], []
+    for done, (split, row) in enumerate(picked, start=1):
+        try:
+            decode_known(split, row)
+            if is_turned(split.path(row)):
+                turned.append(split.names[row])
+        except TaskError as error:  # unreadable, or of another size
+            faults.append(error)
+        if on_progress is not None:
+            on_progress(done)
+    fix = "get or write these files again, and check the rest of their folder"
+    findings = [
+        Finding("problem", str(error), fix if isinstance(error, UnreadableImage) else "")
+        for error in faults[:NAMED]
+    ]
+    if faults[NAMED:]:
+        findings.append(Finding("problem", f"{len(faults) - NAMED} more such images", fix))
+    if turned:
+        what = f"{len(turned)} of {len(picked)} images have an EXIF rotation, as {turned[0]} has"
+        fix = "it is not applied: outlines must fit the pixels as they are stored"
+        findings.append(Finding("note", what, fix))
+    if not faults:
+        findings.append(Finding("ok", f"{len(picked)} images, spread over both splits, decode"))
+    return findings
+
+
+def is_turned(path: Path) -> bool:
+    with Image.open(path) as image:
+        return image.getexif().get(ORIENTATION, 1) != 1

@@ -1,0 +1,257 @@
+"""COCO's box and mask AP by pycocotools, from predictions that are kept for anybody to re-score.
+
+Shapes: B images, S image side.
+"""
+
+import contextlib
+import csv
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchvision.ops import clip_boxes_to_image
+
+from tasks.coco.annotations import CocoData
+from tasks.coco.data import EvalImages
+from tasks.coco.mask_rcnn import Detections
+from tasks.coco.masks import paste, run_lengths
+from tasks.coco.pictures import overlay_sheet
+
+Progress = Callable[[int], None]
+"""called with the number of images done, over all processes that keep pace with this one"""
+Result = dict[str, Any]
+"""one detection in COCO's result format"""
+
+PREDICTIONS_FILE = "predictions.json"
+PER_CLASS_FILE = "per_class.csv"
+PICTURE_FILE = "predictions.png"
+
+FIGURES = ("", "_50", "_75", "_small", "_medium", "_large")
+"""what the first six numbers of COCO's summary are called, after ap_box or ap_mask"""
+KINDS = {"box": "bbox", "mask": "segm"}
+
+
+@dataclass
+class Scored:
+    """Metrics, 0 to 100, and the images that did not decode."""
+
+    metrics: dict[str, float]
+    unreadable: list[str] = field(default_factory=list)
+
+
+def score(
+    predict: Callable[[Tensor, Tensor], list[Detections]],
+    images: EvalImages,
+    data: CocoData,
+    device: torch.device,
+    *,
+    batch_size: int,
+    workers: int,
+    on_progress: Progress | None,
+    folder: Path | None,
+) -> Scored:
+    """Predict every test image once, over all processes, and score in the first one.
+
+    `predict` maps uint8 images (B, 3, S, S) on `device`, padded, and their sizes (B, 2) to
+    detections. Files go to `folder`, by the first process.
+    """
+    spread = dist.is_available() and dist.is_initialized()
+    rank, world = (dist.get_rank(), dist.get_world_size()) if spread else (0, 1)
+    own = list(range(rank, len(images), world))
+    found = detect_all(predict, images, data, device, own, batch_size, workers, on_progress, world)
+    if not spread:
+        return finish(*found, data, folder)
+    parts: list[Any] = [None] * world
+    dist.gather_object(found, parts if rank == 0 else None)
+    outcome: list[Any] = [None]
+    if rank == 0:
+        results = [result for part, _ in parts for result in part]
+        unreadable = sorted(name for _, part in parts for name in part)
+        try:
+            outcome = [finish(results, unreadable, data, folder)]
+        except OSError as error:  # the others wait for the figures
+            outcome = [error]
+    dist.broadcast_object_list(outcome)
+    if isinstance(outcome[0], OSError):
+        raise outcome[0]
+    return outcome[0]
+
+
+def detect_all(
+    predict: Callable[[Tensor, Tensor], list[Detections]],
+    images: EvalImages,
+    data: CocoData,
+    device: torch.device,
+    own: list[int],
+    batch_size: int,
+    workers: int,
+    on_progress: Progress | None,
+    world: int,
+) -> tuple[list[Result], list[str]]:
+    """Results of the images `own`, and the names of those that do not decode."""
+    loader = DataLoader(
+        images,
+        batch_size=None,  # the data set makes whole batches
+        sampler=[own[start : start + batch_size] for start in range(0, len(own), batch_size)],
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+    )
+    results: list[Result] = []
+    unreadable: list[str] = []
+    done = 0
+    for batch in loader:
+        if len(batch["index"]):
+            detections = predict(batch["images"].to(device, non_blocking=True), batch["sizes"])
+            rows = zip(detections, batch["index"].tolist(), batch["sizes"].tolist(), strict=True)
+            for each, index, size in rows:
+                results += to_results(each, index, size, data)
+        unreadable += batch["skipped"]
+        done += len(batch["index"]) + len(batch["skipped"])
+        if on_progress is not None:
+            on_progress(min(done * world, len(images)))
+    return results, unreadable
+
+
+def to_results(found: Detections, index: int, size: list[int], data: CocoData) -> list[Result]:
+    """Detections in a network input of `size` (height, width), in COCO's result format.
+
+    Boxes and masks are brought to the image's own size; those without area are dropped.
+    Source: detectron2, modeling/postprocessing.py and evaluation/coco_evaluation.py.
+    """
+    height, width = data.val.sizes[index].tolist()
+    scale = torch.tensor([width / size[1], height / size[0]] * 2)
+    boxes = clip_boxes_to_image(found.boxes.float().cpu() * scale, (height, width))
+    kept = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+    boxes = boxes[kept]
+    masks = run_lengths(paste(found.masks.cpu()[kept], boxes, height, width))
+    corners = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1).double().tolist()
+    image_id = int(data.val.image_ids[index])
+    return [
+        {
+            "image_id": image_id,
+            "category_id": data.category_ids[label],
+            "bbox": corner,
+            "score": score,
+            "segmentation": mask,
+        }
+        for corner, score, label, mask in zip(
+            corners,
+            found.scores.double().cpu()[kept].tolist(),
+            found.labels.cpu()[kept].tolist(),
+            masks,
+            strict=True,
+        )
+    ]
+
+
+def finish(
+    results: list[Result], unreadable: list[str], data: CocoData, folder: Path | None
+) -> Scored:
+    """Score all results and keep them in `folder`, with a table by class and a picture."""
+    results.sort(key=lambda each: (each["image_id"], -each["score"]))
+    if folder is not None:
+        (folder / PREDICTIONS_FILE).write_text(json.dumps(results))
+    truth = ground_truth(data)
+    metrics: dict[str, float] = {}
+    per_class: dict[str, list[float | None]] = {}
+    for name, kind in KINDS.items():
+        found, per_class[f"ap_{name}"] = average_precision(truth, results, kind, data)
+        metrics |= {
+            f"ap_{name}{figure}": value
+            for figure, value in zip(FIGURES, found, strict=True)
+            if value is not None
+        }
+    if folder is not None:
+        write_per_class(folder / PER_CLASS_FILE, data, per_class)
+        overlay_sheet(truth, results, data, folder / PICTURE_FILE)
+    return Scored(metrics, unreadable)
+
+
+def ground_truth(data: CocoData) -> COCO:
+    """pycocotools' index of the val annotations, without those that reading left out.
+
+    A user's file may lack what only the evaluation needs: a missing `area` is the mask's.
+    """
+    content = json.loads(data.val.json_file.read_bytes())
+    wanted, left_out = set(data.val.image_ids.tolist()), set(data.val.left_out.tolist())
+    sizes = {each["id"]: (each["height"], each["width"]) for each in content["images"]}
+    annotations = [
+        each
+        for each in content["annotations"]
+        if each["image_id"] in wanted and each["id"] not in left_out
+    ]
+    for each in annotations:
+        each.setdefault("iscrowd", 0)
+        if "area" not in each:
+            each["area"] = mask_area(each["segmentation"], *sizes[each["image_id"]])
+    truth = COCO()
+    truth.dataset = {
+        "info": {},
+        "images": [each for each in content["images"] if each["id"] in wanted],
+        "annotations": annotations,
+        "categories": content["categories"],
+    }
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth.createIndex()
+    return truth
+
+
+def mask_area(segmentation: Any, height: int, width: int) -> float:
+    """Pixels of a polygon list or an RLE."""
+    rles = segmentation
+    if isinstance(segmentation, list) or isinstance(segmentation["counts"], list):
+        rles = coco_mask.frPyObjects(segmentation, height, width)
+    return float(coco_mask.area(coco_mask.merge(rles) if isinstance(rles, list) else rles))
+
+
+def average_precision(
+    truth: COCO, results: list[Result], kind: str, data: CocoData
+) -> tuple[list[float | None], list[float | None]]:
+    """COCO's six figures in FIGURES' order, and the AP of each class, 0 to 100; None: undefined.
+
+    `kind` is "bbox" or "segm"; then the area of a result is its mask's, as detectron2 has it.
+    """
+    foreign = "bbox" if kind == "segm" else "segmentation"
+    own = [{key: value for key, value in each.items() if key != foreign} for each in results]
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation = COCOeval(truth, index_results(truth, own), kind)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    figures = [100 * float(value) if value > -1 else None for value in evaluation.stats[:6]]
+    precision = evaluation.eval["precision"][:, :, :, 0, -1]  # (IoU, recall, class), all sizes
+    per_class = []
+    for index in range(precision.shape[2]):
+        valid = precision[:, :, index]
+        valid = valid[valid > -1]
+        per_class.append(100 * float(valid.mean()) if valid.size else None)
+    return figures, per_class
+
+
+def index_results(truth: COCO, results: list[Result]) -> COCO:
+    """pycocotools' index of results; its own `loadRes` refuses an empty list."""
+    if results:
+        return truth.loadRes(results)
+    index = COCO()
+    index.dataset = truth.dataset | {"annotations": []}
+    index.createIndex()
+    return index
+
+
+def write_per_class(file: Path, data: CocoData, columns: dict[str, list[float | None]]) -> None:
+    """A CSV of one row a class; an empty cell where COCO defines no figure."""
+    with file.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["category_id", "class", *columns])
+        for row in zip(data.category_ids, data.classes, *columns.values(), strict=True):
+            writer.writerow(["" if cell is None else cell for cell in row])

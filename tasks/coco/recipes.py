@@ -1,0 +1,265 @@
+"""COCO recipes: every number of the two Mask R-CNN protocols with its source. Imports no torch.
+
+Sources: "Li21" is 2111.11429, the protocol of the MAE paper's Table 4, whose code was never
+released; "ViTDet" is 2203.16527; "d2" is a file of facebookresearch/detectron2 @02b5c4e, "d2
+vitdet" its configs/common/models/mask_rcnn_vitdet.py and projects/ViTDet/configs/COCO; "MIMDet"
+is hustvl/MIMDet, the closest public re-implementation of Li21; "ours" is a decision of this
+project.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from backbones.sizes import Dense, size_of
+from tasks import check_known
+from tasks.recipe import Sourced, TransferRecipe, require, said_by
+
+PROTOCOLS = {
+    "mask_rcnn-vitdet": "Mask R-CNN on a simple feature pyramid (ViTDet, 2203.16527)",
+    "mask_rcnn-fpn": "Mask R-CNN on a four-stage FPN (2111.11429), the MAE paper's Table 4",
+}
+"""protocol -> what it is; either starts from --checkpoint or, with --init scratch, without"""
+
+Kind = Literal["backbone_norm", "norm", "pos_embed", "relative_position", "bias"]
+"""parameters by what they are; `norm` is every torch norm layer, `backbone_norm` the ViT's"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CocoRecipe(TransferRecipe):
+    """Every number that can change a detection score."""
+
+    pyramid: Literal["simple", "fpn"]
+    """simple: all levels from the last block; fpn: one tap a level, and a top-down FPN"""
+    taps: tuple[int, ...]
+    """blocks whose maps the pyramid takes, first to last, 0-based"""
+    window_size: int | None
+    """side of the attention windows, in tokens; None: every block attends globally"""
+    global_blocks: tuple[int, ...]
+    """blocks that attend globally, 0-based"""
+    relative_position: Literal["none", "decomposed", "shared"]
+    """decomposed: height and width tables in each block; shared: one bias table for all windowed
+    blocks and one for all global ones; either starts at zero"""
+    patch_size: int
+    """side of a patch in pixels; weights of another size are resized"""
+    norm: Literal["layer", "batch"]
+    """norm of pyramid and heads: channel-wise layer norm, or synchronised batch norm"""
+    pyramid_channels: int
+    """channels of the pyramid and of the heads' convolutions"""
+    box_head_convs: int
+    """convolutions of the box head, before its fully connected layer"""
+    box_head_dim: int
+    """width of the box head's fully connected layer"""
+    mask_head_convs: int
+    """convolutions of the mask head, before the upsampling one"""
+    anchor_sizes: tuple[int, ...]
+    """side of the anchors of each pyramid level, pixels"""
+    rpn_batch: int
+    """anchors per image in the proposal losses, up to half of them positive"""
+    roi_batch: int
+    """proposals per image in the head losses, up to a quarter of them positive"""
+    rpn_candidates: tuple[int, int]
+    """best anchors of each level that meet non-maximum suppression: training, test"""
+    proposals: int
+    """proposals per image after it"""
+    max_detections: int
+    """detections per image"""
+    score_threshold: float
+    """least score of a detection"""
+    nms_threshold: float
+    """IoU above which the lower-scored of two detections of a class is dropped"""
+    min_scale: float
+    """large-scale jitter: smallest side of the resized image / image_size"""
+    max_scale: float
+    """and the largest"""
+    flip_prob: float
+    """probability of a horizontal flip"""
+    no_decay: tuple[Kind, ...]
+    """parameters exempt from weight decay"""
+    epoch_images: int | None
+    """images that count as an epoch of the official training set; other data count their own"""
+    engine: Literal["torchvision", "detectron2"]
+    """whose Mask R-CNN code runs; weights, pyramid and recipe are the same"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        depth = size_of(self.backbone).depth
+        within = all(0 <= block < depth for block in (*self.taps, *self.global_blocks))
+        require(self, "taps", within, f"blocks 0 to {depth - 1}, global_blocks likewise")
+        wanted = {"simple": 1, "fpn": 4}[self.pyramid]
+        require(self, "taps", len(self.taps) == wanted, f"{wanted} for pyramid {self.pyramid}")
+        coarsest = 4 * self.patch_size  # the last level has a quarter of the patches' stride
+        require(
+            self,
+            "image_size",
+            self.image_size % coarsest == 0,
+            f"a multiple of {coarsest}, the stride of the coarsest pyramid level",
+        )
+        require(self, "anchor_sizes", len(self.anchor_sizes) == 5, "five, one a pyramid level")
+        for name in ("pyramid_channels", "box_head_dim", "rpn_batch", "roi_batch", "proposals"):
+            require(self, name, getattr(self, name) >= 1, "at least 1")
+        require(self, "max_detections", 1 <= self.max_detections <= 100, "1 to 100, as COCO counts")
+        require(self, "rpn_candidates", min(self.rpn_candidates) >= 1, "at least 1 each")
+        for name in ("box_head_convs", "mask_head_convs"):
+            require(self, name, getattr(self, name) >= 0, "0 or more")
+        for name in ("score_threshold", "nms_threshold", "flip_prob"):
+            require(self, name, 0 <= getattr(self, name) <= 1, "0 to 1")
+        require(self, "min_scale", 0 < self.min_scale <= self.max_scale, "above 0, up to max_scale")
+        require(self, "window_size", (self.window_size or 1) >= 1, "None or at least 1")
+        nominal = self.epoch_images
+        require(self, "epoch_images", nominal is None or nominal >= 1, "None or at least 1")
+
+    def backbone_options(self) -> dict[str, Any]:
+        return super().backbone_options() | {
+            "dense": Dense(
+                window_size=self.window_size,
+                global_blocks=self.global_blocks if self.window_size else (),
+                relative_position=self.relative_position,
+                patch_size=self.patch_size,
+                # 2111.11429 resizes positions once; ViTDet keeps the pre-training grid.
+                resize_position="load" if self.pyramid == "fpn" else "forward",
+            )
+        }
+
+
+RECIPE = CocoRecipe
+
+COMMON = (
+    said_by("ours: bf16 needs no loss scaling; d2 uses fp16 with it", precision="bf16")
+    | said_by("ours: as many as the smallest GPUs of the reference hold", device_batch=1)
+    | said_by("Li21 and ViTDet", image_size=1024, batch_size=64, optimizer="adamw")
+    | said_by("Li21 and ViTDet", min_scale=0.1, max_scale=2.0, betas=(0.9, 0.999))
+    | said_by("d2 vitdet (118,000 in its epoch)", epoch_images=118_000)
+    | said_by("Li21 and ViTDet name none", clip_grad=None, ema_decay=None, min_lr=0.0)
+    | said_by("Li21 and ViTDet", patch_size=16, box_head_convs=4)
+    | said_by("d2 configs/common/models/mask_rcnn_fpn.py", box_head_dim=1024, mask_head_convs=4)
+    | said_by("d2 configs/common/models/mask_rcnn_fpn.py", pyramid_channels=256)
+    | said_by("d2 configs/common/models/mask_rcnn_fpn.py", anchor_sizes=(32, 64, 128, 256, 512))
+    | said_by("d2 configs/common/models/mask_rcnn_fpn.py", rpn_batch=256, roi_batch=512)
+    | said_by("d2 configs/common/models/mask_rcnn_fpn.py", rpn_candidates=(2000, 1000))
+    | said_by("d2 configs/common/models/mask_rcnn_fpn.py", proposals=1000, score_threshold=0.05)
+    | said_by("d2 modeling/roi_heads/fast_rcnn.py", nms_threshold=0.5, max_detections=100)
+    | said_by("d2 data/transforms (RandomFlip)", flip_prob=0.5)
+    | said_by("ours: installs everywhere", engine="torchvision")
+)
+
+
+def vitdet() -> Sourced:
+    """Simple feature pyramid, decomposed relative position, layer-norm heads, layer decay.
+
+    Expected box / mask AP from MAE weights: ViT-B 51.6 / 45.9, ViT-L 55.5 / 49.2, ViT-H
+    56.7 / 50.2 (detectron2, projects/ViTDet/README.md).
+    """
+    return (
+        COMMON
+        | said_by("d2 vitdet (1e-4 at batch 64)", base_lr=4e-4)
+        | said_by("d2 vitdet", weight_decay=0.1, schedule="step")
+        | said_by("d2 vitdet (8/9 and 26/27 of the steps)", milestones=(8 / 9, 26 / 27))
+        | said_by("d2 vitdet (0.001)", warmup_start=0.001)
+        | said_by("d2 vitdet", pyramid="simple", relative_position="decomposed", norm="layer")
+        | said_by("d2 vitdet", window_size=14, no_decay=("backbone_norm", "pos_embed"))
+    )
+
+
+def fpn() -> Sourced:
+    """Four taps, a group-norm adapter and an FPN, shared relative position, batch-norm heads.
+
+    Expected box / mask AP from MAE weights: ViT-B 50.3 / 44.9, ViT-L 53.3 / 47.2 (MAE, Table 4).
+    The batch norm is synchronised over the images that all processes hold in one forward pass.
+    """
+    return (
+        COMMON
+        | said_by("Li21 (8e-5 at batch 64; 1.6e-4 for MoCo v3 and random weights)", base_lr=3.2e-4)
+        | said_by("Li21 (0.2 for random weights)", weight_decay=0.1)
+        | said_by("Li21", schedule="cosine", milestones=(), warmup_epochs=0.25, epochs=100)
+        | said_by("MIMDet (0.001)", warmup_start=0.001)
+        | said_by("Li21 (none is named)", layer_decay=1.0)
+        | said_by("Li21", pyramid="fpn", relative_position="shared", norm="batch", window_size=14)
+        | said_by("MIMDet; Li21 names none", no_decay=("norm", "pos_embed", "relative_position"))
+    )
+
+
+WARMUP = 250 * 64 / 118_000
+"""epochs of detectron2's 250 warmup steps"""
+
+BY_SIZE: dict[str, dict[str, Sourced]] = {
+    "mask_rcnn-vitdet": {
+        "vit_b": said_by("d2 vitdet", drop_path=0.1, layer_decay=0.7, epochs=100)
+        | said_by("d2 vitdet (250 steps)", warmup_epochs=WARMUP),
+        "vit_l": said_by("d2 vitdet", drop_path=0.4, layer_decay=0.8, epochs=100)
+        | said_by("d2 vitdet (250 steps)", warmup_epochs=WARMUP),
+        "vit_h": said_by("d2 vitdet", drop_path=0.5, layer_decay=0.9, epochs=75)
+        | said_by("d2 vitdet (187.5 steps: a share of the schedule)", warmup_epochs=0.75 * WARMUP)
+        | said_by("d2 vitdet (H decays every parameter)", no_decay=()),
+    },
+    "mask_rcnn-fpn": {
+        "vit_b": said_by("Li21", drop_path=0.1),
+        "vit_l": said_by("Li21", drop_path=0.3),
+        "vit_h": said_by("ours: ViT-L's value; Li21 has no ViT-H", drop_path=0.3),
+    },
+}
+"""what differs between the sizes"""
+
+UNPUBLISHED = "ours: ViT-B's value; none is published"
+
+MINIATURE: dict[str, Any] = {
+    "image_size": 96,
+    "patch_size": 8,
+    "epochs": 12,
+    "batch_size": 8,
+    "device_batch": 8,
+    "warmup_epochs": 1.0,
+    "warmup_start": 0.001,
+    "base_lr": 3.2e-2,  # about 1e-3 at batch 8
+    "layer_decay": 1.0,
+    "drop_path": 0.0,
+    "precision": "fp32",
+    "window_size": None,
+    "pyramid_channels": 32,
+    "box_head_convs": 1,
+    "box_head_dim": 128,
+    "mask_head_convs": 1,
+    "anchor_sizes": (8, 16, 32, 64, 128),
+    "rpn_batch": 64,
+    "roi_batch": 32,
+    "rpn_candidates": (200, 200),
+    "proposals": 100,
+    "min_scale": 0.8,
+    "max_scale": 1.25,
+    "epoch_images": None,
+}
+"""vit_mini on the miniature world: what differs from the published recipe"""
+
+
+def taps(pyramid: str, depth: int) -> tuple[int, ...]:
+    """Blocks at one, two, three and four quarters of the depth, or the last one alone."""
+    quarters = tuple(depth * quarter // 4 - 1 for quarter in (1, 2, 3, 4))
+    return quarters if pyramid == "fpn" else quarters[-1:]
+
+
+def recipe(task: str, backbone: str, protocol: str) -> CocoRecipe:
+    """The recipe of a protocol, for example ("coco", "vit_b", "mask_rcnn-vitdet").
+
+    Raises `TaskError` with near matches for a backbone or protocol that has none.
+    """
+    return CocoRecipe(**{k: value for k, (value, _) in sourced(task, backbone, protocol).items()})
+
+
+def sourced(task: str, backbone: str, protocol: str) -> Sourced:
+    """Every recipe field with its value and source, in the order of the fields."""
+    check_known("protocol", protocol, list(PROTOCOLS))
+    sizes = BY_SIZE[protocol]
+    check_known(f"backbone for {task}/{protocol}", backbone, [*sizes, "vit_s", "vit_t", "vit_mini"])
+    rows = {"mask_rcnn-vitdet": vitdet, "mask_rcnn-fpn": fpn}[protocol]()
+    rows |= sizes.get(backbone, sizes["vit_b"])
+    if backbone not in sizes:
+        rows = {
+            name: (value, source if source.startswith("ours") else UNPUBLISHED)
+            for name, (value, source) in rows.items()
+        }
+    if backbone == "vit_mini":
+        rows |= said_by("ours: tuned on the miniature world", **MINIATURE)
+    depth = size_of(backbone).depth
+    blocks = "Li21 and ViTDet: at the quarters of the depth"
+    rows |= said_by(blocks, taps=taps(rows["pyramid"][0], depth), global_blocks=taps("fpn", depth))
+    rows |= said_by("ours: what was asked for", protocol=f"{task}/{protocol}@1", backbone=backbone)
+    return {field.name: rows[field.name] for field in fields(CocoRecipe)}

@@ -1,0 +1,211 @@
+"""COCO detection and instance segmentation as a task: Mask R-CNN on a plain ViT.
+
+Shapes: B images, S image side.
+"""
+
+import warnings
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from backbones.dense import DenseViT
+from tasks import TaskError
+from tasks.coco import annotations
+from tasks.coco.data import EvalImages, TrainImages
+from tasks.coco.evaluation import Progress, Scored, score
+from tasks.coco.mask_rcnn import Detections, MaskRCNN
+from tasks.coco.pyramid import FourStagePyramid, SimplePyramid, norm_layer
+from tasks.coco.recipes import CocoRecipe
+from tasks.colour import IMAGENET_MEAN, IMAGENET_STD
+from tasks.task import Batch, Task
+
+PYRAMIDS = {"simple": SimplePyramid, "fpn": FourStagePyramid}
+
+
+class Engine(Protocol):
+    """Mask R-CNN over a feature pyramid; `mask_rcnn.MaskRCNN` says what goes in and comes out."""
+
+    def losses(
+        self, levels: dict[str, Tensor], images: Tensor, sizes: Tensor, targets: list[dict]
+    ) -> dict[str, Tensor]: ...
+
+    def detect(
+        self, levels: dict[str, Tensor], images: Tensor, sizes: Tensor
+    ) -> list[Detections]: ...
+
+
+class Coco(Task):
+    """Mask R-CNN with its data, losses and COCO metrics.
+
+    Raises `TaskError` if the data or an engine's library is missing or not as expected. New
+    weights are drawn from torch's global generator.
+    """
+
+    recipe: CocoRecipe
+    train_data: TrainImages
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        recipe: CocoRecipe,
+        backbone: DenseViT,
+        data_root: str | Path,
+        seed: int,
+        limit: int | None = None,
+    ) -> None:
+        """`limit`: that many images of each split only."""
+        super().__init__()
+        self.recipe = recipe
+        self.data_name = Path(str(data_root).partition(",")[0]).stem
+        self.data = annotations.read(data_root).limited(limit)
+        self.train_data = TrainImages(
+            self.data.train,
+            recipe.image_size,
+            (recipe.min_scale, recipe.max_scale),
+            recipe.flip_prob,
+            seed,
+        )
+        if self.data.standard:
+            self.epoch_images = recipe.epoch_images
+        for name, colour in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+            self.register_buffer(name, 255 * torch.tensor(colour).view(3, 1, 1), persistent=False)
+        self.backbone = backbone
+        norm = norm_layer(recipe.norm)
+        pyramid = PYRAMIDS[recipe.pyramid]
+        self.pyramid = pyramid(backbone.embed_dim, recipe.pyramid_channels, norm)
+        self.detector: Engine = build_engine(recipe, len(self.data.classes))
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """The five losses and their sum, of the batch that `TrainImages` makes."""
+        images, sizes = batch["images"], batch["sizes"]
+        targets = [
+            target | {key: target[key].to(images.device) for key in ("boxes", "labels")}
+            for target in batch["targets"]
+        ]
+        losses = self.detector.losses(self.levels(images, sizes), images, sizes, targets)
+        return {"loss": torch.stack(list(losses.values())).sum(), **losses}
+
+    def levels(self, images: Tensor, sizes: Tensor) -> dict[str, Tensor]:
+        """The pyramid of padded uint8 images (B, 3, S, S)."""
+        maps = self.backbone.feature_maps(self.normalize(images, sizes), self.recipe.taps)
+        return self.pyramid(maps)
+
+    def normalize(self, images: Tensor, sizes: Tensor) -> Tensor:
+        """uint8 (B, 3, S, S) to normalised float, with zeros where an image is padded.
+
+        `sizes` (B, 2): height and width without padding, which lies to the right and below.
+        """
+        side = torch.arange(images.shape[-1], device=images.device)
+        rows, columns = (side < edge[:, None] for edge in sizes.to(images.device).unbind(1))
+        inside = rows[:, None, :, None] & columns[:, None, None, :]
+        return (images.float() - self.mean) / self.std * inside
+
+    def predict(self, images: Tensor, sizes: Tensor) -> list[Detections]:
+        """Detections in uint8 images (B, 3, S, S), in the recipe's precision."""
+        bf16 = self.recipe.precision == "bf16"
+        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=bf16):
+            return self.detector.detect(self.levels(images, sizes), images, sizes)
+
+    @property
+    def num_layers(self) -> int:
+        return self.backbone.depth + 1
+
+    def layer_index(self, name: str) -> int:
+        """Layer of a parameter: the backbone's own for `backbone.*`, the last for the rest.
+
+        Source: detectron2, modeling/backbone/vit.py (get_vit_lr_decay_rate).
+        """
+        part, _, rest = name.partition(".")
+        return self.backbone.layer_index(rest) if part == "backbone" else self.num_layers
+
+    def is_decayed(self, name: str, parameter: Tensor) -> bool:
+        """Whether weight decay applies: to everything but the recipe's `no_decay`.
+
+        Unlike in classification, biases and 1-D tensors decay. Source: detectron2,
+        solver/build.py (get_default_optimizer_params).
+        """
+        return not self.kinds(name) & set(self.recipe.no_decay)
+
+    def kinds(self, name: str) -> set[str]:
+        """What a parameter is, in the words of the recipe's `no_decay`."""
+        owner = self.get_submodule(name.rpartition(".")[0])
+        last = name.rpartition(".")[2]
+        found = {"bias"} if last == "bias" else set()
+        if isinstance(owner, (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm2d)):
+            found |= {"norm"} | ({"backbone_norm"} if name.startswith("backbone.") else set())
+        if last == "pos_embed":
+            found.add("pos_embed")
+        if last.startswith("rel_pos"):
+            found.add("relative_position")
+        return found
+
+    def data_facts(self) -> dict[str, Any]:
+        data = self.data
+        return {
+            "name": self.data_name,
+            "fingerprint": data.fingerprint,
+            "train_images": len(data.train),
+            "val_images": len(data.val),
+            "classes": len(data.classes),
+            "standard": data.standard,
+        }
+
+    @torch.no_grad()
+    def evaluate(
+        self,
+        *,
+        batch_size: int = 1,
+        workers: int = 2,
+        device: torch.device | str | None = None,
+        on_progress: Progress | None = None,
+        folder: Path | None = None,
+    ) -> dict[str, float]:
+        """Score on the val set with pycocotools: COCO's AP of boxes and masks, 0 to 100.
+
+        "ap_box" and "ap_mask", and each with "50", "75", "_small", "_medium", "_large"; a figure
+        that COCO does not define, as no object has that size, is left out. Images that do not
+        decode count as images without a detection, and as "unreadable".
+
+        `folder` gets predictions.json (COCO's result format), per_class.csv and predictions.png.
+        Under torch.distributed each process predicts its share, each image once; all return the
+        same numbers.
+        """
+        was_training = self.training
+        self.eval()
+        try:
+            found: Scored = score(
+                self.predict,
+                EvalImages(self.data.val, self.recipe.image_size),
+                self.data,
+                torch.device(device or self.mean.device),
+                batch_size=batch_size,
+                workers=workers,
+                on_progress=on_progress,
+                folder=folder,
+            )
+        finally:
+            self.train(was_training)
+        if found.unreadable:
+            named = ", ".join(found.unreadable[:4])
+            count = len(found.unreadable)
+            warnings.warn(f"{count} test images unreadable: {named}", stacklevel=2)
+            return found.metrics | {"unreadable": float(count)}
+        return found.metrics
+
+
+def build_engine(recipe: CocoRecipe, num_classes: int) -> Any:
+    """The Mask R-CNN of the recipe's engine; `TaskError` if its library is missing."""
+    if recipe.engine == "torchvision":
+        return MaskRCNN(recipe, num_classes)
+    try:
+        from tasks.coco.detectron2_engine import Detectron2MaskRCNN
+    except ImportError as error:
+        raise TaskError(
+            f"--engine detectron2: {error}; expected detectron2, which installs from source only: "
+            "pip install --no-build-isolation git+https://github.com/facebookresearch/detectron2, "
+            "or use --engine torchvision"
+        ) from None
+    return Detectron2MaskRCNN(recipe, num_classes)

@@ -1,0 +1,98 @@
+"""The two protocols' numbers, typed by hand from their sources, and the steps they make."""
+
+import dataclasses
+
+import pytest
+
+from mae_bench.batches import MicroBatches
+from tasks import TaskError
+from tasks.coco.recipes import PROTOCOLS, WARMUP, CocoRecipe, recipe, sourced
+
+# detectron2, projects/ViTDet/configs/COCO/mask_rcnn_vitdet_{b,l}_100ep.py and _h_75ep.py.
+VITDET = {
+    "vit_b": {"drop_path": 0.1, "layer_decay": 0.7, "global_blocks": (2, 5, 8, 11)},
+    "vit_l": {"drop_path": 0.4, "layer_decay": 0.8, "global_blocks": (5, 11, 17, 23)},
+    "vit_h": {"drop_path": 0.5, "layer_decay": 0.9, "global_blocks": (7, 15, 23, 31)},
+}
+SCHEDULE = {
+    "vit_b": (184_375, 163_889, 177_546, 250.0),
+    "vit_l": (184_375, 163_889, 177_546, 250.0),
+    "vit_h": (138_281, 122_916, 133_159, 187.5),
+}
+
+
+@pytest.mark.parametrize("backbone", VITDET)
+def test_vitdet(backbone):
+    found = recipe("coco", backbone, "mask_rcnn-vitdet")
+    for name, value in VITDET[backbone].items():
+        assert getattr(found, name) == value, name
+    assert found.lr == pytest.approx(1e-4)
+    assert (found.weight_decay, found.betas, found.batch_size) == (0.1, (0.9, 0.999), 64)
+    assert (found.window_size, found.patch_size, found.image_size) == (14, 16, 1024)
+    assert found.taps == found.global_blocks[-1:]
+    assert found.no_decay == (() if backbone == "vit_h" else ("backbone_norm", "pos_embed"))
+    assert (found.min_scale, found.max_scale, found.flip_prob) == (0.1, 2.0, 0.5)
+
+
+@pytest.mark.parametrize("backbone", SCHEDULE)
+def test_vitdet_steps_are_detectron2s(backbone):
+    found = recipe("coco", backbone, "mask_rcnn-vitdet")
+    plan = MicroBatches(117_266, found, 0, 0, 1, found.epoch_images)
+    first, second = (round(share * plan.num_steps) for share in found.milestones)
+    warmup = found.warmup_epochs * plan.epoch_steps
+    assert (plan.num_steps, first, second) == SCHEDULE[backbone][:3]
+    assert warmup == pytest.approx(SCHEDULE[backbone][3])
+
+
+@pytest.mark.parametrize(("backbone", "drop_path"), [("vit_b", 0.1), ("vit_l", 0.3)])
+def test_the_mae_papers_protocol(backbone, drop_path):
+    """2111.11429: selected hyperparameters of MAE."""
+    found = recipe("coco", backbone, "mask_rcnn-fpn")
+    assert found.lr == pytest.approx(8e-5)
+    assert (found.weight_decay, found.layer_decay, found.drop_path) == (0.1, 1.0, drop_path)
+    assert (found.schedule, found.warmup_epochs, found.epochs) == ("cosine", 0.25, 100)
+    assert found.taps == found.global_blocks == VITDET[backbone]["global_blocks"]
+    assert (found.relative_position, found.norm, found.pyramid) == ("shared", "batch", "fpn")
+    dense = found.backbone_options()["dense"]
+    assert (dense.window_size, dense.resize_position) == (14, "load")
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("backbone", ["vit_mini", "vit_t", "vit_s", "vit_b", "vit_l", "vit_h"])
+def test_every_number_has_a_source(protocol, backbone):
+    rows = sourced("coco", backbone, protocol)
+    assert all(source for _, source in rows.values())
+    assert list(rows) == [f.name for f in dataclasses.fields(CocoRecipe)]
+    if backbone in ("vit_s", "vit_t"):
+        named = {source for name, (_, source) in rows.items() if name == "base_lr"}
+        assert named == {"ours: ViT-B's value; none is published"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"image_size": 1000}, "image_size is 1000; expected a multiple of 64"),
+        ({"taps": (2, 5)}, "taps is .*; expected 1 for pyramid simple"),
+        ({"taps": (12,)}, "blocks 0 to 11"),
+        ({"anchor_sizes": (32,)}, "anchor_sizes is .*; expected five"),
+        ({"min_scale": 3.0}, "min_scale is 3.0; expected above 0, up to max_scale"),
+        ({"milestones": (0.9, 0.5)}, "milestones is .*; expected rising shares"),
+        ({"milestones": ()}, "milestones is .*; expected some, for step alone"),
+        ({"max_detections": 200}, "max_detections is 200; expected 1 to 100"),
+        ({"epoch_images": 0}, "epoch_images is 0"),
+    ],
+)
+def test_bad_values_are_named(changes, said):
+    with pytest.raises(ValueError, match=said):
+        dataclasses.replace(recipe("coco", "vit_b", "mask_rcnn-vitdet"), **changes)
+
+
+def test_unknown_names_have_near_matches():
+    with pytest.raises(TaskError, match="did you mean mask_rcnn-vitdet"):
+        recipe("coco", "vit_b", "mask_rcnn_vitdet")
+    with pytest.raises(TaskError, match="there are"):
+        recipe("coco", "resnet50", "mask_rcnn-fpn")
+
+
+def test_warmup_is_250_steps_of_64_images():
+    assert round(WARMUP * 118_000 / 64, 9) == 250
