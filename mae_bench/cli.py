@@ -41,7 +41,8 @@ class RunFlags:
     backbone: str = "vit_mini"
     """vit_mini, vit_t, vit_s, vit_b, vit_l or vit_h"""
     data: str = "mini"
-    """folder of the data set, or mini for the built-in miniature world"""
+    """folder of the data set, or mini for the built-in miniature world; for coco also
+    TRAIN.json,VAL.json, your own annotations"""
     out: Path = Path("runs")
     """folder of all runs"""
     name: str | None = None
@@ -75,18 +76,21 @@ class Transfer(RunFlags):
     """
 
     task: str = "imagenet1k"
-    """imagenet1k"""
-    protocol: str = "finetune"
-    """finetune, linear (both from --checkpoint), or scratch"""
+    """imagenet1k or coco"""
+    protocol: str | None = None
+    """imagenet1k: finetune (default), linear, scratch; coco: mask_rcnn-vitdet (default),
+    mask_rcnn-fpn"""
     checkpoint: Path | None = None
     """weights: a MAE release file, or backbone.safetensors of a pretrain run"""
     init: str | None = None
-    """short name of what the weights came from, for the tables (default: from the checkpoint)"""
+    """short name of what the weights came from, for the tables (default: from the checkpoint);
+    with coco, scratch starts from random weights"""
     limit: int | None = None
     """use so many images only; the result is marked as shortened"""
 
     def run(self) -> None:
-        mae_bench.transfer(**self.arguments(), **changed(self, self.task, self.protocol))
+        protocol = self.protocol or default_protocol(self.task)
+        mae_bench.transfer(**self.arguments(), **changed(self, self.task, protocol))
 
 
 @dataclass
@@ -117,17 +121,38 @@ class Quickstart:
 
 @dataclass
 class Data:
-    """Make the built-in miniature world."""
+    """Make the built-in miniature world, or check a data set on disk."""
 
-    action: Positional[Literal["make"]]
-    """make: draw it, with a contact sheet to look at"""
+    action: Positional[Literal["make", "check"]]
+    """make: draw the world, with a contact sheet to look at; check: say what is right and wrong
+    with a data set, exit code 1 if anything is wrong"""
+    dataset: Positional[str] = ""
+    """what to check: coco"""
+    root: str | None = None
+    """check: folder of the data set; for coco also TRAIN.json,VAL.json, your own annotations"""
     out: Path | None = None
-    """folder for the world (default: a cache folder, where --data mini finds it)"""
+    """make: folder for the world (default: a cache folder, where --data mini finds it)"""
 
     def run(self) -> None:
-        from mae_bench.data import make_miniature_world
+        from mae_bench.data import CHECKED, check_data, make_miniature_world
 
-        make_miniature_world(self.out)
+        if self.action == "make":
+            if self.dataset or self.root:
+                raise RunError(
+                    "data make takes no data set and no --root; it makes the whole world"
+                )
+            make_miniature_world(self.out)
+            return
+        usage = f"expected data check {'|'.join(CHECKED)} --root DIR"
+        if self.out is not None:
+            raise RunError(f"data check takes no --out; {usage}")
+        if not self.dataset:
+            raise RunError(f"data check names no data set; {usage}")
+        tasks.check_known("data set", self.dataset, list(CHECKED))
+        if not self.root:
+            raise RunError(f"data check {self.dataset} has no --root; {usage}")
+        if not check_data(self.dataset, self.root):
+            raise SystemExit(1)
 
 
 @dataclass
@@ -212,7 +237,8 @@ def parse(argv: Sequence[str]) -> Any:
     if known.command == "pretrain":
         pretrain = with_recipe(Pretrain, recipes.PRETRAIN, backbone, "mae")
     elif known.command == "transfer":
-        task, protocol = known.task or "imagenet1k", known.protocol or "finetune"
+        task = known.task or "imagenet1k"
+        protocol = known.protocol or default_protocol(task)
         transfer = with_recipe(Transfer, task, backbone, protocol)
     commands: dict[str, Callable[..., Any]] = {
         "quickstart": Quickstart,
@@ -252,6 +278,10 @@ def in_one_line(box: str) -> str:
     near = [flag for flag in dict.fromkeys(flags) if flag not in typed]
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     return f"{fault}{hint} (see {PROGRAM} --help)"
+
+
+def default_protocol(task: str) -> str:
+    return next(iter(tasks.protocols(task)))
 
 
 def with_recipe(command: type, task: str, backbone: str, protocol: str) -> type:

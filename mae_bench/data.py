@@ -5,16 +5,23 @@ from pathlib import Path
 
 from mae_bench.errors import RunError
 from mae_bench.progress import Bar, progress, say
-from tasks import miniature
+from tasks import check_known, miniature
 
 MINI = "mini"
+CHECKED = ("coco",)
+"""data sets that `mae-bench data check` knows"""
 
 
 def task_root(task: str, data: str | Path) -> Path:
-    """Root folder of a task's data set; "mini" is the miniature twin, made if it is not there."""
+    """Root folder of a task's data set; "mini" is the miniature twin, made if it is not there.
+
+    "TRAIN.json,VAL.json", which COCO's reader takes instead of a folder, passes as it is.
+    """
     if str(data) == MINI:
         return miniature_world() / task
     root = Path(data)
+    if task == "coco" and root.suffix == ".json":
+        return root
     if not root.exists():
         raise RunError(
             f"--data {root}: no such folder; expected the {task} data set, or mini for the "
@@ -66,3 +73,18 @@ def make_miniature_world(root: Path | None = None) -> Path:
     miniature.contact_sheet(world, picture)
     say(f"miniature world  {world}\ncontact sheet    {picture}")
     return world
+
+
+def check_data(name: str, root: str | Path) -> bool:
+    """`mae-bench data check`: print what is right and wrong with a data set on disk.
+
+    Returns whether nothing is wrong. Raises `TaskError` for an unknown data set.
+    """
+    check_known("data set", name, list(CHECKED))
+    from mae_bench.doctor import show
+    from tasks.coco.check import SAMPLES, check
+
+    place = miniature_world() / name if str(root) == MINI else root
+    with progress(f"checking {name} in {place}", SAMPLES) as bar:
+        findings = check(place, on_progress=bar.update).findings
+    return show(findings)

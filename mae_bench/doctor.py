@@ -4,9 +4,8 @@ import importlib.metadata
 import os
 import platform
 import shutil
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 from packaging.requirements import Requirement
 from packaging.version import Version
@@ -14,20 +13,10 @@ from rich.markup import escape
 
 from mae_bench.errors import first_line
 from mae_bench.progress import console
-
-Status = Literal["ok", "note", "problem"]
+from tasks.finding import Finding, Status
 
 FREE_GIB = 5.0
 """a ViT-L run keeps two states of 3.6 GB each; the miniature world needs far less"""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What was looked at, how it is, and, unless all is well, what to do."""
-
-    status: Status
-    what: str
-    fix: str = ""
 
 
 def doctor(out: str | Path = "runs") -> list[Finding]:
@@ -144,7 +133,11 @@ def disk(out: Path) -> Finding:
 
 def examine(out: str | Path = "runs") -> bool:
     """`mae-bench doctor`: print every finding; whether there is no problem."""
-    findings = doctor(out)
+    return show(doctor(out))
+
+
+def show(findings: Sequence[Finding]) -> bool:
+    """Print a line for each finding, and a verdict; whether there is no problem."""
     sign = {"ok": "[green]ok     [/]", "note": "[yellow]note   [/]", "problem": "[red]PROBLEM[/]"}
     for each in findings:
         fix = f"  ->  {escape(each.fix)}" if each.fix else ""

@@ -19,6 +19,9 @@ class Execution:
     """time between saved states; a run that is killed loses no more than this"""
     compile: bool = False
     """compile the transformer blocks with torch.compile"""
+    checkpoint_activations: bool = False
+    """keep no activations inside the blocks, compute them again in the backward pass: a third
+    more time, far less memory"""
     max_bad_images: int = 50
     """unreadable images that are skipped before the run stops"""
     device: Literal["auto", "cpu"] = "auto"

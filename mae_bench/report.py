@@ -1,5 +1,6 @@
 """`mae-bench report`: the records of runs beside the published numbers. Imports no torch."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,16 +13,25 @@ from results import (
     comparison_table,
     published,
     read_records,
+    record_folders,
     to_markdown,
+    to_markdown_pictures,
     to_terminal,
 )
+
+PICTURES = {
+    "reconstructions.png": "reconstructions",
+    "predictions.png": "ground truth and predictions",
+}
+"""file in a run folder -> what it shows"""
 
 
 def report(runs: str | Path = "runs", output: str | Path | None = None) -> list[Table]:
     """Print the tables of all records below `runs` and write them as Markdown.
 
-    Markdown goes to `output`, by default report.md in `runs`. A broken record is named and left
-    out. Raises `results.ResultsError` if `runs` is no folder, `RunError` if `output` is one.
+    Markdown goes to `output`, by default report.md in `runs`, with the runs' pictures. A broken
+    record is named and left out. Raises `results.ResultsError` if `runs` is no folder, `RunError`
+    if `output` is one.
     """
     file = Path(output) if output is not None else Path(runs) / "report.md"
     if file.is_dir():
@@ -35,7 +45,8 @@ def report(runs: str | Path = "runs", output: str | Path | None = None) -> list[
     tables = show(records)
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic(file) as stream:
-        stream.write(to_markdown(tables).encode())
+        text = to_markdown(tables) + to_markdown_pictures(pictures(Path(runs), file.parent))
+        stream.write(text.encode())
     say(f"written to {file}")
     return tables
 
@@ -46,3 +57,15 @@ def show(records: Iterable[Record]) -> list[Table]:
     for renderable in to_terminal(tables):
         console.print(renderable, soft_wrap=False)
     return tables
+
+
+def pictures(runs: Path, beside: Path) -> list[tuple[str, str]]:
+    """Titles of the pictures of finished runs, and their paths as seen from a folder."""
+    found = []
+    for folder in record_folders(runs):
+        name = folder.relative_to(runs).as_posix()
+        for file, what in PICTURES.items():
+            if (folder / file).is_file():
+                path = Path(os.path.relpath(folder / file, beside)).as_posix()
+                found.append((f"{name}: {what}", path))
+    return found

@@ -20,12 +20,14 @@ from results import Checkpoint, Data, Record, write_record
 from tasks.recipe import TransferRecipe
 
 MODEL_FILE = "model.safetensors"
+SCRATCH = "scratch"
+"""random weights: the protocol of that name, or --init in tasks that have none"""
 
 
 def transfer(
     task: str = "imagenet1k",
     backbone: str = "vit_mini",
-    protocol: str = "finetune",
+    protocol: str | None = None,
     checkpoint: str | Path | None = None,
     data: str | Path = "mini",
     init: str | None = None,
@@ -38,30 +40,25 @@ def transfer(
 ) -> Record:
     """Train and evaluate a task's protocol on a backbone, and record the scores.
 
-    `init` names what the weights came from (taken from the checkpoint by default); `limit` takes
-    only so many images of each split, which marks the result; `overrides` are recipe fields. A
-    run of the same name goes on where it stopped, and a finished one is returned as it is. Bad
-    input raises a one-line error before training.
+    `protocol` is the first of `tasks.protocols(task)` by default. `init` names what the weights
+    came from (taken from the checkpoint by default; "scratch" without one); `limit` takes only so
+    many images of each split, which marks the result; `overrides` are recipe fields. A run of the
+    same name goes on where it stopped, and a finished one is returned as it is. Bad input raises
+    a one-line error before training.
     """
     how = execution or Execution()
+    protocol = protocol or next(iter(tasks.protocols(task)))
     base = recipe(task, backbone, protocol)
     effective = override(base, overrides)
     assert isinstance(effective, TransferRecipe)
-    if protocol == "scratch" and checkpoint is not None:
-        raise RunError("--protocol scratch starts from random weights; leave out --checkpoint")
-    if protocol != "scratch" and checkpoint is None:
-        raise RunError(
-            f"--protocol {protocol} needs --checkpoint FILE; to start from random weights: "
-            "--protocol scratch"
-        )
+    refuse_source(task, protocol, checkpoint, init)
     accelerator = start(how, seed)
-    size, drop_path = effective.image_size, effective.drop_path
     weights = None
     if checkpoint is None:
-        vit = backbones.create(backbone, size, drop_path)
-        init = init or "scratch"
+        vit = backbones.create(backbone, **effective.backbone_options())
+        init = init or SCRATCH
     else:
-        vit, loaded = backbones.load(backbone, checkpoint, size, drop_path)
+        vit, loaded = backbones.load(backbone, checkpoint, **effective.backbone_options())
         weights = Checkpoint(
             file=loaded.file,
             sha256=loaded.sha256,
@@ -83,7 +80,10 @@ def transfer(
         fitted = fit(built, run, accelerator, seed, how)
         with progress("evaluating", facts.val_images) as bar:
             metrics = fitted.model.evaluate(
-                batch_size=effective.device_batch, workers=how.workers, on_progress=bar.update
+                batch_size=effective.device_batch,
+                workers=how.workers,
+                on_progress=bar.update,
+                folder=folder,
             )
         record = setup.record(run, fitted, metrics, accelerator)
         if accelerator.is_main_process:
@@ -100,3 +100,18 @@ def transfer(
             )
             show([record])
     return record
+
+
+def refuse_source(
+    task: str, protocol: str, checkpoint: str | Path | None, init: str | None
+) -> None:
+    """Raise `RunError` unless it is clear whether weights are loaded or drawn."""
+    named = SCRATCH in tasks.protocols(task)  # then it is the protocol that says so
+    asked = protocol == SCRATCH if named else init == SCRATCH
+    flag = f"--protocol {SCRATCH}" if named else f"--init {SCRATCH}"
+    if asked and checkpoint is not None:
+        raise RunError(f"{flag} starts from random weights; leave out --checkpoint")
+    if not asked and checkpoint is None:
+        raise RunError(
+            f"--protocol {protocol} needs --checkpoint FILE; to start from random weights: {flag}"
+        )

@@ -8,8 +8,8 @@ from results.configuration import Configuration, configurations
 from results.errors import ResultsError
 from results.published import Published, headline, published
 from results.record import Checkpoint, Cost, Data, Environment, Record, parse_record
-from results.render import to_markdown, to_terminal
-from results.store import Skipped, read_records, write_record
+from results.render import to_markdown, to_markdown_pictures, to_terminal
+from results.store import Skipped, read_records, record_folders, write_record
 from results.table import Cell, Column, Note, Table
 
 __all__ = [
@@ -32,7 +32,9 @@ __all__ = [
     "parse_record",
     "published",
     "read_records",
+    "record_folders",
     "to_markdown",
+    "to_markdown_pictures",
     "to_terminal",
     "write_record",
 ]

@@ -20,6 +20,7 @@ METRICS = {
 
 DATA_TITLES = {
     "imagenet1k": "ImageNet-1k",
+    "coco": "COCO",
     "inat2017": "iNaturalist 2017",
     "inat2018": "iNaturalist 2018",
     "inat2019": "iNaturalist 2019",
@@ -31,6 +32,8 @@ PROTOCOL_TITLES = {
     "finetune": "fine-tuning",
     "linear": "linear probing",
     "scratch": "training from scratch",
+    "mask_rcnn-vitdet": "Mask R-CNN (ViTDet)",
+    "mask_rcnn-fpn": "Mask R-CNN (four-stage FPN)",
     "mae": "masked autoencoder pre-training",
 }
 

@@ -142,6 +142,15 @@ HEADLINES: dict[str, tuple[Headline, ...]] = {
     "imagenet1k/scratch@1": (
         Headline("mae2021", "Table 3", "imagenet1k", "supervised_scratch", "scratch"),
     ),
+    "coco/mask_rcnn-fpn@1": (
+        Headline("mae2021", "Table 4", "coco", "mask_rcnn", "MAE"),
+        Headline("li2021_det", "Table 1", "coco", "mask_rcnn", "MAE"),
+    ),
+    # The paper's table and its released models differ by a tenth; the code is the models'.
+    "coco/mask_rcnn-vitdet@1": (
+        Headline("vitdet_repo", "projects/ViTDet/README.md", "coco", "mask_rcnn", "MAE"),
+        Headline("vitdet2022", "Table 5", "coco", "mask_rcnn", "MAE"),
+    ),
     **{
         f"{task}/finetune@1": (Headline("mae2021", "Table 6", task, "finetune", "MAE"),)
         for task in _FINE_GRAINED

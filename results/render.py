@@ -3,6 +3,7 @@
 import re
 import textwrap
 from collections.abc import Iterable
+from urllib.parse import quote
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -37,6 +38,14 @@ LABEL_WIDTH = 8
 def to_markdown(tables: Iterable[Table]) -> str:
     """A heading, the table and its notes for each; user text cannot break out of its cell."""
     return "\n".join(_markdown(table) for table in tables)
+
+
+def to_markdown_pictures(pictures: Iterable[tuple[str, str]]) -> str:
+    """A section of pictures, each a (title, path relative to the Markdown file), or nothing."""
+    lines = [
+        f"**{_escape(title)}**\n\n![{_escape(title)}]({quote(path)})" for title, path in pictures
+    ]
+    return "\n".join(["\n### Pictures\n", *(f"{line}\n" for line in lines)]) if lines else ""
 
 
 def _markdown(table: Table) -> str:

@@ -1,6 +1,7 @@
 """Records on disk: one `record.json` per run folder."""
 
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,18 +64,24 @@ def read_records(root: str | Path) -> tuple[list[Record], list[Skipped]]:
     def unreadable(error: OSError) -> None:
         skipped.append(Skipped(Path(error.filename), f"cannot be opened: {error.strerror}"))
 
-    for folder, subfolders, files in os.walk(root, onerror=unreadable):
-        if len(Path(folder).relative_to(root).parts) >= MAX_DEPTH:
-            subfolders.clear()
-        if FILE_NAME in files:
-            path = Path(folder) / FILE_NAME
-            try:
-                records.append(_read(path))
-            except ResultsError as error:
-                skipped.append(Skipped(path, str(error)))
+    for folder in record_folders(root, unreadable):
+        try:
+            records.append(_read(folder / FILE_NAME))
+        except ResultsError as error:
+            skipped.append(Skipped(folder / FILE_NAME, str(error)))
     records.sort(key=lambda record: (record.finished, record.name))
     skipped.sort(key=lambda item: item.path)
     return records, skipped
+
+
+def record_folders(root: Path, on_error: Callable[[OSError], None] | None = None) -> Iterator[Path]:
+    """Folders that hold a record.json, `root` and below; MAX_DEPTH deep, no linked folders."""
+    for folder, subfolders, files in os.walk(root, onerror=on_error):
+        subfolders.sort()
+        if len(Path(folder).relative_to(root).parts) >= MAX_DEPTH:
+            subfolders.clear()
+        if FILE_NAME in files:
+            yield Path(folder)
 
 
 def _read(path: Path) -> Record:
