@@ -8,11 +8,17 @@ from mae_bench.execution import Execution
 from mae_bench.pretrain import BACKBONE_FILE, PICTURE_FILE, pretrain
 from mae_bench.progress import console, duration
 from mae_bench.report import report
-from mae_bench.transfer import transfer
+from mae_bench.transfer import SCRATCH, transfer
 
 BACKBONE = "vit_mini"
-PROTOCOLS = ("finetune", "scratch")
-STEPS = 3 + len(PROTOCOLS)
+RUNS = (
+    ("finetune", "imagenet1k", "finetune", True),
+    ("scratch", "imagenet1k", "scratch", False),
+    ("coco-mae", "coco", "mask_rcnn-vitdet", True),
+    ("coco-scratch", "coco", "mask_rcnn-vitdet", False),
+)
+"""name, task, protocol, and whether it starts from the pre-trained weights"""
+STEPS = 3 + len(RUNS)
 
 
 def quickstart(out: str | Path = "runs/quickstart", seed: int = 0) -> Path:
@@ -25,21 +31,22 @@ def quickstart(out: str | Path = "runs/quickstart", seed: int = 0) -> Path:
     began = time.monotonic()
     out = Path(out)
     how = Execution(workers=1, save_minutes=1.0)
-    console.print(f"mae-bench quickstart: {STEPS} steps, six to eight minutes on two cores")
+    console.print(f"mae-bench quickstart: {STEPS} steps, seven to nine minutes on two cores")
     heading(1, "the miniature world: drawn scenes in the official data set layouts")
     world = make_miniature_world()
     heading(2, f"pre-training a masked autoencoder ({BACKBONE})")
     pretrain(BACKBONE, "mini", out, "pretrain", seed, how)
-    for number, protocol in enumerate(PROTOCOLS, start=3):
-        source = "random weights" if protocol == "scratch" else "the pre-trained backbone"
-        heading(number, f"{protocol} from {source}, scored on images never trained on")
-        checkpoint = None if protocol == "scratch" else out / "pretrain" / BACKBONE_FILE
+    for number, (name, task, protocol, pretrained) in enumerate(RUNS, start=3):
+        source = "the pre-trained backbone" if pretrained else "random weights"
+        heading(number, f"{task}, {protocol} from {source}, scored on images never trained on")
         transfer(
+            task=task,
             backbone=BACKBONE,
             protocol=protocol,
-            checkpoint=checkpoint,
+            checkpoint=out / "pretrain" / BACKBONE_FILE if pretrained else None,
+            init=None if pretrained else SCRATCH,
             out=out,
-            name=protocol,
+            name=name,
             seed=seed,
             execution=how,
         )
@@ -47,9 +54,9 @@ def quickstart(out: str | Path = "runs/quickstart", seed: int = 0) -> Path:
     file = out / "report.md"
     report(out, file)
     console.print(
-        f"[bold]done in {duration(time.monotonic() - began)}:[/] tables in {file}, "
-        f"reconstructions in {out / 'pretrain' / PICTURE_FILE}, the world in "
-        f"{world / 'contact_sheet.png'}"
+        f"[bold]done in {duration(time.monotonic() - began)}:[/] tables and pictures in {file}, "
+        f"reconstructions in {out / 'pretrain' / PICTURE_FILE}, detections in "
+        f"{out / 'coco-mae' / 'predictions.png'}, the world in {world / 'contact_sheet.png'}"
     )
     return file
 

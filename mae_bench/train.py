@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ from accelerate import Accelerator, PartialState
 from accelerate.utils import gather_object
 from timm.utils import ModelEmaV3
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 from torch.utils.tensorboard import SummaryWriter
 
 from backbones.vit import Block
@@ -72,9 +74,7 @@ def fit(task: Task, run: Run, accelerator: Accelerator, seed: int, how: Executio
     keeper = Keeper(run, parts, BadImages(how.max_bad_images), how.save_minutes)
     schedule = build_schedule(optimizer, recipe, plan.num_steps, plan.epoch_steps)
     plan.start = keeper.restore()
-    if how.compile:
-        for block in (module for module in task.modules() if isinstance(module, Block)):
-            block.compile()
+    prepare_blocks(task, how)
     model = accelerator.prepare_model(task)
     title = f"training {recipe.protocol} ({recipe.epochs} epochs)"
     with (
@@ -108,6 +108,15 @@ def fit(task: Task, run: Run, accelerator: Accelerator, seed: int, how: Executio
             if stop:
                 raise interrupted(stop, step + 1, plan, run)
     return keeper.fitted(ema.module if ema else task, plan)
+
+
+def prepare_blocks(task: Task, how: Execution) -> None:
+    """Compile the transformer blocks, or have them recomputed in the backward pass, if asked."""
+    for block in (module for module in task.modules() if isinstance(module, Block)):
+        if how.checkpoint_activations:
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+        if how.compile:
+            block.compile()
 
 
 def refuse_unfit(task: Task, accelerator: Accelerator, seed: int) -> None:

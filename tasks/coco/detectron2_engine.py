@@ -43,9 +43,13 @@ class Detectron2MaskRCNN(nn.Module):
         self, levels: dict[str, Tensor], images: Tensor, sizes: Tensor, targets: list[dict]
     ) -> dict[str, Tensor]:
         padded, instances = to_images(images, sizes), to_instances(targets, sizes)
-        with EventStorage():  # detectron2 logs into one, whoever asks
-            found, losses = self.proposals(padded, levels, instances)
-            _, others = self.heads(padded, levels, found, instances)
+        try:
+            with EventStorage():  # detectron2 logs into one, whoever asks
+                found, losses = self.proposals(padded, levels, instances)
+                _, others = self.heads(padded, levels, found, instances)
+        except FloatingPointError:  # its word for divergence, which the training loop looks for
+            everything = [*self.parameters(), *levels.values()]
+            return {"loss_rpn_cls": math.nan * torch.stack([x.sum() for x in everything]).sum()}
         return losses | others
 
     def detect(self, levels: dict[str, Tensor], images: Tensor, sizes: Tensor) -> list[Detections]:

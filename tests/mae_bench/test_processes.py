@@ -23,6 +23,17 @@ pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
 ALONE = Execution(workers=0)
 PRETRAIN = {**SMALL_MAE, "device_batch": 2}
+COCO = {
+    **SMALL,
+    "epochs": 1,
+    "image_size": 64,
+    "device_batch": 2,
+    "pyramid_channels": 8,
+    "box_head_dim": 16,
+    "rpn_batch": 16,
+    "roi_batch": 8,
+    "proposals": 10,
+}
 TRANSFER = {**SMALL, "device_batch": 2, "mixup": 0.8, "ema_decay": 0.5}
 
 
@@ -40,7 +51,7 @@ class Together:
 
 
 @pytest.fixture(scope="module")
-def together(world, pretrained, tmp_path_factory) -> Together:
+def together(world, coco_world, pretrained, tmp_path_factory) -> Together:
     out = tmp_path_factory.mktemp("together")
     spoilt = out / "spoilt"
     spoilt.mkdir()
@@ -50,6 +61,7 @@ def together(world, pretrained, tmp_path_factory) -> Together:
     folder = {"out": out, "workers": 0}
     images = {**folder, "data": world / "unlabelled"}
     labelled = {**folder, "data": world / "imagenet1k", "checkpoint": pretrained / BACKBONE_FILE}
+    detection = {**folder, "data": coco_world / "coco", "init": "scratch"}
     linear = {**TRANSFER, "mixup": 0.0}
     diverging = {**PRETRAIN, "base_lr": 1e30, "warmup_epochs": 0.0}
     bad = {**images, "data": spoilt, "max_bad_images": 0}
@@ -57,6 +69,7 @@ def together(world, pretrained, tmp_path_factory) -> Together:
         ["pretrain", *flags(name="pre", **images, **PRETRAIN)],
         ["transfer", *flags(name="finetune", **labelled, **TRANSFER)],
         ["transfer", *flags(name="linear", protocol="linear", **labelled, **linear)],
+        ["transfer", *flags(name="coco", task="coco", **detection, **COCO)],
         ["pretrain", *flags(name="finetune", **images, **PRETRAIN)],
         ["pretrain", *flags(name="diverging", **images, **diverging)],
         [
@@ -124,8 +137,27 @@ def test_transfer_is_that_of_one_process(together, world, pretrained, tmp_path, 
         assert record["metrics"] == alone.metrics
 
 
+def test_detection_is_that_of_one_process(together, coco_world, tmp_path):
+    """Losses, weights and every saved prediction; each image is predicted once."""
+    alone = mae_bench.transfer(
+        task="coco", data=coco_world / "coco", init="scratch", out=tmp_path, name="coco",
+        execution=ALONE, **COCO,
+    )  # fmt: skip
+    assert [codes[3] for codes in together.codes] == [0, 0]
+    assert_same_run(together.out / "coco", tmp_path / "coco", MODEL_FILE)
+    record = json.loads((together.out / "coco" / "record.json").read_text())
+    assert record["metrics"] == pytest.approx(alone.metrics, abs=1e-3)
+    ours, theirs = (
+        json.loads((folder / "coco/predictions.json").read_text())
+        for folder in (together.out, tmp_path)
+    )
+    assert [each["image_id"] for each in ours] == [each["image_id"] for each in theirs]
+    for one, other in zip(ours, theirs, strict=True):
+        assert one["score"] == pytest.approx(other["score"], abs=1e-5)
+
+
 def test_an_error_of_all_is_told_once(together):
-    assert [codes[3:6] for codes in together.codes] == [[2, 2, 2], [2, 2, 2]]
+    assert [codes[4:7] for codes in together.codes] == [[2, 2, 2], [2, 2, 2]]
     first, second = together.complained
     refused, diverged, bad = first[:3]
     assert "finetune: holds a different run" in refused
@@ -139,7 +171,7 @@ def test_an_error_of_all_is_told_once(together):
 
 
 def test_an_error_of_one_is_told_by_it_and_the_other_says_what_it_lost(together):
-    assert [codes[6] for codes in together.codes] == [2, 2]
+    assert [codes[7] for codes in together.codes] == [2, 2]
     first, second = together.complained
     assert second[-1] == "mae-bench: error: the second process has no disk"
     assert first[-1].startswith("mae-bench: error: lost another process of this run (")
@@ -152,6 +184,6 @@ def test_only_the_first_process_speaks(together):
     assert len(second) == 1
     assert len(first) == 4
     said = "\n".join(together.said[0])
-    assert said.count("to repeat  torchrun --nproc_per_node=2 two_processes.py") == 2
+    assert said.count("to repeat  torchrun --nproc_per_node=2 two_processes.py") == 3
     assert said.count("to repeat        torchrun --nproc_per_node=2 two_processes.py") == 1
     assert said.count("training pretrain/mae@1") == 4

@@ -1,7 +1,11 @@
 """Pyramids and their norms, against detectron2, torch and hand-computed cases."""
 
+from pathlib import Path
+
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from torch import nn
 
 from tasks.coco.pyramid import LEVELS, FourStagePyramid, SimplePyramid, SyncBatchNorm, norm_layer
@@ -80,3 +84,46 @@ def test_sync_batch_norm_of_no_regions_keeps_its_statistics():
     assert norm.weight.grad is not None
     assert torch.equal(norm.running_mean, torch.zeros(5))
     assert torch.equal(norm.running_var, torch.ones(5))
+
+
+def normalise_in_process(rank: int, store: str, out: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"file://{store}", rank=rank, world_size=2)
+    torch.save(normalise(SHARES[rank]), Path(out) / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+SHARES = (slice(0, 1), slice(1, 6))
+"""one region for the first process, five for the second"""
+
+
+def normalise(share: slice) -> dict[str, torch.Tensor]:
+    """Output and gradients of one process's share of six regions, after two passes."""
+    regions = torch.randn(6, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    x = regions[share].clone().requires_grad_()
+    norm = SyncBatchNorm(3)
+    norm(x)
+    out = norm(x)
+    (out * regions[share].roll(1, dims=1)).sum().backward()
+    return {
+        "out": out.detach(),
+        "x": x.grad,
+        "weight": norm.weight.grad,
+        "mean": norm.running_mean,
+        "var": norm.running_var,
+        "batches": norm.num_batches_tracked,
+    }
+
+
+def test_sync_batch_norm_of_two_processes_is_that_of_one(tmp_path):
+    whole = normalise(slice(0, 6))
+    arguments = (str(tmp_path / "store"), str(tmp_path))
+    mp.start_processes(normalise_in_process, arguments, nprocs=2, start_method="fork")
+    parts = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
+    close = {"rtol": 1e-5, "atol": 1e-6}
+    for name in ("out", "x"):
+        torch.testing.assert_close(torch.cat([part[name] for part in parts]), whole[name], **close)
+    torch.testing.assert_close(parts[0]["weight"] + parts[1]["weight"], whole["weight"], **close)
+    for name in ("mean", "var", "batches"):
+        for part in parts:
+            torch.testing.assert_close(part[name], whole[name], **close)
