@@ -9,7 +9,6 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from backbones.linear import Linear
 from backbones.posembed import resize_grid, sincos_2d
@@ -136,13 +135,8 @@ class DenseViT(Backbone):
         x, maps = self.embed(images), {}
         used = range(max(blocks, default=-1) + 1)
         biases = {kind: self.bias(kind) for kind in {self.kind(i) for i in used}}
-        recompute = self.dense.checkpoint_activations and torch.is_grad_enabled()
         for i in used:
-            inputs = (x, biases[self.kind(i)])
-            if recompute:
-                x = checkpoint(self.blocks[i], *inputs, use_reentrant=False)
-            else:
-                x = self.blocks[i](*inputs)
+            x = self.blocks[i](x, biases[self.kind(i)])
             if i in blocks:
                 maps[i] = x.permute(0, 3, 1, 2)
         return [maps[i] for i in blocks]

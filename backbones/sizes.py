@@ -48,8 +48,6 @@ class Dense:
     resize_position: ResizePosition = "forward"
     """"forward": positions stay at the pre-training grid and are resized in every forward pass
     (ViTDet); "load": they are resized once, and trained at the grid of the tokens"""
-    checkpoint_activations: bool = False
-    """recompute each block in the backward pass: less memory, the same result"""
 
     def __post_init__(self) -> None:
         for option in ("window_size", "patch_size"):

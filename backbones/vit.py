@@ -5,12 +5,14 @@ Parameter names are timm's (`VisionTransformer`) and so those of the MAE release
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from timm.layers import DropPath
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from backbones.linear import Linear
 from backbones.posembed import sincos_2d
@@ -86,6 +88,11 @@ class Block(nn.Module):
         """Tokens (B, N, C) to (B, N, C), or to the last `num_queries` of them."""
         kept = x if num_queries is None else x[:, -num_queries:]
         return self.add_branches(kept, self.attn(self.norm1(x), num_queries))
+
+    def recompute(self) -> None:
+        """From now on keep no activations of this block; the backward pass computes them again."""
+        again = partial(checkpoint, self.forward, use_reentrant=False)
+        self.forward = again  # type: ignore[method-assign]
 
     def add_branches(self, x: Tensor, attended: Tensor) -> Tensor:
         """Tokens, plus what attention made of them, plus what the MLP makes of both."""

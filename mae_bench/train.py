@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +25,6 @@ from accelerate import Accelerator, PartialState
 from accelerate.utils import gather_object
 from timm.utils import ModelEmaV3
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 from torch.utils.tensorboard import SummaryWriter
 
 from backbones.vit import Block
@@ -114,7 +112,7 @@ def prepare_blocks(task: Task, how: Execution) -> None:
     """Compile the transformer blocks, or have them recomputed in the backward pass, if asked."""
     for block in (module for module in task.modules() if isinstance(module, Block)):
         if how.checkpoint_activations:
-            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+            block.recompute()
         if how.compile:
             block.compile()
 

@@ -1,6 +1,8 @@
 """On a CUDA device: the same numbers as on the CPU, and a run that trains, stops and goes on."""
 
 import json
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -78,3 +80,38 @@ def test_pretrain_and_transfer_on_the_gpu(tmp_path):
         **small,
     )
     assert 0 <= scored.metrics["top1"] <= 100
+
+
+def test_detection_agrees_with_the_cpu():
+    """Losses and detections of the case that detectron2's numbers pin; nothing in it is random."""
+    sys.path.insert(0, str(Path(__file__).parent / "tasks"))
+    import detectron2_numbers as pinned
+
+    expected = json.loads(pinned.FILE.read_text())
+    vit, pyramid, detector = (module.cuda().eval() for module in pinned.build())
+    images, sizes, targets = pinned.inputs()
+    for target in targets:
+        target |= {key: target[key].cuda() for key in ("boxes", "labels")}
+    with torch.no_grad():
+        levels = pyramid(vit.feature_maps(images.cuda(), pinned.case().taps))
+        found = detector.detect(levels, images.cuda(), sizes)
+        losses = detector.train().losses(levels, images.cuda(), sizes, targets)
+    for name, value in expected["losses"].items():
+        assert losses[name].item() == pytest.approx(value, rel=1e-3), name
+    for one, other in zip(found, expected["detections"], strict=True):
+        scores = torch.tensor(other["scores"])
+        torch.testing.assert_close(one.scores.cpu(), scores, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("protocol", ["mask_rcnn-vitdet", "mask_rcnn-fpn"])
+def test_coco_on_the_gpu(tmp_path, protocol):
+    sizes = dict.fromkeys(miniature.WorldSizes.__dataclass_fields__, 0)
+    sizes |= {"coco_train": 24, "coco_val": 8}
+    world = miniature.make(tmp_path / "world", sizes=miniature.WorldSizes(**sizes), workers=1)
+    record = mae_bench.transfer(
+        task="coco", protocol=protocol, init="scratch", data=world / "coco",
+        out=tmp_path / "runs", name="run", precision="bf16", epochs=4,
+    )  # fmt: skip
+    lines = (tmp_path / "runs/run/log.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["loss"] < json.loads(lines[0])["loss"]
+    assert {"ap_box", "ap_mask"} <= set(record.metrics)
