@@ -82,9 +82,18 @@ def check_data(name: str, root: str | Path) -> bool:
     """
     check_known("data set", name, list(CHECKED))
     from mae_bench.doctor import show
-    from tasks.coco.check import SAMPLES, check
+    from tasks.coco.check import check
 
     place = miniature_world() / name if str(root) == MINI else root
-    with progress(f"checking {name} in {place}", SAMPLES) as bar:
-        findings = check(place, on_progress=bar.update).findings
+    say(f"reading the annotations in {place} ...")
+    with ExitStack() as stack:
+        bar: Bar | None = None
+
+        def advance(done: int, total: int) -> None:
+            nonlocal bar
+            if bar is None:
+                bar = stack.enter_context(progress("decoding a sample of the images", total))
+            bar.update(done)
+
+        findings = check(place, on_progress=advance).findings
     return show(findings)

@@ -21,7 +21,7 @@ NO_BOX = "no box of four numbers"
 EMPTY_BOX = "a box of no width or height"
 OUTSIDE = "a box outside the image"
 NO_ANNOTATION = "train images without annotation"
-ONLY_CROWDS = "train images with nothing but crowds"
+ONLY_CROWDS = "train images with nothing usable but crowds"
 EXAMPLES = 5
 """ids that are kept of everything left out"""
 
@@ -151,7 +151,7 @@ def read(source: str | Path) -> CocoData:
     Images of a json lie in the first of these that holds its first image: the json's folder, its
     images/, ../NAME, ../images/NAME (the json's name without .json and instances_), ../images.
 
-    Training images without an annotation, or with nothing but crowds, are left out, as by
+    Training images without an annotation, or with nothing but crowds, are left out as by
     detectron2's filter_images_with_only_crowd_annotations (data/build.py). Annotations that
     cannot be trained on are left out and counted too, but do not change which images stay: what
     stays is detectron2's selection (datasets/coco.py). TaskError for a file that is broken or

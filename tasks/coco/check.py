@@ -31,6 +31,10 @@ ORIENTATION = 0x112
 """the EXIF tag for how to turn an image; 1: not at all"""
 
 
+Progress = Callable[[int, int], None]
+"""called as (images done, images in total)"""
+
+
 @dataclass(frozen=True)
 class Check:
     """What was found."""
@@ -46,13 +50,13 @@ class Check:
 
 def check(
     root: str | Path,
-    on_progress: Callable[[int], None] | None = None,
+    on_progress: Progress | None = None,
     samples: int = SAMPLES,
 ) -> Check:
     """Look at a folder in the official layout, or at "TRAIN.json,VAL.json".
 
-    Decodes `samples` images, spread over both splits, and calls `on_progress` with the number
-    done. Reading the annotations of the official set takes about half a minute.
+    Reads the annotations, about half a minute for the official ones; then decodes `samples`
+    images, spread over both splits.
     """
     findings = [] if is_own(root) else archives(Path(root).expanduser())
     if any(each.status == "problem" for each in findings):
@@ -68,8 +72,8 @@ def check(
 
 
 def is_own(root: str | Path) -> bool:
-    """Whether `root` is the user's own pair of files."""
-    return "," in str(root) and not Path(root).expanduser().is_dir()
+    """Whether `root` is the user's own pair of files, or half of it."""
+    return str(root).endswith(".json") and not Path(root).expanduser().is_dir()
 
 
 def archives(folder: Path) -> list[Finding]:
@@ -128,9 +132,7 @@ def counts(data: CocoData) -> str:
     )
 
 
-def images(
-    data: CocoData, on_progress: Callable[[int], None] | None, samples: int
-) -> list[Finding]:
+def images(data: CocoData, on_progress: Progress | None, samples: int) -> list[Finding]:
     """Decode images at even distances, half of them from each split."""
     picked: list[tuple[CocoSplit, int]] = []
     for split in (data.train, data.val):
@@ -145,7 +147,7 @@ def images(
         except TaskError as error:  # unreadable, or of another size
             faults.append(error)
         if on_progress is not None:
-            on_progress(done)
+            on_progress(done, len(picked))
     fix = "get or write these files again, and check the rest of their folder"
     findings = [
         Finding("problem", str(error), fix if isinstance(error, UnreadableImage) else "")

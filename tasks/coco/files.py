@@ -55,7 +55,8 @@ def image_folder(json_file: Path, first_name: str) -> Path:
 
     Raises TaskError that lists where it looked.
     """
-    here, above = json_file.parent, json_file.parent.parent
+    here = json_file.parent.resolve()  # or a relative path would have no parent's parent
+    above = here.parent
     stem = json_file.stem.removeprefix("instances_")
     folders = [here, here / "images", above / stem, above / "images" / stem, above / "images"]
     for folder in folders:

@@ -68,7 +68,8 @@ def signed_area(coordinates: np.ndarray) -> float:
     """Square pixels inside a ring x0, y0, x1, y1, ...; loops of opposite sense cancel out."""
     x, y = coordinates[::2], coordinates[1::2]
     around = x[:-1] @ y[1:] - y[:-1] @ x[1:]
-    return float(around + x[-1] * y[0] - y[-1] * x[0]) / 2
+    closing = float(x[-1]) * float(y[0]) - float(y[-1]) * float(x[0])
+    return (float(around) + closing) / 2
 
 
 def has_area(polygons: list[bytes]) -> bool:
