@@ -144,15 +144,12 @@ def images(data: CocoData, on_progress: Progress | None, samples: int) -> list[F
             decode_known(split, row)
             if is_turned(split.path(row)):
                 turned.append(split.names[row])
-        except TaskError as error:  # unreadable, or of another size
+        except UnreadableImage as error:
             faults.append(error)
         if on_progress is not None:
             on_progress(done, len(picked))
     fix = "get or write these files again, and check the rest of their folder"
-    findings = [
-        Finding("problem", str(error), fix if isinstance(error, UnreadableImage) else "")
-        for error in faults[:NAMED]
-    ]
+    findings = [Finding("problem", str(error), fix) for error in faults[:NAMED]]
     if faults[NAMED:]:
         findings.append(Finding("problem", f"{len(faults) - NAMED} more such images", fix))
     if turned:

@@ -12,13 +12,13 @@ from torch.utils.data import Dataset
 from tasks import TaskError
 from tasks.coco.annotations import CocoSplit
 from tasks.coco.augment import (
-    Mask,
     draw_jitter,
     jitter_image,
     jitter_instances,
     pad,
     resize_for_test,
 )
+from tasks.coco.masks import Mask
 from tasks.images import UnreadableImage, decode, load_batch, sample_rng
 from tasks.task import Batch
 
@@ -88,7 +88,7 @@ class TrainImages:
         return batch
 
     def load(self, epoch: int, index: int) -> Sample:
-        """One sample. Raises UnreadableImage; TaskError for an image of another size."""
+        """One sample. Raises UnreadableImage."""
         rng = sample_rng(self.seed, epoch, index)
         pixels = decode_known(self.split, index)
         height, width = pixels.shape[:2]
@@ -117,8 +117,7 @@ class EvalImages(Dataset[Batch]):
     def __getitem__(self, indices: list[int]) -> Batch:
         """{"images": uint8 (B, 3, S, S), "sizes": int64 (B, 2), "index": int64 (B,), "skipped"}.
 
-        As `TrainImages` has them; B counts the readable ones of `indices` and may be 0. Raises
-        TaskError for an image of another size than in the annotation file.
+        As `TrainImages` has them; B counts the readable ones of `indices` and may be 0.
         """
         size = self.image_size
         images: list[Tensor] = []
@@ -149,15 +148,16 @@ class EvalImages(Dataset[Batch]):
 
 
 def decode_known(split: CocoSplit, index: int) -> np.ndarray:
-    """An image as uint8 (H, W, 3). Raises UnreadableImage; TaskError if its size is another.
+    """An image as uint8 (H, W, 3). Raises UnreadableImage, also if its size is another.
 
-    detectron2 refuses that too (data/detection_utils.py, check_image_size).
+    detectron2 ends the run over that (data/detection_utils.py, check_image_size); here it counts
+    as an image that cannot be read.
     """
     path = split.path(index)
     pixels = decode(path)
     expected = tuple(split.sizes[index].tolist())
     if pixels.shape[:2] != expected:
-        raise TaskError(mismatch(path, pixels.shape[:2], expected, split.json_file))
+        raise UnreadableImage(mismatch(path, pixels.shape[:2], expected, split.json_file))
     return pixels
 
 

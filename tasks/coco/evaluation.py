@@ -180,7 +180,8 @@ def finish(
 def ground_truth(data: CocoData) -> COCO:
     """pycocotools' index of the val annotations, without those that reading left out.
 
-    A user's file may lack what only the evaluation needs: a missing `area` is the mask's.
+    Nor with polygons of fewer than three points beside others. A user's file may lack what only
+    the evaluation needs: a missing `area` is the mask's.
     """
     content = json.loads(data.val.json_file.read_bytes())
     wanted, left_out = set(data.val.image_ids.tolist()), set(data.val.left_out.tolist())
@@ -192,6 +193,8 @@ def ground_truth(data: CocoData) -> COCO:
     ]
     for each in annotations:
         each.setdefault("iscrowd", 0)
+        if isinstance(each["segmentation"], list):  # else four numbers are taken for a box
+            each["segmentation"] = [ring for ring in each["segmentation"] if len(ring) >= 6]
         if "area" not in each:
             each["area"] = mask_area(each["segmentation"], *sizes[each["image_id"]])
     truth = COCO()

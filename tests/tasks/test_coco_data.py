@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader
 from tasks import TaskError, miniature
 from tasks.coco.annotations import CocoData, read
 from tasks.coco.augment import draw_jitter, jitter_image, jitter_instances, resize_for_test
-from tasks.coco.data import EvalImages, TrainImages
-from tasks.images import decode
+from tasks.coco.data import EvalImages, TrainImages, decode_known
+from tasks.images import UnreadableImage, decode
 from tasks.miniature import WorldSizes
 
 SIZE = 96
@@ -129,7 +129,7 @@ def test_an_unreadable_training_image_is_replaced_with_its_targets(tmp_path: Pat
 
 
 @pytest.mark.parametrize("kind", ["train", "val"])
-def test_an_image_of_another_size_is_refused(tmp_path: Path, kind: str) -> None:
+def test_an_image_of_another_size_counts_as_unreadable(tmp_path: Path, kind: str) -> None:
     small(tmp_path, images=[image(1), image(2)])
     read_data = read(tmp_path)
     name = {"train": "0001.jpg", "val": "0003.jpg"}[kind]
@@ -138,11 +138,14 @@ def test_an_image_of_another_size_is_refused(tmp_path: Path, kind: str) -> None:
         f"{name} is 40 wide and 60 high; expected 60 and 40 as in .*instances_{kind}2017.json "
         r"\(an EXIF rotation is not applied\)"
     )
-    with pytest.raises(TaskError, match=expected):
-        if kind == "train":
-            TrainImages(read_data.train, *JITTER, seed=0).__getitems__([(0, 0)])
-        else:
-            _ = EvalImages(read_data.val, SIZE)[[0]]
+    split = getattr(read_data, kind)
+    with pytest.raises(UnreadableImage, match=expected):
+        decode_known(split, 0)
+    if kind == "train":
+        batch = TrainImages(split, *JITTER, seed=0).__getitems__([(0, 0)])
+    else:
+        batch = EvalImages(split, SIZE)[[0]]
+    assert batch["skipped"] == [name]
 
 
 def test_train_images_refuse_a_bad_seed(mini: CocoData) -> None:

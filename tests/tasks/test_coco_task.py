@@ -34,17 +34,17 @@ def make(root: Path, protocol: str = "mask_rcnn-vitdet", **changes: Any) -> Coco
 
 @pytest.mark.slow
 def test_four_images_are_learnt_by_heart(four, tmp_path):
-    """From random weights, without jitter, to box AP 90 and mask AP 80 and above."""
-    task = make(four, min_scale=1.0, max_scale=1.0, flip_prob=0.0)
-    batch = task.train_data.__getitems__([(0, index) for index in range(4)])
-    steps, rate = 320, 2e-3
+    """From random weights, one at a time, without jitter: box AP 90, mask AP 80 and above."""
+    few = {"proposals": 30, "rpn_candidates": (60, 60), "mask_head_convs": 2}
+    task = make(four, min_scale=1.0, max_scale=1.0, flip_prob=0.0, **few)
+    steps, rate = 900, 7e-4
     optimizer = torch.optim.AdamW(task.parameters(), lr=rate, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, rate, total_steps=steps, pct_start=0.1
     )
     for step in range(steps):
         torch.manual_seed(step)
-        task(batch)["loss"].backward()
+        task(task.train_data.__getitems__([(0, step % 4)]))["loss"].backward()
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
