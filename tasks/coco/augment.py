@@ -14,8 +14,7 @@ import shapely
 from PIL import Image
 from pycocotools import mask as mask_api
 
-Mask = list[np.ndarray] | np.ndarray
-"""polygons, float64 (k, 2), x, y; or a bitmap, bool (h, w)"""
+from tasks.coco.masks import Mask
 
 MIN_SIDE = 1e-5
 """pixels; instances with a smaller box are empty (detectron2, filter_empty_instances)"""
