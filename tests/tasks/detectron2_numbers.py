@@ -1,7 +1,8 @@
 """One small detection model in closed form, and what detectron2 computes with it.
 
-`python tests/tasks/detectron2_numbers.py` writes detectron2_numbers.json beside this file, where
-detectron2 is installed; the tests hold the torchvision engine to it everywhere.
+`PYTHONPATH=benchmarks python tests/tasks/detectron2_numbers.py` writes detectron2_numbers.json
+beside this file, where detectron2 is installed; the tests hold the torchvision engine to it
+everywhere.
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 import backbones
 from backbones.dense import DenseViT
 from tasks.coco.mask_rcnn import Detections, MaskRCNN
-from tasks.coco.pyramid import LEVELS, SimplePyramid, norm_layer
+from tasks.coco.pyramid import SimplePyramid, norm_layer
 from tasks.coco.recipes import CocoRecipe
 from tasks.coco.recipes import recipe as recipe_of
 
@@ -139,40 +140,11 @@ def our_levels(vit: DenseViT, pyramid: SimplePyramid) -> dict[str, Tensor]:
 
 def detectron2_levels(vit: DenseViT, pyramid: SimplePyramid) -> dict[str, Tensor]:
     """The same from detectron2's ViT and SimpleFeaturePyramid with our weights."""
-    from detectron2.modeling import SimpleFeaturePyramid, ViT
-    from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+    from detectron2_peer import Detectron2Pyramid
 
-    recipe = case()
-    net = ViT(
-        img_size=SIDE,
-        patch_size=vit.patch_size,
-        embed_dim=vit.embed_dim,
-        depth=vit.depth,
-        num_heads=vit.num_heads,
-        norm_layer=lambda dim: nn.LayerNorm(dim, eps=1e-6),
-        window_size=recipe.window_size,
-        window_block_indexes=[i for i in range(vit.depth) if i not in recipe.global_blocks],
-        use_rel_pos=True,
-        pretrain_img_size=32,
-        pretrain_use_cls_token=False,
-    )
-    net.load_state_dict(vit.state_dict())
-    last = LastLevelMaxPool()
-    theirs = SimpleFeaturePyramid(
-        net=net,
-        in_feature="last_feat",
-        out_channels=recipe.pyramid_channels,
-        scale_factors=(4.0, 2.0, 1.0, 0.5),
-        norm="LN",
-    )
-    for ours, stage in zip(LEVELS, theirs.stages, strict=False):
-        given = getattr(pyramid, ours).state_dict().values()
-        own = stage.state_dict()
-        stage.load_state_dict(dict(zip(own, given, strict=True)))
     images, _, _ = inputs()
     with torch.no_grad():
-        maps = list(theirs.eval()(images).values())
-        return dict(zip(LEVELS, [*maps, *last(maps[-1])], strict=True))
+        return Detectron2Pyramid(case(), vit, pyramid).eval()(images)
 
 
 def main() -> None:
