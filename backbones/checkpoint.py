@@ -7,6 +7,7 @@ import math
 import os
 import pickle
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,19 +16,22 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
+from timm.layers import resize_rel_pos_bias_table
 from torch import Tensor
 
 from backbones.dense import DenseViT
 from backbones.posembed import is_square, resize, resize_grid
+from backbones.relative import CLASS_TOKEN_ROWS
 from backbones.sizes import BackboneError, size_of
 from backbones.vit import ViT
 
 # What is skipped on purpose: beginnings of keys -> the rule.
 DECODER = {"mask_token": "MAE decoder", "decoder_": "MAE decoder"}
-NOT_DENSE = {
-    "cls_token": "class token: not used in dense prediction",
-    "norm.": "final norm: maps are taken before it",
-}
+NO_CLASS_TOKEN = {"cls_token": "class token: not used in dense prediction"}
+NO_NORM = {"norm.": "final norm: maps are taken before it"}
+
+BIAS_TABLE = "attn.relative_position_bias_table"
+"""end of the name of BEiT's tables of relative position"""
 
 
 @dataclass
@@ -112,8 +116,9 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def load_into(vit: ViT | DenseViT, file: Path) -> LoadReport:
     """Load the file's encoder weights into `vit`, strictly; see `backbones.load`.
 
-    A `DenseViT` also takes a file of a plain ViT: without its class token and final norm, with
-    fresh relative positions, and with the patches that `fit_patches` makes.
+    A `DenseViT` also takes a file of a plain ViT: without its final norm and, unless it has one
+    itself, its class token, with fresh relative positions, and with the patches that
+    `fit_patches` makes.
     """
     tensors, metadata = read_tensors(file)
     report = LoadReport(file.name, file_sha256(file), metadata=metadata)
@@ -121,8 +126,9 @@ def load_into(vit: ViT | DenseViT, file: Path) -> LoadReport:
     if named not in (None, vit.name):
         raise BackboneError(f"checkpoint {file}: holds a {named}; asked for {vit.name}")
     own = vit.state_dict()
-    dense = isinstance(vit, DenseViT)
-    rules = (DECODER if "decoder_embed.weight" in tensors else {}) | (NOT_DENSE if dense else {})
+    rules = DECODER if "decoder_embed.weight" in tensors else {}
+    if isinstance(vit, DenseViT):
+        rules = rules | NO_NORM | ({} if vit.dense.class_token else NO_CLASS_TOKEN)
     state = {}
     for key, value in tensors.items():
         rule = next((rules[start] for start in rules if key.startswith(start)), None)
@@ -131,11 +137,12 @@ def load_into(vit: ViT | DenseViT, file: Path) -> LoadReport:
         else:
             report.skipped[key] = rule
     try:
-        fit_positions(state, own, report, dense)
+        fit_positions(state, own, report, "cls_token" in own)
     except ValueError as error:
         raise BackboneError(f"checkpoint {file}: {error}") from None
     if isinstance(vit, DenseViT):
         fit_patches(state, vit, report)
+        fit_bias_tables(state, own, report, vit.dense.class_token)
         add_relative_positions(state, own, report)
     check_keys(file, vit.name, state, own)
     report.loaded = sorted(set(state) - set(report.fresh))
@@ -144,9 +151,9 @@ def load_into(vit: ViT | DenseViT, file: Path) -> LoadReport:
 
 
 def fit_positions(
-    state: dict[str, Tensor], own: dict[str, Tensor], report: LoadReport, dense: bool
+    state: dict[str, Tensor], own: dict[str, Tensor], report: LoadReport, class_token: bool
 ) -> None:
-    """Bring `pos_embed` to as many positions as `own` has, the class row dropped if `dense`.
+    """Bring `pos_embed` to as many positions as `own` has, with a class row only if asked for.
 
     Raises `ValueError` if the positions fill no square grid.
     """
@@ -155,7 +162,7 @@ def fit_positions(
         return
     table, given, wanted = state[key], state[key].shape[1], own[key].shape[1]
     how = [f"{given} -> {wanted} positions"]
-    if dense:
+    if not class_token:
         if not is_square(given):
             if not is_square(given - 1):
                 raise ValueError(f"{key} has {given} positions; expected a square or 1 + a square")
@@ -186,12 +193,46 @@ def fit_patches(state: dict[str, Tensor], vit: DenseViT, report: LoadReport) -> 
         report.resized[key] = f"{usual} x {usual} -> {patch} x {patch} pixels, bicubic"
 
 
+def fit_bias_tables(
+    state: dict[str, Tensor], own: dict[str, Tensor], report: LoadReport, class_token: bool
+) -> None:
+    """Resize BEiT's tables of relative position to the windows that `own` has.
+
+    The class token's rows are kept as they are, or dropped where there is none. As in BEiT,
+    offsets are spaced geometrically; between them timm interpolates linearly where BEiT does
+    cubically (its scipy function is gone).
+    """
+    for key in [key for key in state if key.endswith(BIAS_TABLE) and key in own]:
+        given, wanted = len(state[key]), len(own[key])
+        if given == wanted or state[key].ndim != 2 or state[key].shape[1] != own[key].shape[1]:
+            continue
+        how = [f"{given} -> {wanted} offsets"]
+        table, rows = state[key].float(), CLASS_TOKEN_ROWS if class_token else 0
+        if not class_token and not is_square(given) and is_square(max(0, given - CLASS_TOKEN_ROWS)):
+            table = table[:-CLASS_TOKEN_ROWS]
+            how.append("class rows dropped")
+        if len(table) <= rows or not is_square(len(table) - rows):
+            continue  # `check_keys` names it
+        if len(table) != wanted:
+            side = (math.isqrt(wanted - rows) + 1) // 2
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of how timm indexes
+                table = resize_rel_pos_bias_table(table, (side, side), tuple(own[key].shape))
+            how.append("geometric spacing, linear")
+        state[key] = table
+        report.resized[key] = ", ".join(how)
+
+
 def add_relative_positions(
     state: dict[str, Tensor], own: dict[str, Tensor], report: LoadReport
 ) -> None:
     """Relative positions at zero for a file that has none at all."""
-    if not any("rel_pos_" in key for key in state):
-        wanted = [key for key in own if "rel_pos_" in key]
+
+    def is_relative(key: str) -> bool:
+        return "rel_pos_" in key or key.endswith(BIAS_TABLE)
+
+    if not any(map(is_relative, state)):
+        wanted = list(filter(is_relative, own))
         state |= {key: torch.zeros_like(own[key]) for key in wanted}
         report.fresh = dict.fromkeys(wanted, "relative position, starts at zero")
 

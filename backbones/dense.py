@@ -11,10 +11,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.linear import Linear
-from backbones.posembed import resize_grid, sincos_2d
-from backbones.relative import attend_decomposed, shared_bias
-from backbones.sizes import Dense, Size
-from backbones.vit import Backbone, Block, drop_path_rates, init_linear, join_heads, split_heads
+from backbones.posembed import resize, resize_grid, sincos_2d
+from backbones.relative import (
+    CLASS_TOKEN_ROWS,
+    attend_decomposed,
+    autocast,
+    class_token_bias,
+    shared_bias,
+)
+from backbones.sizes import Dense, RelativePosition, Size
+from backbones.vit import (
+    Attention,
+    Backbone,
+    Block,
+    drop_path_rates,
+    init_linear,
+    join_heads,
+    split_heads,
+)
 
 
 class WindowAttention(nn.Module):
@@ -25,16 +39,19 @@ class WindowAttention(nn.Module):
     unmasked, as in detectron2, modeling/backbone/vit.py, where it is zero before the projections.
     """
 
-    def __init__(self, dim: int, num_heads: int, side: int, decomposed: bool) -> None:
+    def __init__(self, dim: int, num_heads: int, side: int, relative: RelativePosition) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.side = side
         self.qkv = Linear(dim, 3 * dim)
         self.proj = Linear(dim, dim)
-        self.decomposed = decomposed
-        if decomposed:
+        self.relative = relative
+        if relative == "decomposed":
             self.rel_pos_h = nn.Parameter(torch.zeros(2 * side - 1, dim // num_heads))
             self.rel_pos_w = nn.Parameter(torch.zeros(2 * side - 1, dim // num_heads))
+        if relative == "per_block":
+            table = torch.zeros((2 * side - 1) ** 2, num_heads)
+            self.relative_position_bias_table = nn.Parameter(table)
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """`bias` (1, H, side², side²) is added to the logits."""
@@ -42,11 +59,35 @@ class WindowAttention(nn.Module):
         # A zero token projects to the bias alone, so padding need not be projected at all.
         windows = split_windows(self.qkv(x), self.side, padding=self.qkv.bias)
         q, k, v = split_heads(windows, self.num_heads)
-        if self.decomposed:
+        if self.relative == "decomposed":
             out = attend_decomposed(q, k, v, self.rel_pos_h, self.rel_pos_w)
         else:
+            if self.relative == "per_block":
+                bias = autocast(shared_bias(self.relative_position_bias_table))
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         return self.proj(join_windows(join_heads(out), self.side, height, width))
+
+
+class TokenAttention(Attention):
+    """Global attention of a class token and a map's tokens, (B, 1 + side², C).
+
+    With `biased`, a table of its own holds the biases of `relative.class_token_bias`, as in BEiT
+    (microsoft/unilm, beit/modeling_finetune.py, whose parameter name it has).
+    """
+
+    def __init__(self, dim: int, num_heads: int, side: int, biased: bool) -> None:
+        super().__init__(dim, num_heads)
+        self.relative_position_bias_table: nn.Parameter | None = None
+        if biased:
+            table = torch.zeros((2 * side - 1) ** 2 + CLASS_TOKEN_ROWS, num_heads)
+            self.relative_position_bias_table = nn.Parameter(table)
+
+    # There is nothing to share and there are no last tokens to ask for.
+    def forward(self, x: Tensor, _: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        table = self.relative_position_bias_table
+        bias = None if table is None else autocast(class_token_bias(table))
+        q, k, v = split_heads(self.qkv(x), self.num_heads)
+        return self.proj(join_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=bias)))
 
 
 def split_windows(x: Tensor, side: int, padding: Tensor) -> Tensor:
@@ -74,7 +115,7 @@ def join_windows(x: Tensor, side: int, height: int, width: int) -> Tensor:
 
 
 class DenseBlock(Block):
-    """Transformer block on a map (B, h, w, C)."""
+    """Transformer block on a map (B, h, w, C), or on a class token and a map, (B, 1 + N, C)."""
 
     # A map has no last tokens to ask for; attention takes the shared bias in that place.
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:  # type: ignore[override]
@@ -84,16 +125,17 @@ class DenseBlock(Block):
 class DenseViT(Backbone):
     """A plain ViT that gives maps, with the options of `backbones.Dense`.
 
-    No class token and no final norm, as in ViTDet (2203.16527; detectron2,
+    No class token unless asked for, and no final norm, as in ViTDet (2203.16527; detectron2,
     modeling/backbone/vit.py, whose parameter names these are). Initialised as `ViT` is; relative
-    positions start at zero. `pos_embed` (1, n², C) has no row for a class token; n is the grid of
-    the pre-training, or that of the tokens with `resize_position="load"`.
+    positions start at zero. `pos_embed` (1, n², C) has a row for the class token, the first, only
+    where there is one; n is the grid of the pre-training, or that of the tokens with
+    `resize_position="load"`.
 
     Raises `BackboneError` for an image size that the patch does not divide and for global blocks
     that the backbone does not have.
     """
 
-    stem = ("pos_embed", "patch_embed")
+    stem: tuple[str, ...] = ("pos_embed", "patch_embed")
     top = ("rel_pos_window", "rel_pos_global")
 
     def __init__(
@@ -102,15 +144,18 @@ class DenseViT(Backbone):
         super().__init__(name, size, dense.patch_size or size.patch_size, image_size)
         self.check_blocks(dense.global_blocks)
         self.dense = dense
-        positions = sincos_2d(size.embed_dim, size.pretrain_image // size.patch_size)[:, 1:]
+        positions = sincos_2d(size.embed_dim, size.pretrain_image // size.patch_size)
         if dense.resize_position == "load":
-            positions = resize_grid(positions, self.grid_size)
+            positions = resize(positions, self.grid_size)
+        if dense.class_token:
+            self.stem = (*self.stem, "cls_token")
+            self.cls_token = nn.Parameter(0.02 * torch.randn(1, 1, size.embed_dim))
+        else:
+            positions = positions[:, 1:]
         self.pos_embed = nn.Parameter(positions.clone())
-        decomposed = dense.relative_position == "decomposed"
         self.blocks = nn.ModuleList()
         for i, rate in enumerate(drop_path_rates(drop_path, size.depth)):
-            side = self.attention_side(self.kind(i))
-            attn = WindowAttention(size.embed_dim, size.num_heads, side, decomposed)
+            attn = self.attention(self.attention_side(self.kind(i)))
             self.blocks.append(DenseBlock(size.embed_dim, size.num_heads, rate, attn))
         if dense.relative_position == "shared":
             for kind in sorted({self.kind(i) for i in range(size.depth)}):
@@ -118,6 +163,13 @@ class DenseViT(Backbone):
                 table = nn.Parameter(torch.zeros(distances**2, size.num_heads))
                 self.register_parameter(f"rel_pos_{kind}", table)
         self.apply(init_linear)
+
+    def attention(self, side: int) -> nn.Module:
+        """Attention among a map's tokens, or windows, of `side` each way."""
+        relative = self.dense.relative_position
+        if self.dense.class_token:
+            return TokenAttention(self.embed_dim, self.num_heads, side, relative == "per_block")
+        return WindowAttention(self.embed_dim, self.num_heads, side, relative)
 
     def kind(self, block: int) -> Literal["window", "global"]:
         """How a block attends."""
@@ -138,27 +190,34 @@ class DenseViT(Backbone):
         for i in used:
             x = self.blocks[i](x, biases[self.kind(i)])
             if i in blocks:
-                maps[i] = x.permute(0, 3, 1, 2)
+                maps[i] = self.as_map(x).permute(0, 3, 1, 2)
         return [maps[i] for i in blocks]
 
     def embed(self, images: Tensor) -> Tensor:
-        """Patches with their positions: (B, S / p, S / p, C)."""
+        """Patches with their positions: (B, S / p, S / p, C), or (B, 1 + N, C) with class token."""
         positions: Tensor = self.pos_embed
-        if positions.shape[1] != self.grid_size**2:
-            positions = resize_grid(positions, self.grid_size)
-        return (self.patches(images) + positions).unflatten(1, (self.grid_size, self.grid_size))
+        if not self.dense.class_token:
+            if positions.shape[1] != self.grid_size**2:
+                positions = resize_grid(positions, self.grid_size)
+            return self.as_map(self.patches(images) + positions)
+        if positions.shape[1] != 1 + self.grid_size**2:
+            positions = resize(positions, self.grid_size)
+        patches = self.patches(images)
+        return torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], 1) + positions
+
+    def as_map(self, x: Tensor) -> Tensor:
+        """Tokens to a map (B, S / p, S / p, C), without the class token; a map stays as it is."""
+        if x.ndim == 4:
+            return x
+        patches = x[:, 1:] if self.dense.class_token else x
+        return patches.unflatten(1, (self.grid_size, self.grid_size))
 
     def bias(self, kind: str) -> Tensor | None:
         """The bias (1, H, N, N) that the blocks of a kind share, if relative positions do."""
         if self.dense.relative_position != "shared":
             return None
-        bias = shared_bias(self.get_parameter(f"rel_pos_{kind}"))
-        device = bias.device.type
-        # Cast once, after the gather, so that its gradient is summed in full precision.
-        if torch.is_autocast_enabled(device):
-            bias = bias.to(torch.get_autocast_dtype(device))
-        return bias
+        return autocast(shared_bias(self.get_parameter(f"rel_pos_{kind}")))
 
     def no_decay(self) -> set[str]:
         """Parameters that fine-tuning exempts from weight decay besides the 1-D ones."""
-        return {"pos_embed"}
+        return {"pos_embed", "cls_token"} if self.dense.class_token else {"pos_embed"}

@@ -4,11 +4,16 @@ Shapes: B windows (or images), H heads, s tokens of a window's side, N = s² tok
 D channels of a head.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from backbones.tiled import TiledAttention
+
+CLASS_TOKEN_ROWS = 3
+"""rows at the end of a table of biases that are the class token's"""
 
 
 def attend_decomposed(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor) -> Tensor:
@@ -82,8 +87,32 @@ def shared_bias(table: Tensor) -> Tensor:
     The entry of query and key is that of their distance, rows before columns, each counted from
     -(s - 1). Source: microsoft/unilm, beit/modeling_finetune.py, without its class token.
     """
-    distances = int(len(table) ** 0.5)
+    distances = math.isqrt(len(table))
     table = table.view(distances, distances, -1).movedim(-1, 0)
     side = (distances + 1) // 2
     bias = table.unfold(1, side, 1).unfold(2, side, 1).flip(3, 4)  # (H, s, s, s, s)
     return bias.reshape(1, len(table), side**2, side**2)
+
+
+def class_token_bias(table: Tensor) -> Tensor:
+    """Biases (1, H, 1 + N, 1 + N), class token first, from a table ((2s - 1)² + 3, H).
+
+    The last three rows hold the bias of the class token as query, as key, and as both. Source:
+    microsoft/unilm, beit/modeling_finetune.py.
+    """
+    grid = shared_bias(table[:-CLASS_TOKEN_ROWS])
+    _, heads, tokens, _ = grid.shape
+    as_query, as_key, as_both = table[-CLASS_TOKEN_ROWS:].view(-1, 1, heads, 1, 1)
+    top = torch.cat([as_both, as_query.expand(-1, -1, 1, tokens)], dim=3)
+    rest = torch.cat([as_key.expand(-1, -1, tokens, 1), grid], dim=3)
+    return torch.cat([top, rest], dim=2)
+
+
+def autocast(bias: Tensor) -> Tensor:
+    """`bias` in the precision of autocast, if that is on.
+
+    Cast once, after the gather from a table, so that the table's gradient is summed in full
+    precision.
+    """
+    device = bias.device.type
+    return bias.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else bias

@@ -21,17 +21,19 @@ class Size:
     """pixels of the side of the images that it is pre-trained on"""
 
 
-RelativePosition = Literal["none", "decomposed", "shared"]
+RelativePosition = Literal["none", "decomposed", "shared", "per_block"]
 ResizePosition = Literal["forward", "load"]
 
 
 @dataclass(frozen=True)
 class Dense:
-    """How a ViT serves dense prediction: as a map of tokens of large images, without class token.
+    """How a ViT serves dense prediction: as a map of tokens of large images.
 
     ViTDet (detectron2, projects/ViTDet/configs/common/models/mask_rcnn_vitdet.py):
     `Dense(14, global_blocks, "decomposed")`. The MAE paper's detection (2111.11429, section 2):
-    `Dense(14, global_blocks, "shared", resize_position="load")`.
+    `Dense(14, global_blocks, "shared", resize_position="load")`. Its segmentation, by BEiT's code
+    (microsoft/unilm, beit/semantic_segmentation/backbone/beit.py):
+    `Dense(None, (), "per_block", resize_position="load", class_token=True)`.
 
     Raises `BackboneError` for values that no backbone can have.
     """
@@ -42,12 +44,16 @@ class Dense:
     """0-based blocks that attend globally although there are windows"""
     relative_position: RelativePosition = "none"
     """"decomposed": per block, one table for rows and one for columns, multiplied with the query
-    (ViTDet); "shared": one table of biases for all windowed and one for all global blocks"""
+    (ViTDet); "shared": one table of biases for all windowed and one for all global blocks;
+    "per_block": one table of biases in each block (BEiT)"""
     patch_size: int | None = None
     """pixels, where they are not the name's own (ViT-H in ViTDet: 16 in place of 14)"""
     resize_position: ResizePosition = "forward"
     """"forward": positions stay at the pre-training grid and are resized in every forward pass
     (ViTDet); "load": they are resized once, and trained at the grid of the tokens"""
+    class_token: bool = False
+    """whether the class token stays: it attends and is attended to, and is in no map; for global
+    attention with relative_position "none" or "per_block" alone"""
 
     def __post_init__(self) -> None:
         for option in ("window_size", "patch_size"):
@@ -60,6 +66,16 @@ class Dense:
                 raise BackboneError(
                     f"{option} is {getattr(self, option)!r}; there are {', '.join(get_args(kind))}"
                 )
+        if self.class_token and self.window_size is not None:
+            raise BackboneError(
+                f"class_token with window_size {self.window_size}; a class token is in no window: "
+                "expected window_size None, or class_token False"
+            )
+        if self.class_token and self.relative_position not in ("none", "per_block"):
+            raise BackboneError(
+                f"class_token with relative_position {self.relative_position!r}, which has no "
+                "place for it; expected 'none' or 'per_block', or class_token False"
+            )
 
 
 # B, L, H: MAE (2111.06377), models_mae.py. S and T: DeiT (2012.12877), Table 1.

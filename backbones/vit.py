@@ -6,7 +6,6 @@ Parameter names are timm's (`VisionTransformer`) and so those of the MAE release
 
 from collections.abc import Sequence
 from functools import partial
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -114,9 +113,9 @@ class PatchEmbed(nn.Module):
 class Backbone(nn.Module):
     """Name, shape and patches: what `ViT` and `backbones.dense.DenseViT` have in common."""
 
-    stem: ClassVar[tuple[str, ...]] = ()
+    stem: tuple[str, ...] = ()
     """parameters and modules before the first block"""
-    top: ClassVar[tuple[str, ...]] = ()
+    top: tuple[str, ...] = ()
     """those that belong to no block and no stem"""
 
     def __init__(self, name: str, size: Size, patch_size: int, image_size: int) -> None:

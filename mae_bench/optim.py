@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from timm.optim import Lars
-from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler
+from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler, PolyLRScheduler
 from timm.scheduler.scheduler import Scheduler
 from torch.optim import AdamW, Optimizer
 
@@ -62,7 +62,8 @@ def build_schedule(
 
     Call `step_update(step)` with the number of finished steps. Warmup takes `epoch_steps` steps
     an epoch, from `warmup_start` of the rate on; with 0 the first step has rate 0. Then come a
-    half-cosine to `min_lr` (facebookresearch/mae, util/lr_sched.py), or steps down at the
+    half-cosine to `min_lr` (facebookresearch/mae, util/lr_sched.py), a line to it (mmsegmentation's
+    LinearLR and PolyLR of power 1, each of which counts one step less), or steps down at the
     milestones, counted from the start of training (detectron2, solver/lr_scheduler.py, and
     fvcore, common/param_scheduler.py).
     """
@@ -79,9 +80,10 @@ def build_schedule(
     rest: Any = num_steps - warmup
     if rest <= 1:  # a single step at the peak, or none: any length will do but 1, which timm minds
         rest = 0.5
-    return CosineLRScheduler(
-        optimizer, t_initial=rest, lr_min=recipe.min_lr, warmup_prefix=True, **common
-    )
+    common |= {"t_initial": rest, "lr_min": recipe.min_lr, "warmup_prefix": True}
+    if recipe.schedule == "poly":
+        return PolyLRScheduler(optimizer, power=1.0, **common)
+    return CosineLRScheduler(optimizer, **common)
 
 
 def clip(task: torch.nn.Module, most: float | None) -> None:

@@ -40,14 +40,15 @@ class Recipe:
     """adamw, or lars (1-D parameters are exempt from adaptation and decay)"""
     base_lr: float
     """learning rate per 256 images; the peak rate is base_lr x batch_size / 256"""
-    schedule: Literal["cosine", "step"] = "cosine"
-    """after warmup: a half-cosine down to min_lr, or the rate times 0.1 at each of milestones"""
+    schedule: Literal["cosine", "step", "poly"] = "cosine"
+    """after warmup: a half-cosine down to min_lr, the rate times 0.1 at each of milestones, or a
+    straight line down to min_lr (the polynomial of power 1)"""
     milestones: tuple[float, ...] = ()
     """of the step schedule: shares of all training steps, rising"""
     warmup_start: float = 0.0
     """share of the peak rate at which warmup begins"""
     min_lr: float
-    """where the half-cosine ends (not scaled by the batch)"""
+    """where the half-cosine or the line ends (not scaled by the batch)"""
     weight_decay: float
     """decoupled weight decay"""
     betas: tuple[float, float]

@@ -244,3 +244,70 @@ def test_clipping_scales_the_global_norm(most):
     factor = 0.1 if most == 0.5 else 1.0  # the norm is 5
     assert task.head.weight.grad[0, 0].item() == pytest.approx(3.0 * factor, rel=1e-6)
     assert task.head.bias.grad.item() == pytest.approx(4.0 * factor, rel=1e-6)
+
+
+def poly_lr(step: int, steps: int, warmup: float) -> float:
+    """A line up from a millionth of the rate, and a line down to 0."""
+    if step < warmup:
+        return 1e-6 + (1 - 1e-6) * step / warmup
+    return (steps - step) / (steps - warmup)
+
+
+@pytest.mark.parametrize(
+    ("steps", "epoch_steps", "warmup"), [(270, 2.7, 1.0), (54, 10, 0), (1, 1, 1)]
+)
+def test_poly_schedule_by_hand(finetuning, caplog, steps, epoch_steps, warmup):
+    changed = dataclasses.replace(
+        finetuning.recipe, schedule="poly", warmup_start=1e-6, min_lr=0.0, warmup_epochs=warmup,
+        base_lr=0.5, batch_size=512, device_batch=512,
+    )  # fmt: skip
+    optimizer = build_optimizer(finetuning, changed)
+    schedule = build_schedule(optimizer, changed, steps, epoch_steps)
+    for step in range(steps):
+        schedule.step_update(step)
+        expected = poly_lr(step, steps, warmup * epoch_steps)
+        for group in optimizer.param_groups:
+            assert group["lr"] == pytest.approx(expected * group["lr_scale"], rel=1e-9), step
+    assert not caplog.records
+
+
+def test_poly_schedule_ends_at_the_least_rate(finetuning):
+    changed = dataclasses.replace(
+        finetuning.recipe, schedule="poly", min_lr=0.25, warmup_epochs=0.0, layer_decay=1.0,
+        base_lr=0.5, batch_size=512, device_batch=512,
+    )  # fmt: skip
+    optimizer = build_optimizer(finetuning, changed)
+    schedule = build_schedule(optimizer, changed, 100, 10)
+    for step, expected in ((0, 1.0), (50, 0.625), (100, 0.25)):
+        schedule.step_update(step)
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(expected)
+
+
+def test_poly_schedule_is_mmsegmentations(finetuning):
+    """mmengine's own schedulers with the numbers of its MAE configuration, 20 times shorter.
+
+    They count one step less in warmup and one less after it, so that the rates differ by up to one
+    step of either line.
+    """
+    schedulers = pytest.importorskip("mmengine.optim.scheduler")
+    steps, warmup = 8000, 75
+    weight = nn.Parameter(torch.zeros(1))
+    theirs = torch.optim.AdamW([weight], lr=1.0)
+    up = schedulers.LinearLR(theirs, start_factor=1e-6, by_epoch=False, begin=0, end=warmup)
+    down = schedulers.PolyLR(
+        theirs, eta_min=0.0, power=1.0, by_epoch=False, begin=warmup, end=steps
+    )
+    changed = dataclasses.replace(
+        finetuning.recipe, schedule="poly", warmup_start=1e-6, min_lr=0.0, warmup_epochs=1.0,
+        layer_decay=1.0, base_lr=1.0, batch_size=256, device_batch=256,
+    )  # fmt: skip
+    optimizer = build_optimizer(finetuning, changed)
+    schedule = build_schedule(optimizer, changed, steps, warmup)
+    theirs.step()
+    for step in range(steps):
+        schedule.step_update(step)
+        near = 1.01 / warmup if step <= warmup else 1.01 / (steps - warmup)
+        found = optimizer.param_groups[0]["lr"]
+        assert found == pytest.approx(theirs.param_groups[0]["lr"], abs=near), step
+        up.step()
+        down.step()
