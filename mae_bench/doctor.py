@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from mae_bench.errors import first_line
 from mae_bench.progress import console
-from tasks.finding import Finding, Status
+from tasks.check import Finding, Status
 
 FREE_GIB = 5.0
 """a ViT-L run keeps two states of 3.6 GB each; the miniature world needs far less"""

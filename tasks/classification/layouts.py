@@ -12,7 +12,7 @@ import numpy as np
 from tasks import TaskError
 from tasks.classification.datasets import DATASETS, DatasetFacts
 from tasks.images import FileNames, list_images
-from tasks.images.files import is_image_name
+from tasks.images.files import is_image_name, shorten
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,12 +131,6 @@ def read_split(
 
 def expected(facts: DatasetFacts) -> str:
     return f"expected {facts.layout}; {facts.obtain}"
-
-
-def shorten(names: Sequence[str], most: int = 4) -> str:
-    """The first few names and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 READERS: dict[str, Callable[[DatasetFacts, Path], LabelledImages]] = {

@@ -1,14 +1,10 @@
 """Whether a COCO data set on disk is whole: files, counts, annotations, a sample of images."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from tasks import TaskError
-from tasks.coco.annotations import NO_ANNOTATION, ONLY_CROWDS, CocoData, CocoSplit, read
+from tasks.check import SAMPLES, Check, Finding, Progress, is_turned, problems, rotations, sample
+from tasks.coco.annotations import NO_ANNOTATION, ONLY_CROWDS, CocoData, read
 from tasks.coco.data import decode_known
 from tasks.coco.datasets import (
     ARCHIVES,
@@ -20,32 +16,7 @@ from tasks.coco.datasets import (
     SPLITS,
 )
 from tasks.coco.files import entries
-from tasks.finding import Finding
 from tasks.images import UnreadableImage
-
-SAMPLES = 200
-"""images that are decoded"""
-NAMED = 5
-"""unreadable images that are named; the others are counted"""
-ORIENTATION = 0x112
-"""the EXIF tag for how to turn an image; 1: not at all"""
-
-
-Progress = Callable[[int, int], None]
-"""called as (images done, images in total)"""
-
-
-@dataclass(frozen=True)
-class Check:
-    """What was found."""
-
-    findings: tuple[Finding, ...]
-    data: CocoData | None
-    """the data, if they can be read"""
-
-    @property
-    def ok(self) -> bool:
-        return all(each.status != "problem" for each in self.findings)
 
 
 def check(
@@ -134,10 +105,7 @@ def counts(data: CocoData) -> str:
 
 def images(data: CocoData, on_progress: Progress | None, samples: int) -> list[Finding]:
     """Decode images at even distances, half of them from each split."""
-    picked: list[tuple[CocoSplit, int]] = []
-    for split in (data.train, data.val):
-        count = min(samples // 2, len(split))
-        picked += [(split, int(row)) for row in np.arange(count) * len(split) // max(count, 1)]
+    picked = list(sample((data.train, data.val), samples))
     faults, turned = [], []
     for done, (split, row) in enumerate(picked, start=1):
         try:
@@ -148,19 +116,7 @@ def images(data: CocoData, on_progress: Progress | None, samples: int) -> list[F
             faults.append(error)
         if on_progress is not None:
             on_progress(done, len(picked))
-    fix = "get or write these files again, and check the rest of their folder"
-    findings = [Finding("problem", str(error), fix) for error in faults[:NAMED]]
-    if faults[NAMED:]:
-        findings.append(Finding("problem", f"{len(faults) - NAMED} more such images", fix))
-    if turned:
-        what = f"{len(turned)} of {len(picked)} images have an EXIF rotation, as {turned[0]} has"
-        fix = "it is not applied: outlines must fit the pixels as they are stored"
-        findings.append(Finding("note", what, fix))
+    findings = [*problems(faults), *rotations(turned, len(picked), "outlines")]
     if not faults:
         findings.append(Finding("ok", f"{len(picked)} images, spread over both splits, decode"))
     return findings
-
-
-def is_turned(path: Path) -> bool:
-    with Image.open(path) as image:
-        return image.getexif().get(ORIENTATION, 1) != 1

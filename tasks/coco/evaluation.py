@@ -7,13 +7,11 @@ import contextlib
 import csv
 import io
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -26,9 +24,8 @@ from tasks.coco.data import EvalImages
 from tasks.coco.mask_rcnn import Detections
 from tasks.coco.masks import paste, run_lengths
 from tasks.coco.pictures import overlay_sheet
+from tasks.dense import Progress, Scored, finish_in_first, own_share
 
-Progress = Callable[[int], None]
-"""called with the number of images done, over all processes that keep pace with this one"""
 Result = dict[str, Any]
 """one detection in COCO's result format"""
 
@@ -39,14 +36,6 @@ PICTURE_FILE = "predictions.png"
 FIGURES = ("", "_50", "_75", "_small", "_medium", "_large")
 """what the first six numbers of COCO's summary are called, after ap_box or ap_mask"""
 KINDS = {"box": "bbox", "mask": "segm"}
-
-
-@dataclass
-class Scored:
-    """Metrics, 0 to 100, and the images that did not decode."""
-
-    metrics: dict[str, float]
-    unreadable: list[str] = field(default_factory=list)
 
 
 def score(
@@ -65,26 +54,9 @@ def score(
     `predict` maps uint8 images (B, 3, S, S) on `device`, padded, and their sizes (B, 2) to
     detections. Files go to `folder`, by the first process.
     """
-    spread = dist.is_available() and dist.is_initialized()
-    rank, world = (dist.get_rank(), dist.get_world_size()) if spread else (0, 1)
-    own = list(range(rank, len(images), world))
+    own, world = own_share(len(images))
     found = detect_all(predict, images, data, device, own, batch_size, workers, on_progress, world)
-    if not spread:
-        return finish(*found, data, folder)
-    parts: list[Any] = [None] * world
-    dist.gather_object(found, parts if rank == 0 else None)
-    outcome: list[Any] = [None]
-    if rank == 0:
-        results = [result for part, _ in parts for result in part]
-        unreadable = sorted(name for _, part in parts for name in part)
-        try:
-            outcome = [finish(results, unreadable, data, folder)]
-        except OSError as error:  # the others wait for the figures
-            outcome = [error]
-    dist.broadcast_object_list(outcome)
-    if isinstance(outcome[0], OSError):
-        raise outcome[0]
-    return outcome[0]
+    return finish_in_first(found, lambda parts: finish(parts, data, folder))
 
 
 def detect_all(
@@ -155,9 +127,11 @@ def to_results(found: Detections, index: int, size: list[int], data: CocoData) -
 
 
 def finish(
-    results: list[Result], unreadable: list[str], data: CocoData, folder: Path | None
+    parts: Sequence[tuple[list[Result], list[str]]], data: CocoData, folder: Path | None
 ) -> Scored:
-    """Score all results and keep them in `folder`, with a table by class and a picture."""
+    """Score all processes' results and keep them in `folder`, with a table and a picture."""
+    results = [result for part, _ in parts for result in part]
+    unreadable = sorted(name for _, part in parts for name in part)
     results.sort(key=lambda each: (each["image_id"], -each["score"]))
     if folder is not None:
         (folder / PREDICTIONS_FILE).write_text(json.dumps(results))

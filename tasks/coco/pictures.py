@@ -1,6 +1,5 @@
 """Predictions beside the ground truth, to look at."""
 
-import colorsys
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
@@ -12,19 +11,18 @@ from pycocotools.coco import COCO
 
 from tasks.coco.annotations import CocoData
 from tasks.images import UnreadableImage, decode
+from tasks.pictures import class_colour, sheet, spread
 
 NUM_PICTURED = 6
-LEAST_SCORE = 0.5
+LEAST_SCORE = 0.3
 """of a prediction that is drawn"""
 SIDE = 384
 """longer side of a drawn image, pixels"""
-MARGIN, CAPTION = 12, 30
 OPACITY = 0.45
-NUM_HUES = 10
 
 
 def overlay_sheet(truth: COCO, results: list[dict[str, Any]], data: CocoData, file: Path) -> None:
-    """Write a PNG: a few test images at even distances, ground truth left, predictions right.
+    """Write a PNG: a few test images with things, ground truth left, predictions right.
 
     Crowd regions are drawn in grey; predictions only from a score of LEAST_SCORE on.
     """
@@ -32,19 +30,20 @@ def overlay_sheet(truth: COCO, results: list[dict[str, Any]], data: CocoData, fi
     for each in results:
         by_image.setdefault(each["image_id"], []).append(each)
     pairs: list[list[Image.Image]] = []
-    for index in np.linspace(0, len(data.val) - 1, min(NUM_PICTURED, len(data.val))).astype(int):
+    ids = data.val.image_ids.tolist()
+    with_things = [i for i, number in enumerate(ids) if truth.imgToAnns[number]] or range(len(ids))
+    for index in (with_things[i] for i in spread(len(with_things), NUM_PICTURED)):
         try:
             image = Image.fromarray(decode(data.val.path(index)))
         except UnreadableImage:
             continue
-        image_id = int(data.val.image_ids[index])
-        found = [r for r in by_image.get(image_id, []) if r["score"] >= LEAST_SCORE]
-        both = (truth.imgToAnns[image_id], found)
+        found = [r for r in by_image.get(ids[index], []) if r["score"] >= LEAST_SCORE]
+        both = (truth.imgToAnns[ids[index]], found)
         pairs.append([overlay(image, each, truth, data) for each in both])
     # Two pairs a row, so that the sheet is about as wide as it is high.
     rows = [list(chain(*pairs[start : start + 2])) for start in range(0, len(pairs), 2)]
     titles = ("ground truth", f"predictions (score {LEAST_SCORE} and above)")
-    sheet(rows, titles * min(2, len(pairs))).save(file, "PNG")
+    sheet(rows, titles * min(2, len(pairs)), SIDE).save(file, "PNG")
 
 
 def overlay(
@@ -82,28 +81,7 @@ def box_area(instance: dict[str, Any]) -> float:
 
 
 def colour(instance: dict[str, Any], data: CocoData) -> tuple[int, int, int]:
-    """One hue a class, as far apart as NUM_HUES allows; grey for a crowd."""
+    """That of the class; grey for a crowd."""
     if instance.get("iscrowd"):
         return 110, 110, 110
-    label = data.category_ids.index(instance["category_id"])
-    hue = (label % NUM_HUES) / NUM_HUES + (label // NUM_HUES) * 0.037
-    red, green, blue = colorsys.hsv_to_rgb(hue % 1.0, 0.85, 0.75)
-    return round(255 * red), round(255 * green), round(255 * blue)
-
-
-def sheet(rows: list[list[Image.Image]], titles: Sequence[str]) -> Image.Image:
-    """Images in columns under their titles, on white; a row may be short."""
-    step = SIDE + MARGIN
-    heights = [max(image.height for image in row) for row in rows]
-    height = CAPTION + sum(heights) + MARGIN * len(rows)
-    canvas = Image.new("RGB", (MARGIN + len(titles) * step, height), "white")
-    draw = ImageDraw.Draw(canvas)
-    for column, title in enumerate(titles):
-        at = (MARGIN + column * step, 7)
-        draw.text(at, title, fill="black", font=ImageFont.load_default(size=16))
-    top = CAPTION
-    for row, tall in zip(rows, heights, strict=True):
-        for column, image in enumerate(row):
-            canvas.paste(image, (MARGIN + column * step, top))
-        top += tall + MARGIN
-    return canvas
+    return class_colour(data.category_ids.index(instance["category_id"]))

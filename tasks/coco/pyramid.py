@@ -8,14 +8,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
 
-import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+from tasks.norms import SyncBatchNorm
 
 Norm = Callable[[int], nn.Module]
 """makes a norm layer for a number of channels"""
@@ -24,45 +23,6 @@ LEVELS = ("p2", "p3", "p4", "p5", "p6")
 """finest first; p4 has the patches' stride"""
 NUM_GROUPS = 32
 """of group norm: its paper's default (1803.08494), which 2111.11429 does not change"""
-
-
-class SyncBatchNorm(nn.BatchNorm2d):
-    """Batch norm over the samples of all processes, on any device; there may be one or none.
-
-    Torch's own runs on GPUs only. Each process's sums count by its samples, as regions of interest
-    differ in number.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        alone = not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1)
-        if not self.training or (alone and x.numel() > self.num_features):
-            return super().forward(x)
-        with torch.autocast(x.device.type, enabled=False):
-            values = x.float()
-            dims = (0, 2, 3)
-            count = torch.full((1,), values.numel() / self.num_features, device=x.device)
-            sums = torch.cat([values.sum(dims), values.square().sum(dims), count])
-            if not alone:
-                sums = all_reduce(sums)
-            total, squares, number = sums.split([self.num_features, self.num_features, 1])
-            number = number.clamp(min=1)
-            mean = total / number
-            variance = squares / number - mean.square()
-            self.keep_running(mean.detach(), variance.detach(), number)
-            scale = self.weight * torch.rsqrt(variance.clamp(min=0) + self.eps)
-            shift = self.bias - mean * scale
-            return values * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)
-
-    @torch.no_grad()
-    def keep_running(self, mean: Tensor, variance: Tensor, number: Tensor) -> None:
-        """Move the running statistics, with the unbiased variance, as torch does."""
-        if number <= 1 or self.running_mean is None or self.running_var is None:
-            return
-        momentum = self.momentum or 0.0
-        self.running_mean.lerp_(mean, momentum)
-        self.running_var.lerp_(variance * number / (number - 1), momentum)
-        if self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
 
 
 def norm_layer(kind: Literal["layer", "batch"]) -> Norm:

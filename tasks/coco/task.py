@@ -3,7 +3,6 @@
 Shapes: B images, S image side.
 """
 
-import warnings
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,12 +13,12 @@ from backbones.dense import DenseViT
 from tasks import TaskError
 from tasks.coco import annotations
 from tasks.coco.data import EvalImages, TrainImages
-from tasks.coco.evaluation import Progress, Scored, score
+from tasks.coco.evaluation import score
 from tasks.coco.mask_rcnn import Detections, MaskRCNN
 from tasks.coco.pyramid import FourStagePyramid, SimplePyramid, norm_layer
 from tasks.coco.recipes import CocoRecipe
-from tasks.colour import IMAGENET_MEAN, IMAGENET_STD
-from tasks.task import Batch, Task
+from tasks.dense import DenseTask, Progress
+from tasks.task import Batch
 
 PYRAMIDS = {"simple": SimplePyramid, "fpn": FourStagePyramid}
 
@@ -36,7 +35,7 @@ class Engine(Protocol):
     ) -> list[Detections]: ...
 
 
-class Coco(Task):
+class Coco(DenseTask):
     """Mask R-CNN with its data, losses and COCO metrics.
 
     Raises `TaskError` if the data or an engine's library is missing or not as expected. New
@@ -45,8 +44,6 @@ class Coco(Task):
 
     recipe: CocoRecipe
     train_data: TrainImages
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self,
@@ -57,9 +54,8 @@ class Coco(Task):
         limit: int | None = None,
     ) -> None:
         """`limit`: that many images of each split only."""
-        super().__init__()
+        super().__init__(backbone)
         self.recipe = recipe
-        self.data_name = Path(str(data_root).partition(",")[0]).stem
         self.data = annotations.read(data_root).limited(limit)
         self.train_data = TrainImages(
             self.data.train,
@@ -70,9 +66,6 @@ class Coco(Task):
         )
         if self.data.standard:
             self.epoch_images = recipe.epoch_images
-        for name, colour in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
-            self.register_buffer(name, 255 * torch.tensor(colour).view(3, 1, 1), persistent=False)
-        self.backbone = backbone
         norm = norm_layer(recipe.norm)
         pyramid = PYRAMIDS[recipe.pyramid]
         self.pyramid = pyramid(backbone.embed_dim, recipe.pyramid_channels, norm)
@@ -93,33 +86,11 @@ class Coco(Task):
         maps = self.backbone.feature_maps(self.normalize(images, sizes), self.recipe.taps)
         return self.pyramid(maps)
 
-    def normalize(self, images: Tensor, sizes: Tensor) -> Tensor:
-        """uint8 (B, 3, S, S) to normalised float, with zeros where an image is padded.
-
-        `sizes` (B, 2): height and width without padding, which lies to the right and below.
-        """
-        side = torch.arange(images.shape[-1], device=images.device)
-        rows, columns = (side < edge[:, None] for edge in sizes.to(images.device).unbind(1))
-        inside = rows[:, None, :, None] & columns[:, None, None, :]
-        return (images.float() - self.mean) / self.std * inside
-
     def predict(self, images: Tensor, sizes: Tensor) -> list[Detections]:
         """Detections in uint8 images (B, 3, S, S), in the recipe's precision."""
         bf16 = self.recipe.precision == "bf16"
         with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=bf16):
             return self.detector.detect(self.levels(images, sizes), images, sizes)
-
-    @property
-    def num_layers(self) -> int:
-        return self.backbone.depth + 1
-
-    def layer_index(self, name: str) -> int:
-        """Layer of a parameter: the backbone's own for `backbone.*`, the last for the rest.
-
-        Source: detectron2, modeling/backbone/vit.py (get_vit_lr_decay_rate).
-        """
-        part, _, rest = name.partition(".")
-        return self.backbone.layer_index(rest) if part == "backbone" else self.num_layers
 
     def is_decayed(self, name: str, parameter: Tensor) -> bool:
         """Whether weight decay applies: to everything but the recipe's `no_decay`.
@@ -141,17 +112,6 @@ class Coco(Task):
         if last.startswith("rel_pos"):
             found.add("relative_position")
         return found
-
-    def data_facts(self) -> dict[str, Any]:
-        data = self.data
-        return {
-            "name": self.data_name,
-            "fingerprint": data.fingerprint,
-            "train_images": len(data.train),
-            "val_images": len(data.val),
-            "classes": len(data.classes),
-            "standard": data.standard,
-        }
 
     @torch.no_grad()
     def evaluate(
@@ -176,7 +136,7 @@ class Coco(Task):
         was_training = self.training
         self.eval()
         try:
-            found: Scored = score(
+            found = score(
                 self.predict,
                 EvalImages(self.data.val, self.recipe.image_size),
                 self.data,
@@ -188,12 +148,7 @@ class Coco(Task):
             )
         finally:
             self.train(was_training)
-        if found.unreadable:
-            named = ", ".join(found.unreadable[:4])
-            count = len(found.unreadable)
-            warnings.warn(f"{count} test images unreadable: {named}", stacklevel=2)
-            return found.metrics | {"unreadable": float(count)}
-        return found.metrics
+        return found.told()
 
 
 def build_engine(recipe: CocoRecipe, num_classes: int) -> Any:

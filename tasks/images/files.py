@@ -67,3 +67,9 @@ def list_images(folder: Path) -> list[str]:
 def is_image_name(name: str) -> bool:
     stem, dot, suffix = name.rpartition(".")
     return bool(stem and dot) and not name.startswith(".") and suffix.lower() in SUFFIXES
+
+
+def shorten(names: Sequence[str], most: int = 4) -> str:
+    """The first few names and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -54,7 +54,7 @@ def test_facts() -> None:
     assert urls[2].endswith("/annotations/annotations_trainval2017.zip")
 
 
-@pytest.mark.parametrize("module", ["tasks.coco", "tasks.coco.datasets", "tasks.finding"])
+@pytest.mark.parametrize("module", ["tasks.coco", "tasks.coco.datasets", "tasks.check"])
 def test_light_modules_do_not_import_torch(module: str) -> None:
     code = f"import {module}, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -9,6 +9,7 @@ from PIL import Image
 from mae_bench.cli import call
 from mae_bench.data import task_root
 from mae_bench.errors import RunError
+from tasks.check import NAMED
 from tasks.coco import check as module
 from tasks.coco.check import check
 
@@ -100,7 +101,7 @@ def test_many_broken_images_are_counted(tmp_path: Path) -> None:
     for number in numbers:
         (tmp_path / f"train2017/{number:04d}.jpg").write_bytes(b"")
     said = problems(tmp_path)
-    assert len(said) == module.NAMED + 1
+    assert len(said) == NAMED + 1
     assert said[-1].startswith("3 more such images -> get or write these files again")
 
 
@@ -116,7 +117,7 @@ def test_exif_rotations_are_noted(root: Path) -> None:
     path = root / "train2017/0001.jpg"
     with Image.open(path) as picture:
         exif = picture.getexif()
-        exif[module.ORIENTATION] = 3
+        exif[0x112] = 3
         picture.save(path, exif=exif)
     result = check(root)
     assert result.ok
@@ -152,8 +153,8 @@ def test_the_command(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        ("check", "data check names no data set; expected data check coco --root DIR"),
-        ("check coco", "data check coco has no --root; expected data check coco --root DIR"),
+        ("check", "data check names no data set; expected data check coco|ade20k --root DIR"),
+        ("check coco", "data check coco has no --root; expected data check coco|ade20k --root DIR"),
         ("check cocoo --root x", "unknown data set 'cocoo'; did you mean coco? there are coco"),
         ("check coco --root x --out y", "data check takes no --out; expected data check coco"),
         ("make coco", "data make takes no data set and no --root"),

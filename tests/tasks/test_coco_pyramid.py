@@ -8,7 +8,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
-from tasks.coco.pyramid import LEVELS, FourStagePyramid, SimplePyramid, SyncBatchNorm, norm_layer
+from tasks.coco.pyramid import LEVELS, FourStagePyramid, SimplePyramid, norm_layer
+from tasks.norms import SyncBatchNorm
 
 
 @pytest.mark.parametrize(("pyramid", "taps"), [(SimplePyramid, 1), (FourStagePyramid, 4)])

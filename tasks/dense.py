@@ -1,0 +1,118 @@
+"""What the tasks on a dense backbone share: padded images, layers, scoring over processes.
+
+Shapes: B images, S image side.
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from backbones.dense import DenseViT
+from tasks.colour import IMAGENET_MEAN, IMAGENET_STD
+from tasks.task import Task
+
+Progress = Callable[[int], None]
+"""called with the number of images done, over all processes that keep pace with this one"""
+
+Found = TypeVar("Found")
+
+
+@dataclass
+class Scored:
+    """Metrics, 0 to 100, and the images that could not be read."""
+
+    metrics: dict[str, float]
+    unreadable: list[str] = field(default_factory=list)
+
+    def told(self) -> dict[str, float]:
+        """The metrics; unreadable images are named in a warning and counted as "unreadable"."""
+        if not self.unreadable:
+            return self.metrics
+        count, named = len(self.unreadable), ", ".join(self.unreadable[:4])
+        warnings.warn(f"{count} test images unreadable: {named}", stacklevel=3)
+        return self.metrics | {"unreadable": float(count)}
+
+
+class DenseTask(Task):
+    """A task whose backbone is a `DenseViT`, and whose images are padded right and below."""
+
+    backbone: DenseViT
+    data: Any
+    """name, fingerprint, train, val, classes and standard"""
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: DenseViT) -> None:
+        super().__init__()
+        for name, colour in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+            self.register_buffer(name, 255 * torch.tensor(colour).view(3, 1, 1), persistent=False)
+        self.backbone = backbone
+
+    def normalize(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:
+        """uint8 (…, 3, h, w) to normalised float, with zeros where an image is padded.
+
+        `sizes` (B, 2): height and width without padding; None: there is none.
+        """
+        normalized = (images.float() - self.mean) / self.std
+        if sizes is None:
+            return normalized
+        side = torch.arange(images.shape[-1], device=images.device)
+        rows, columns = (side < edge[:, None] for edge in sizes.to(images.device).unbind(1))
+        return normalized * (rows[:, None, :, None] & columns[:, None, None, :])
+
+    @property
+    def num_layers(self) -> int:
+        return self.backbone.depth + 1
+
+    def layer_index(self, name: str) -> int:
+        """Layer of a parameter: the backbone's own for `backbone.*`, the last for the rest.
+
+        Sources: detectron2, modeling/backbone/vit.py (get_vit_lr_decay_rate); mmsegmentation,
+        engine/optimizers/layer_decay_optimizer_constructor.py.
+        """
+        part, _, rest = name.partition(".")
+        return self.backbone.layer_index(rest) if part == "backbone" else self.num_layers
+
+    def data_facts(self) -> dict[str, Any]:
+        data = self.data
+        return {
+            "name": data.name,
+            "fingerprint": data.fingerprint,
+            "train_images": len(data.train),
+            "val_images": len(data.val),
+            "classes": len(data.classes),
+            "standard": data.standard,
+        }
+
+
+def own_share(count: int) -> tuple[list[int], int]:
+    """This process's share of `count` images, each in one share; and the number of processes."""
+    spread = dist.is_available() and dist.is_initialized()
+    rank, world = (dist.get_rank(), dist.get_world_size()) if spread else (0, 1)
+    return list(range(rank, count, world)), world
+
+
+def finish_in_first(found: Found, finish: Callable[[list[Found]], Scored]) -> Scored:
+    """What `finish` makes, in the first process, of what every process has found; for all.
+
+    An OSError there, as of a full disk, is every process's.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return finish([found])
+    rank, parts = dist.get_rank(), [found] * dist.get_world_size()
+    dist.gather_object(found, parts if rank == 0 else None)
+    outcome: list[Any] = [None]
+    if rank == 0:
+        try:
+            outcome = [finish(parts)]
+        except OSError as error:  # the others wait for the figures
+            outcome = [error]
+    dist.broadcast_object_list(outcome)
+    if isinstance(outcome[0], OSError):
+        raise outcome[0]
+    return outcome[0]
