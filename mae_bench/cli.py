@@ -76,15 +76,15 @@ class Transfer(RunFlags):
     """
 
     task: str = "imagenet1k"
-    """imagenet1k or coco"""
+    """imagenet1k, coco or ade20k"""
     protocol: str | None = None
     """imagenet1k: finetune (default), linear, scratch; coco: mask_rcnn-vitdet (default),
-    mask_rcnn-fpn"""
+    mask_rcnn-fpn; ade20k: upernet-512-160k (default), upernet-512-100ep"""
     checkpoint: Path | None = None
     """weights: a MAE release file, or backbone.safetensors of a pretrain run"""
     init: str | None = None
     """short name of what the weights came from, for the tables (default: from the checkpoint);
-    with coco, scratch starts from random weights"""
+    with coco and ade20k, scratch starts from random weights"""
     limit: int | None = None
     """use so many images only; the result is marked as shortened"""
 
@@ -127,7 +127,7 @@ class Data:
     """make: draw the world, with a contact sheet to look at; check: say what is right and wrong
     with a data set, exit code 1 if anything is wrong"""
     dataset: Positional[str] = ""
-    """what to check: coco"""
+    """what to check: coco or ade20k"""
     root: str | None = None
     """check: folder of the data set; for coco also TRAIN.json,VAL.json, your own annotations"""
     out: Path | None = None

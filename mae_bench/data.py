@@ -8,7 +8,7 @@ from mae_bench.progress import Bar, progress, say
 from tasks import check_known, miniature
 
 MINI = "mini"
-CHECKED = ("coco",)
+CHECKED = ("coco", "ade20k")
 """data sets that `mae-bench data check` knows"""
 
 
@@ -82,10 +82,11 @@ def check_data(name: str, root: str | Path) -> bool:
     """
     check_known("data set", name, list(CHECKED))
     from mae_bench.doctor import show
-    from tasks.coco.check import check
+    from tasks.ade20k.check import check as check_ade20k
+    from tasks.coco.check import check as check_coco
 
     place = miniature_world() / name if str(root) == MINI else root
-    say(f"reading the annotations in {place} ...")
+    say(f"reading what is in {place} ...")
     with ExitStack() as stack:
         bar: Bar | None = None
 
@@ -95,5 +96,6 @@ def check_data(name: str, root: str | Path) -> bool:
                 bar = stack.enter_context(progress("decoding a sample of the images", total))
             bar.update(done)
 
+        check = {"coco": check_coco, "ade20k": check_ade20k}[name]
         findings = check(place, on_progress=advance).findings
     return show(findings)

@@ -21,6 +21,7 @@ METRICS = {
 DATA_TITLES = {
     "imagenet1k": "ImageNet-1k",
     "coco": "COCO",
+    "ade20k": "ADE20K",
     "inat2017": "iNaturalist 2017",
     "inat2018": "iNaturalist 2018",
     "inat2019": "iNaturalist 2019",
@@ -32,6 +33,8 @@ PROTOCOL_TITLES = {
     "finetune": "fine-tuning",
     "linear": "linear probing",
     "scratch": "training from scratch",
+    "upernet-512-160k": "UperNet",
+    "upernet-512-100ep": "UperNet (100 epochs)",
     "mask_rcnn-vitdet": "Mask R-CNN (ViTDet)",
     "mask_rcnn-fpn": "Mask R-CNN (four-stage FPN)",
     "mae": "masked autoencoder pre-training",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 TASKS = {
     "imagenet1k": "classification, top-1 and top-5 accuracy in %",
     "coco": "object detection and instance segmentation, box and mask AP",
+    "ade20k": "semantic segmentation, mIoU in %",
 }
 """task -> what it measures"""
 
@@ -50,6 +51,10 @@ def recipes_of(task: str) -> Any:
         from tasks.coco import recipes as coco
 
         return coco
+    if task == "ade20k":
+        from tasks.ade20k import recipes as ade20k
+
+        return ade20k
     from tasks.classification import recipes as classification
 
     return classification
@@ -71,6 +76,12 @@ def build(
 
         assert isinstance(recipe, CocoRecipe)
         return Coco(recipe, backbone, data_root, seed, limit)
+    if task == "ade20k":
+        from tasks.ade20k.recipes import Ade20kRecipe
+        from tasks.ade20k.task import Ade20k
+
+        assert isinstance(recipe, Ade20kRecipe)
+        return Ade20k(recipe, backbone, data_root, seed, limit)
     from tasks.classification.recipes import ClassificationRecipe
     from tasks.classification.task import Classification
 

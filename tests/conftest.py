@@ -3,9 +3,7 @@
 from pathlib import Path
 
 import pytest
-
-from tasks import miniature
-from tasks.miniature import WorldSizes
+from small_worlds import draw
 
 
 @pytest.fixture(scope="session")
@@ -19,9 +17,3 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def coco_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A miniature world with a few COCO images alone; for reading only."""
     return draw(tmp_path_factory.mktemp("coco_world"), coco_train=32, coco_val=8)
-
-
-def draw(folder: Path, **sizes: int) -> Path:
-    """A world of the given sizes, all others being 0."""
-    none = dict.fromkeys(WorldSizes.__dataclass_fields__, 0)
-    return miniature.make(folder, sizes=WorldSizes(**(none | sizes)), workers=1)

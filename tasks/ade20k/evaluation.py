@@ -1,0 +1,169 @@
+"""mIoU, mAcc and aAcc by mmsegmentation's counting, over whole images.
+
+Shapes: K classes, (h, w) a view of an image, (H, W) the image itself.
+"""
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from tasks.ade20k.data import EvalImages
+from tasks.ade20k.datasets import IGNORED
+from tasks.ade20k.layout import SegmentationData
+from tasks.ade20k.pictures import NUM_PICTURED, overlay_sheet
+from tasks.ade20k.upernet import load_mmseg
+from tasks.dense import Progress, Scored, finish_in_first, own_share
+from tasks.pictures import spread
+from tasks.task import Batch
+
+Predict = Callable[[list[Tensor], tuple[int, ...]], Tensor]
+"""views uint8 (3, h, w) of an image, and its size (H, W), to its classes, uint8 (H, W)"""
+
+PREDICTIONS_FOLDER = "predictions"
+PER_CLASS_FILE = "per_class.csv"
+PICTURE_FILE = "predictions.png"
+
+
+@dataclass
+class Found:
+    """What one process found in its images."""
+
+    areas: Tensor
+    """float64 (4, K): pixels of intersection, union, prediction and truth of each class"""
+    predictions: dict[int, bytes] = field(default_factory=dict)
+    """index of an image -> its classes as a PNG"""
+    unreadable: list[str] = field(default_factory=list)
+
+
+class Views(Dataset[Batch]):
+    """Each test image at several scales: the items of `EvalImages`, with a list "images" more."""
+
+    def __init__(self, sets: Sequence[EvalImages]) -> None:
+        self.sets = sets
+
+    def __len__(self) -> int:
+        return len(self.sets[0])
+
+    def __getitem__(self, index: int) -> Batch:
+        items = [each[index] for each in self.sets]
+        return items[0] | {"images": [item["image"] for item in items]}
+
+
+def score(
+    predict: Predict,
+    views: Views,
+    data: SegmentationData,
+    *,
+    workers: int,
+    on_progress: Progress | None,
+    folder: Path | None,
+) -> Scored:
+    """Predict every test image once, over all processes, and score in the first one.
+
+    Files go to `folder`, by the first process: `PER_CLASS_FILE`, `PICTURE_FILE`, and an image of
+    each prediction in `PREDICTIONS_FOLDER`.
+    """
+    own, world = own_share(len(views))
+    found = segment_all(predict, views, data, own, workers, on_progress, world)
+    return finish_in_first(found, lambda parts: finish(parts, data, folder))
+
+
+def segment_all(
+    predict: Predict,
+    views: Views,
+    data: SegmentationData,
+    own: list[int],
+    workers: int,
+    on_progress: Progress | None,
+    world: int,
+) -> Found:
+    """Areas of the images `own`, their predictions, the names of unreadable ones."""
+    metric, num_classes = load_mmseg().metric, len(data.classes)
+    found = Found(torch.zeros(4, num_classes, dtype=torch.float64))
+    loader = DataLoader(views, batch_size=None, sampler=own, num_workers=workers)
+    for done, item in enumerate(loader, start=1):
+        if item["skipped"]:
+            found.unreadable += item["skipped"]
+        else:
+            label = item["label"]
+            predicted = predict(item["images"], tuple(label.shape)).cpu()
+            areas = metric.intersect_and_union(predicted, label, num_classes, IGNORED)
+            # Sums of float32, which is what comes, would be inexact from 2^24 pixels on.
+            found.areas += torch.stack(areas).double()
+            found.predictions[item["index"]] = png(predicted.numpy())
+        if on_progress is not None:
+            on_progress(min(done * world, len(views)))
+    return found
+
+
+def png(labels: np.ndarray) -> bytes:
+    """An 8-bit grey PNG of uint8 (H, W)."""
+    stream = io.BytesIO()
+    Image.fromarray(labels).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def pixels(image: bytes) -> np.ndarray:
+    """What `png` made a file of."""
+    return np.asarray(Image.open(io.BytesIO(image)))
+
+
+def finish(parts: Sequence[Found], data: SegmentationData, folder: Path | None) -> Scored:
+    """The metrics of all processes' findings; and into `folder` a table by class and pictures."""
+    areas = torch.stack([part.areas for part in parts]).sum(0)
+    metrics, per_class = figures(areas)
+    if folder is not None:
+        write_per_class(folder / PER_CLASS_FILE, data, per_class)
+        found = {index: image for part in parts for index, image in part.predictions.items()}
+        write_predictions(folder / PREDICTIONS_FOLDER, data, found)
+        pictured = [i for i in spread(len(data.val), NUM_PICTURED) if i in found]
+        if pictured:
+            overlay_sheet({i: pixels(found[i]) for i in pictured}, data, folder / PICTURE_FILE)
+    return Scored(metrics, sorted(name for part in parts for name in part.unreadable))
+
+
+def figures(areas: Tensor) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """ "miou", "macc", "aacc" of areas (4, K), and "iou" and "acc" of each class, all 0 to 100.
+
+    Means are over the classes that have the figure: "iou" those that occur in truth or
+    prediction, "acc" those that occur in truth; the others are NaN. Source: mmsegmentation,
+    evaluation/metrics/iou_metric.py, which rounds to two digits. Without a labelled pixel there
+    are no metrics.
+    """
+    found = load_mmseg().metric.total_area_to_metrics(*areas)
+    per_class = {name.lower(): 100 * found[name] for name in ("IoU", "Acc")}
+    if not areas[3].any():
+        return {}, per_class
+    metrics = {f"m{name}": float(np.nanmean(values)) for name, values in per_class.items()}
+    return metrics | {"aacc": 100 * float(found["aAcc"])}, per_class
+
+
+def write_per_class(file: Path, data: SegmentationData, columns: dict[str, np.ndarray]) -> None:
+    """A CSV of one row a class; an empty cell where a figure is not defined."""
+    with file.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["value", "class", *columns])
+        first = data.rule.first
+        for index, row in enumerate(zip(data.classes, *columns.values(), strict=True)):
+            name, *cells = row
+            shown = ["" if np.isnan(cell) else float(cell) for cell in cells]
+            writer.writerow([index + first, name, *shown])
+
+
+def write_predictions(folder: Path, data: SegmentationData, found: dict[int, bytes]) -> None:
+    """A PNG for each test image, by its stem, with the values that its label image would have.
+
+    In ADE20K these are the class index + 1: what its benchmark takes.
+    """
+    folder.mkdir(exist_ok=True)
+    for index, image in found.items():
+        name = f"{Path(data.val.names[index]).stem}.png"
+        (folder / name).write_bytes(png(pixels(image) + np.uint8(data.rule.first)))

@@ -1,0 +1,75 @@
+"""Label images to class indices, never by way of colours."""
+
+import io
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tasks.ade20k.classes import ClassRule
+from tasks.ade20k.datasets import IGNORED
+from tasks.images import UnreadableImage
+from tasks.images.decoding import DAMAGED, read
+
+EXPECTED = "expected an 8-bit PNG, grey or with a palette, of the values themselves"
+MODES = ("L", "P")
+BIT_DEPTH = 24
+"""where a PNG says how many bits a pixel has; the colour type follows"""
+GREY = 0
+"""the colour type"""
+
+
+def read_label(path: Path | str, rule: ClassRule) -> np.ndarray:
+    """The class index of every pixel, uint8 (H, W), 255 where nothing counts.
+
+    0 is unlabelled and classes begin at 1, if `rule` says so: mmsegmentation
+    mmseg/datasets/transforms/loading.py (LoadAnnotations with reduce_zero_label), which lets
+    values that no class has pass. Raises UnreadableImage that names the file, and such a value or
+    the kind of image that it is not.
+    """
+    values = decode_label(path)
+    table, known = tables(rule)
+    if not known[values].all():
+        unknown = np.unique(values[~known[values]]).tolist()
+        more = f" and {len(unknown) - 1} more such values" if unknown[1:] else ""
+        raise UnreadableImage(
+            f"{path} has the value {unknown[0]}{more}; expected {rule.describe()}"
+        )
+    return table[values]
+
+
+def decode_label(path: Path | str) -> np.ndarray:
+    """The bytes of a label image as they are stored, uint8 (H, W). Raises UnreadableImage."""
+    data = read(path)
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if image.format != "PNG":
+                raise UnreadableImage(f"{path} is a {image.format} file; {EXPECTED}")
+            # Pillow spreads fewer bits of grey over 0 to 255, which would make other values.
+            depth, kind = data[BIT_DEPTH], data[BIT_DEPTH + 1]
+            if kind == GREY and depth != 8:
+                raise UnreadableImage(f"{path} is a grey image of {depth} bits; {EXPECTED}")
+            if image.mode not in MODES:
+                raise UnreadableImage(f"{path} is an image of mode {image.mode}; {EXPECTED}")
+            return np.array(image)
+    except UnreadableImage:
+        raise
+    except Image.UnidentifiedImageError as error:
+        raise UnreadableImage(f"{path} is not an image in any known format") from error
+    except (OSError, *DAMAGED) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UnreadableImage(f"{path} cannot be decoded: {reason}") from error
+
+
+@lru_cache(maxsize=8)
+def tables(rule: ClassRule) -> tuple[np.ndarray, np.ndarray]:
+    """Value -> class index or 255, uint8 (256,); and value -> whether it is expected, bool."""
+    table = np.full(256, IGNORED, dtype=np.uint8)
+    known = np.zeros(256, dtype=bool)
+    known[rule.ignore_index] = True
+    known[: rule.first] = True
+    count = len(rule.classes)
+    table[rule.first : rule.first + count] = np.arange(count)
+    known[rule.first : rule.first + count] = True
+    return table, known

@@ -1,0 +1,235 @@
+"""ADE20K recipes: every number of the UperNet protocols with its source. Imports no torch.
+
+Sources: "MAE" is 2111.06377, appendix A.4, whose authors published neither code nor the values of
+their search; "BEiT" is microsoft/unilm, beit/semantic_segmentation, the code that they say they
+used; "implus" is implus/mae_segmentation, configs/mae, and "mmseg" mmsegmentation, configs/mae and
+configs/_base_, the two public re-implementations for MAE's ViT-B; "ours" is a decision of this
+project.
+
+Both re-implementations give each block a layer scale, initialised to 1, that MAE's ViT lacks. Here
+there is none.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from backbones.sizes import Dense, size_of
+from tasks import check_known
+from tasks.recipe import Sourced, TransferRecipe, require, said_by
+
+PROTOCOLS = {
+    "upernet-512-160k": "UperNet, 512 x 512, 160,000 steps: BEiT's code and every reproduction",
+    "upernet-512-100ep": "the same for 100 epochs, as the MAE paper says",
+}
+"""protocol -> what it is; either starts from --checkpoint or, with --init scratch, without"""
+
+Kind = Literal["one_dimensional", "bias", "pos_embed", "cls_token", "relative_position"]
+"""parameters by what they are; `bias` is a convolution's or linear layer's"""
+
+NUM_TAPS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ade20kRecipe(TransferRecipe):
+    """Every number that can change a segmentation score; `image_size` is the side of a crop."""
+
+    taps: tuple[int, ...]
+    """blocks whose maps become 4, 2, 1 and 1/2 of the token grid, in this order, 0-based"""
+    relative_position: Literal["none", "per_block"]
+    """per_block: BEiT's table of biases in each block, starting at zero"""
+    class_token: bool
+    """whether the class token attends; it is in no map either way"""
+    patch_size: int
+    """side of a patch in pixels; weights of another size are resized"""
+    head_channels: int
+    """channels of UperNet's convolutions"""
+    pool_scales: tuple[int, ...]
+    """sides of the pooled maps in its pyramid pooling"""
+    aux_tap: int
+    """which of `taps`, rescaled, the auxiliary head takes, 0-based"""
+    aux_channels: int
+    """channels of the auxiliary head's one convolution"""
+    aux_weight: float
+    """of the auxiliary loss; the main one has 1"""
+    dropout: float
+    """share of channels dropped before either classifier"""
+    scale: tuple[int, int]
+    """longest and shortest side that a resized image fits in, pixels"""
+    ratio_range: tuple[float, float]
+    """in training both sides of `scale` are multiplied by a number uniform in it"""
+    max_class_share: float
+    """of the labelled pixels of a crop; a crop with more of one class is drawn again"""
+    flip_prob: float
+    """probability of a horizontal flip"""
+    photometric: bool
+    """whether colours are distorted"""
+    stride: int
+    """from one window of the test to the next, pixels; a window is as large as a crop"""
+    test_scales: tuple[float, ...]
+    """factors of `scale` whose predictions are averaged in the test"""
+    test_flip: bool
+    """whether the test averages each with its mirror image's"""
+    no_decay: tuple[Kind, ...]
+    """parameters exempt from weight decay"""
+    epoch_images: int | None
+    """images that count as an epoch of the official training set; other data count their own"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        depth = size_of(self.backbone).depth
+        within = len(self.taps) == NUM_TAPS and all(0 <= block < depth for block in self.taps)
+        require(self, "taps", within, f"{NUM_TAPS} blocks of 0 to {depth - 1}")
+        require(self, "aux_tap", 0 <= self.aux_tap < NUM_TAPS, f"0 to {NUM_TAPS - 1}")
+        patch = self.patch_size
+        require(self, "patch_size", patch >= 1, "at least 1")
+        whole = self.image_size % (2 * patch) == 0
+        require(self, "image_size", whole, f"a multiple of {2 * patch}, two patches")
+        for name in ("head_channels", "aux_channels"):
+            require(self, name, getattr(self, name) >= 1, "at least 1")
+        sides = min(self.pool_scales, default=0)
+        require(self, "pool_scales", sides >= 1, "one or more, each at least 1")
+        require(self, "aux_weight", self.aux_weight >= 0, "0 or more")
+        require(self, "dropout", 0 <= self.dropout < 1, "0 or more and below 1")
+        require(self, "scale", 1 <= self.scale[1] <= self.scale[0], "(longest, shortest) side")
+        low, high = self.ratio_range
+        require(self, "ratio_range", 0 < low <= high, "above 0, rising")
+        require(self, "max_class_share", 0 < self.max_class_share <= 1, "above 0, up to 1")
+        require(self, "flip_prob", 0 <= self.flip_prob <= 1, "0 to 1")
+        require(self, "stride", 1 <= self.stride <= self.image_size, "1 to image_size")
+        factors = min(self.test_scales, default=0.0)
+        require(self, "test_scales", factors > 0, "one or more, each above 0")
+        nominal = self.epoch_images
+        require(self, "epoch_images", nominal is None or nominal >= 1, "None or at least 1")
+
+    def backbone_options(self) -> dict[str, Any]:
+        return super().backbone_options() | {
+            "dense": Dense(
+                relative_position=self.relative_position,
+                patch_size=self.patch_size,
+                resize_position="load",
+                class_token=self.class_token,
+            )
+        }
+
+
+RECIPE = Ade20kRecipe
+
+
+def upernet() -> Sourced:
+    """What both protocols and all sizes share.
+
+    Expected mIoU from MAE weights: ViT-B 48.1, ViT-L 53.6 (MAE, Table 5, best of a search); ViT-B
+    48.15 with implus' and 48.13 with mmseg's numbers, which are those used here.
+
+    Batch norm is synchronised over the images that all processes hold in one forward pass: for the
+    16 of the reference, the processes times `device_batch` have to be 16. Weight decay spares what
+    it spares there. The reference also names positions and the class token, but by names that its
+    parameters do not have, so that it decays them, and the tables of relative position with them.
+    """
+    return (
+        said_by("MAE; BEiT", batch_size=16, optimizer="adamw", image_size=512)
+        | said_by("BEiT and mmseg (8 GPUs of 2)", device_batch=2)
+        | said_by("BEiT, implus and mmseg", betas=(0.9, 0.999), weight_decay=0.05)
+        | said_by("BEiT, implus and mmseg", schedule="poly", min_lr=0.0, milestones=())
+        | said_by("BEiT, implus and mmseg", warmup_start=1e-6, clip_grad=None, ema_decay=None)
+        | said_by("ours: bf16 needs no loss scaling; BEiT and mmseg use fp16", precision="bf16")
+        | said_by("MAE (added in transfer, starts at zero)", relative_position="per_block")
+        | said_by("BEiT", class_token=True)
+        | said_by("BEiT; for ViT-H ours, as in ViTDet, for 14 does not divide 512", patch_size=16)
+        | said_by("mmseg models/upernet_mae.py", pool_scales=(1, 2, 3, 6), dropout=0.1)
+        | said_by("mmseg models/upernet_mae.py", aux_tap=2, aux_channels=256, aux_weight=0.4)
+        | said_by("BEiT datasets/ade20k.py", scale=(2048, 512), ratio_range=(0.5, 2.0))
+        | said_by("BEiT datasets/ade20k.py", max_class_share=0.75, flip_prob=0.5, photometric=True)
+        | said_by("BEiT and mmseg: two thirds of the crop", stride=341)
+        | said_by("BEiT and mmseg: single-scale", test_scales=(1.0,), test_flip=False)
+        | said_by("BEiT and mmseg (see upernet)", no_decay=("one_dimensional", "bias"))
+    )
+
+
+WARMUP_STEPS = 1500
+
+LENGTH: dict[str, Sourced] = {
+    "upernet-512-160k": said_by(
+        "BEiT, implus and mmseg count steps: 160,000 of 16 images",
+        epochs=160,
+        epoch_images=16_000,
+    )
+    | said_by("BEiT, implus and mmseg (1500 steps)", warmup_epochs=WARMUP_STEPS * 16 / 16_000),
+    "upernet-512-100ep": said_by("MAE (of 20,210 images)", epochs=100, epoch_images=20_210)
+    | said_by("BEiT (1500 steps); MAE names none", warmup_epochs=WARMUP_STEPS * 16 / 20_210),
+}
+"""what differs between the protocols"""
+
+LARGE = (
+    said_by("ours: implus' for ViT-B (1e-4); MAE searched and named none", base_lr=1.6e-3)
+    | said_by("ours: MAE's in ImageNet fine-tuning; none is published here", layer_decay=0.75)
+    | said_by("ours: BEiT's for ViT-L, with which MAE's agrees in ImageNet", drop_path=0.2)
+)
+
+BY_SIZE: dict[str, Sourced] = {
+    "vit_b": said_by("implus and mmseg (1e-4); MAE searched and named none", base_lr=1.6e-3)
+    | said_by("implus and mmseg", layer_decay=0.65, drop_path=0.1),
+    "vit_l": LARGE,
+    "vit_h": {
+        name: (value, "ours: ViT-L's value; none is published")
+        for name, (value, _) in LARGE.items()
+    },
+}
+"""what differs between the sizes"""
+
+UNPUBLISHED = "ours: ViT-B's value; none is published"
+
+MINIATURE: dict[str, Any] = {
+    "image_size": 64,
+    "patch_size": 8,
+    "epochs": 20,
+    "batch_size": 4,
+    "device_batch": 4,
+    "warmup_epochs": 1.0,
+    "base_lr": 0.16,  # 2.5e-3 at batch 4
+    "layer_decay": 1.0,
+    "drop_path": 0.0,
+    "precision": "fp32",
+    "taps": (0, 1, 2, 3),
+    "head_channels": 32,
+    "aux_channels": 32,
+    "scale": (384, 96),
+    "ratio_range": (0.75, 1.5),
+    "stride": 42,
+    "epoch_images": None,
+}
+"""vit_mini on the miniature world: what differs from the published recipe"""
+
+
+def taps(depth: int) -> tuple[int, ...]:
+    """Blocks at a third, a half, two thirds and the end of the depth: 3, 5, 7, 11 of 12."""
+    return (depth // 3 - 1, depth // 2 - 1, depth * 2 // 3 - 1, depth - 1)
+
+
+def recipe(task: str, backbone: str, protocol: str) -> Ade20kRecipe:
+    """The recipe of a protocol, for example ("ade20k", "vit_b", "upernet-512-160k").
+
+    Raises `TaskError` with near matches for a backbone or protocol that has none.
+    """
+    return Ade20kRecipe(**{k: value for k, (value, _) in sourced(task, backbone, protocol).items()})
+
+
+def sourced(task: str, backbone: str, protocol: str) -> Sourced:
+    """Every recipe field with its value and source, in the order of the fields."""
+    check_known("protocol", protocol, list(PROTOCOLS))
+    known = [*BY_SIZE, "vit_s", "vit_t", "vit_mini"]
+    check_known(f"backbone for {task}/{protocol}", backbone, known)
+    size = size_of(backbone)
+    rows = upernet() | LENGTH[protocol] | BY_SIZE.get(backbone, BY_SIZE["vit_b"])
+    rows |= said_by("BEiT: 3, 5, 7, 11 of 12 and 7, 11, 15, 23 of 24", taps=taps(size.depth))
+    rows |= said_by("BEiT and mmseg: the tokens' width", head_channels=size.embed_dim)
+    if backbone not in BY_SIZE:
+        rows = {
+            name: (value, source if source.startswith("ours") else UNPUBLISHED)
+            for name, (value, source) in rows.items()
+        }
+        rows |= said_by("ours: the tokens' width, as ViT-B has it", head_channels=size.embed_dim)
+    if backbone == "vit_mini":
+        rows |= said_by("ours: tuned on the miniature world", **MINIATURE)
+    rows |= said_by("ours: what was asked for", protocol=f"{task}/{protocol}@1", backbone=backbone)
+    return {field.name: rows[field.name] for field in fields(Ade20kRecipe)}

@@ -1,0 +1,154 @@
+"""ADE20K through the commands: from MAE weights to the report, resume, faults of data and user."""
+
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_runs import assert_same_bits, flags, steps_logged, wait_for
+from small_worlds import draw
+
+import mae_bench
+from mae_bench.cli import call
+from mae_bench.execution import Execution
+from mae_bench.pretrain import BACKBONE_FILE
+from mae_bench.transfer import MODEL_FILE
+
+ALONE = Execution(workers=0)
+SMALL: dict[str, Any] = {
+    "epochs": 1,
+    "warmup_epochs": 0.5,
+    "batch_size": 8,
+    "device_batch": 4,
+    "image_size": 32,
+    "stride": 21,
+    "head_channels": 8,
+    "aux_channels": 8,
+}
+NUM_STEPS = 3
+
+
+@pytest.fixture(scope="module")
+def segmentation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The root of a few images in ADE20K's layout; for reading only."""
+    return draw(tmp_path_factory.mktemp("ade"), ade20k_train=24, ade20k_val=6) / "ade20k"
+
+
+def arguments(root: Path, out: Path, **changes: Any) -> dict[str, Any]:
+    common = {"task": "ade20k", "data": root, "out": out, "execution": ALONE, "init": "scratch"}
+    return common | SMALL | changes
+
+
+@pytest.fixture
+def root(segmentation: Path, tmp_path: Path) -> Path:
+    """A copy to spoil."""
+    return Path(shutil.copytree(segmentation, tmp_path / "ade20k")) / "ADEChallengeData2016"
+
+
+def test_from_mae_weights_to_the_report(segmentation, pretrained, tmp_path, capsys, recwarn):
+    options = arguments(segmentation, tmp_path, name="one")
+    options |= {"checkpoint": pretrained / BACKBONE_FILE, "init": None}
+    record = mae_bench.transfer(**options)
+    assert record.protocol == "ade20k/upernet-512-160k@1"
+    assert record.init == "mae"
+    assert record.data.miniature
+    assert {"miou", "macc", "aacc"} <= set(record.metrics)
+    assert "starts at zero" in capsys.readouterr().out
+    kept = {file.name for file in (tmp_path / "one").iterdir()}
+    assert {"per_class.csv", "predictions.png", MODEL_FILE} <= kept
+    (table,) = mae_bench.report(tmp_path)
+    assert [c.title for c in table.columns if c.kind == "measured"] == ["UperNet mIoU"]
+    assert "](one/predictions.png)" in (tmp_path / "report.md").read_text()
+    assert mae_bench.transfer(**options) == record
+    assert "nothing to do" in capsys.readouterr().out
+    assert not [w for w in recwarn if "mm" in str(w.filename)]
+
+
+def test_stopped_and_continued_to_the_same_bits(segmentation, tmp_path, fork):
+    undisturbed = tmp_path / "undisturbed"
+    mae_bench.transfer(**arguments(segmentation, undisturbed, name="run"))
+    options = arguments(segmentation, tmp_path)
+    del options["execution"]
+    command = ["transfer", *flags(**options, name="run", workers=0, save_minutes=0)]
+    process = fork(command)
+    wait_for(lambda: steps_logged(tmp_path / "run") >= 1, "a step")
+    process.kill(signal.SIGTERM)
+    assert process.exit_code() == 143
+    assert steps_logged(tmp_path / "run") < NUM_STEPS
+    assert call(command) == 0
+    assert_same_bits(tmp_path / "run", undisturbed / "run", MODEL_FILE)
+
+
+def test_a_diverging_run_ends_in_one_line(segmentation, tmp_path, capsys):
+    options = arguments(segmentation, tmp_path, name="run", base_lr=1e30, warmup_epochs=0.0)
+    del options["execution"]
+    assert call(["transfer", *flags(**options, workers=0)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "not finite at step" in line
+
+
+def truncated_image(root: Path) -> None:
+    file = sorted((root / "images/training").iterdir())[0]
+    file.write_bytes(file.read_bytes()[:300])
+
+
+def label_of_another_size(root: Path) -> None:
+    Image.fromarray(np.ones((9, 9), np.uint8)).save(
+        sorted((root / "annotations/training").iterdir())[0]
+    )
+
+
+def colour_label(root: Path) -> None:
+    file = sorted((root / "annotations/training").iterdir())[0]
+    with Image.open(file) as image:
+        image.convert("RGB").save(file)
+
+
+@pytest.mark.parametrize("spoil", [truncated_image, label_of_another_size, colour_label])
+def test_a_faulty_pair_is_counted_and_named(root, spoil, tmp_path, capsys):
+    spoil(root)
+    record = mae_bench.transfer(**arguments(root, tmp_path / "runs", epochs=2))
+    assert record.skipped_images == 1
+    said = capsys.readouterr().out
+    assert "left out an unreadable image, 1 of at most 50" in said
+
+
+def a_missing_label(root: Path) -> None:
+    sorted((root / "annotations/training").iterdir())[0].unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (a_missing_label, "ADE_train_00000001.jpg"),
+        (lambda root: shutil.rmtree(root / "images/validation"), "images/"),
+        (lambda root: (root / "classes.json").write_text("{"), "classes.json"),
+    ],
+)
+def test_broken_data_is_one_line_and_exit_code_2(root, spoil, said, tmp_path, capsys):
+    spoil(root)
+    options = flags(task="ade20k", init="scratch", data=root, out=tmp_path / "runs", workers=0)
+    assert call(["transfer", *options]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "needs --checkpoint FILE; to start from random weights: --init scratch"),
+        (["--protocol", "upernet"], "did you mean upernet-512"),
+        (["--init", "scratch", "--image-size", "100"], "image_size is 100"),
+        (["--init", "scratch", "--data", "/nowhere"], "/nowhere: no such folder"),
+    ],
+)
+def test_bad_flags(words, said, tmp_path, capsys):
+    out = ["--out", str(tmp_path / "runs")]
+    assert call(["transfer", "--task", "ade20k", *out, *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+    assert not (tmp_path / "runs").exists()

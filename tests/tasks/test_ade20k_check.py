@@ -1,0 +1,124 @@
+"""`check`: what is wrong with a segmentation data set on disk."""
+
+from pathlib import Path
+
+import pytest
+from ade20k_files import own, save_label, small, stripes
+from PIL import ExifTags, Image
+from small_worlds import draw
+
+from tasks.ade20k import check as module
+from tasks.ade20k.check import check
+from tasks.ade20k.datasets import SHA1, URL
+from tasks.check import NAMED
+
+
+def problems(root: Path | str) -> list[str]:
+    """What is wrong, with the fix."""
+    findings = check(root).findings
+    return [f"{each.what} -> {each.fix}" for each in findings if each.status == "problem"]
+
+
+def notes(root: Path) -> list[str]:
+    return [each.what for each in check(root).findings if each.status == "note"]
+
+
+def test_a_small_set_is_fine_but_not_official(tmp_path: Path) -> None:
+    steps: list[tuple[int, int]] = []
+    result = check(small(tmp_path), on_progress=lambda *step: steps.append(step))
+    assert result.ok
+    assert result.data is not None
+    assert steps == [(done, 5) for done in range(1, 6)]
+    assert [each.status for each in result.findings] == ["note", "note", "ok"]
+    official, names, sample = (each.what for each in result.findings)
+    assert official == (
+        "not the official ADE20K: training images 3 (official: 20,210), "
+        "test images 2 (official: 2,000)"
+    )
+    assert names == f"{tmp_path}/objectInfo150.txt: missing; classes are called by number"
+    assert sample == (
+        "5 images with labels, spread over both splits, decode: 2 of 150 classes seen, 33.3% of "
+        "the pixels unlabelled"
+    )
+
+
+def test_the_official_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "NUM_IMAGES", {"train": 3, "val": 2})
+    first = check(small(tmp_path)).findings[0]
+    assert first.status == "ok"
+    assert first.what == "ADE20K: 3 training images, 2 test images, 150 classes"
+
+
+def test_the_miniature_twin(tmp_path: Path) -> None:
+    result = check(draw(tmp_path / "w", ade20k_train=4, ade20k_val=2) / "ade20k")
+    assert [each.status for each in result.findings] == ["note", "ok"]
+    assert "classes 16 (official: 150)" in result.findings[0].what
+
+
+def test_own_data(tmp_path: Path) -> None:
+    result = check(own(tmp_path))
+    assert [each.status for each in result.findings] == ["ok", "ok"]
+    assert result.findings[0].what == (
+        f"{tmp_path}: 2 training images, 1 test images, 3 classes; "
+        "values: 0 to 2 for the 3 classes, 9 for pixels to ignore"
+    )
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    result = check(tmp_path / "nowhere")
+    assert result.data is None
+    (said,) = problems(tmp_path / "nowhere")
+    assert "nowhere does not exist; expected images/{training,validation}/*.jpg" in said
+    assert URL in said
+    assert SHA1 in said
+
+
+def test_pairs_that_are_not_whole(tmp_path: Path) -> None:
+    (small(tmp_path) / "annotations/training/tr_2.png").unlink()
+    (said,) = problems(tmp_path)
+    assert "1 of 3 train images have no label image (images/training/tr_2.jpg)" in said
+
+
+def test_files_that_are_not_right(tmp_path: Path) -> None:
+    small(tmp_path, train=4)
+    labels = tmp_path / "annotations/training"
+    (tmp_path / "images/training/tr_1.jpg").write_bytes(b"")
+    save_label(labels / "tr_2.png", stripes((1, 151)))
+    save_label(labels / "tr_3.png", stripes((1, 2), 60, 40))
+    Image.new("RGB", (60, 40)).save(labels / "tr_4.png")
+    said = problems(tmp_path)
+    assert len(said) == 4
+    assert "tr_1.jpg is empty (0 bytes)" in said[0]
+    assert "tr_2.png has the value 151; expected 0 for unlabelled, 1 to 150" in said[1]
+    assert "tr_3.png is 40 wide and 60 high; expected 60 and 40" in said[2]
+    assert "tr_4.png is an image of mode RGB" in said[3]
+    assert all("-> get or write these files again" in each for each in said)
+
+
+def test_many_faults_are_counted(tmp_path: Path) -> None:
+    for path in (small(tmp_path, train=8) / "images/training").iterdir():
+        path.write_bytes(b"")
+    said = problems(tmp_path)
+    assert len(said) == NAMED + 1
+    assert said[-1].startswith("3 more such images -> get or write these files again")
+
+
+def test_a_sample_is_spread_over_the_splits(tmp_path: Path) -> None:
+    (small(tmp_path, train=8, val=1) / "images/training/tr_5.jpg").write_bytes(b"")
+    assert check(tmp_path, samples=2).findings[-1].what.startswith("2 images with labels")
+    assert not check(tmp_path, samples=4).ok  # the first and the fifth
+
+
+def test_labels_without_a_class_are_noted(tmp_path: Path) -> None:
+    save_label(small(tmp_path) / "annotations/training/tr_2.png", stripes((0, 255)))
+    said = "1 of 5 label images label nothing, as annotations/training/tr_2.png"
+    assert said in notes(tmp_path)
+
+
+def test_exif_rotations_are_noted(tmp_path: Path) -> None:
+    path = small(tmp_path) / "images/training/tr_1.jpg"
+    with Image.open(path) as image:
+        exif = image.getexif()
+        exif[ExifTags.Base.Orientation] = 3
+        image.save(path, exif=exif)
+    assert "1 of 5 images have an EXIF rotation, as images/training/tr_1.jpg has" in notes(tmp_path)
