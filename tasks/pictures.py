@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 MARGIN, CAPTION = 12, 30
-NUM_HUES = 10
-VALUES = (0.75, 0.4, 1.0)
+TONES = ((0.8, 0.78), (0.55, 0.92), (0.9, 0.5))
+"""saturation and value of every third class"""
 
 
 def spread(count: int, most: int) -> list[int]:
@@ -17,12 +17,16 @@ def spread(count: int, most: int) -> list[int]:
 
 
 def class_colour(label: int) -> tuple[int, int, int]:
-    """NUM_HUES hues, as far apart as that allows, then the same darker and lighter and so on."""
-    number, hue = divmod(label, NUM_HUES)
-    shift = number // len(VALUES) * 0.037
-    value = VALUES[number % len(VALUES)]
-    red, green, blue = colorsys.hsv_to_rgb((hue / NUM_HUES + shift) % 1.0, 0.85, value)
+    """Hues at the golden ratio, so that neighbours differ, in TONES of saturation and value."""
+    saturation, value = TONES[label % len(TONES)]
+    red, green, blue = colorsys.hsv_to_rgb(label * 0.618034 % 1, saturation, value)
     return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def text_colour(background: tuple[int, int, int]) -> str:
+    """Black on light colours, white on dark ones (by the luma of ITU-R BT.601)."""
+    red, green, blue = background
+    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 150 else "white"
 
 
 def sheet(rows: list[list[Image.Image]], titles: Sequence[str], side: int) -> Image.Image:

@@ -182,7 +182,7 @@ UNPUBLISHED = "ours: ViT-B's value; none is published"
 MINIATURE: dict[str, Any] = {
     "image_size": 64,
     "patch_size": 8,
-    "epochs": 20,
+    "epochs": 8,
     "batch_size": 4,
     "device_batch": 4,
     "warmup_epochs": 1.0,

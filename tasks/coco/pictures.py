@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 
 from tasks.coco.annotations import CocoData
 from tasks.images import UnreadableImage, decode
-from tasks.pictures import class_colour, sheet, spread
+from tasks.pictures import class_colour, sheet, spread, text_colour
 
 NUM_PICTURED = 6
 LEAST_SCORE = 0.3
@@ -72,7 +72,8 @@ def overlay(
         x = max(0, min(x, size[0] - (right - left) - 6))
         y = max(0, min(y - (bottom - top) - 6, size[1] - (bottom - top) - 6))
         draw.rectangle((x, y, x + right - left + 6, y + bottom - top + 6), fill=colour(each, data))
-        draw.text((x + 3 - left, y + 3 - top), text, fill="white", font=font)
+        own = text_colour(colour(each, data))
+        draw.text((x + 3 - left, y + 3 - top), text, fill=own, font=font)
     return canvas
 
 
