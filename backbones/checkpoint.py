@@ -182,8 +182,8 @@ def fit_patches(state: dict[str, Tensor], vit: DenseViT, report: LoadReport) -> 
     """Resize the patch projection where `vit` has another patch size than its name's.
 
     ViTDet (2203.16527) interpolates ViT-H's filters from 14 x 14 to 16 x 16 pixels. How exactly
-    is not published and unconfirmed; this is bicubic, corners not aligned, no antialiasing, as
-    for positions.
+    is not published and unconfirmed, and so is whether positions stay at 16 x 16, as here; this is
+    bicubic, corners not aligned, no antialiasing, as for positions.
     """
     key = "patch_embed.proj.weight"
     usual, patch = size_of(vit.name).patch_size, vit.patch_size

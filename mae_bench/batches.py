@@ -1,7 +1,9 @@
 """Micro-batches: which images, in which order, on which process; and their loading."""
 
 import signal
+import traceback
 from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -74,17 +76,29 @@ class MicroBatches:
                     yield [(epoch, int(i)) for i in order[begin : begin + size]]
 
 
-class Told(Dataset[Batch | TaskError]):
-    """Training data whose errors are values: a raised one arrives wrapped in its traceback."""
+@dataclass
+class Fault:
+    """An error of a loading process, with the traceback that cannot travel with it."""
+
+    error: Exception
+    trace: str
+
+
+class Told(Dataset[Batch | Fault]):
+    """Training data whose errors are values.
+
+    One that is raised in a loading process holds on to the others in its traceback: they would
+    outlive training, and the program would wait for them.
+    """
 
     def __init__(self, data: TrainData) -> None:
         self.data = data
 
-    def __getitems__(self, keys: Keys) -> Batch | TaskError:
+    def __getitems__(self, keys: Keys) -> Batch | Fault:
         try:
             return self.data.__getitems__(keys)
-        except TaskError as error:
-            return error
+        except Exception as error:
+            return Fault(error, traceback.format_exc())
 
 
 def load(
@@ -104,8 +118,11 @@ def load(
         prefetch_factor=4 if how.workers else None,
     )
     for batch in batches:
-        if isinstance(batch, TaskError):
-            raise ProcessError(str(batch))
+        if isinstance(batch, Fault):
+            if isinstance(batch.error, TaskError):
+                raise ProcessError(str(batch.error))
+            batch.error.add_note(batch.trace)
+            raise batch.error
         yield batch
 
 

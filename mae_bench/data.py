@@ -20,7 +20,7 @@ def task_root(task: str, data: str | Path) -> Path:
     if str(data) == MINI:
         return miniature_world() / task
     root = Path(data)
-    if task == "coco" and root.suffix == ".json":
+    if task == "coco" and ".json" in str(data).lower():
         return root
     if not root.exists():
         raise RunError(

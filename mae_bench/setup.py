@@ -78,6 +78,7 @@ class Setup:
     ) -> Record:
         """The finished run."""
         changed = deviations(self.base, self.effective)
+        changed += fitted.model.caveats(accelerator.num_processes)
         unreadable = int(metrics.pop("unreadable", 0))
         if self.limit is not None:
             changed.append(f"limited to {self.limit} images")

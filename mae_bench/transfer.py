@@ -69,6 +69,8 @@ def transfer(
     root = task_root(task, data)
     built = tasks.build(task, effective, vit, root, seed, limit)
     refuse_unfit(built, accelerator, seed)
+    for note in [*built.notes(), *tasks.advice(task, protocol, from_scratch=checkpoint is None)]:
+        say(f"note: {note}")
     facts = Data.model_validate(built.data_facts() | {"miniature": announce(root)})
     setup = Setup(task, base, effective, seed, facts, init, weights, limit)
     default = f"{task}-{protocol}-{backbone}-{init}-seed{seed}"

@@ -44,6 +44,12 @@ def sourced(task: str, backbone: str, protocol: str) -> Sourced:
     return recipes_of(task).sourced(task, backbone, protocol)
 
 
+def advice(task: str, protocol: str, from_scratch: bool) -> list[str]:
+    """What the sources of a protocol say about runs that start from random weights."""
+    said = getattr(recipes_of(task), "FROM_SCRATCH", {}) if from_scratch else {}
+    return [said[protocol]] if protocol in said else []
+
+
 def recipes_of(task: str) -> Any:
     """The module with a task's recipes: PROTOCOLS, RECIPE (their class) and `sourced`."""
     check_known("task", task, list(TASKS))

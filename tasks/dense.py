@@ -14,6 +14,7 @@ from torch import Tensor
 
 from backbones.dense import DenseViT
 from tasks.colour import IMAGENET_MEAN, IMAGENET_STD
+from tasks.norms import SyncBatchNorm
 from tasks.task import Task
 
 Progress = Callable[[int], None]
@@ -78,6 +79,15 @@ class DenseTask(Task):
         part, _, rest = name.partition(".")
         return self.backbone.layer_index(rest) if part == "backbone" else self.num_layers
 
+    def caveats(self, processes: int) -> list[str]:
+        """See `Task`: batch norm sees the images of one forward pass, over all processes."""
+        recipe = self.recipe
+        seen = processes * recipe.device_batch
+        synchronised = any(isinstance(module, SyncBatchNorm) for module in self.modules())
+        if not synchronised or seen == recipe.batch_size:
+            return []
+        return [f"batch norm over {seen} images instead of {recipe.batch_size}"]
+
     def data_facts(self) -> dict[str, Any]:
         data = self.data
         return {
@@ -100,7 +110,7 @@ def own_share(count: int) -> tuple[list[int], int]:
 def finish_in_first(found: Found, finish: Callable[[list[Found]], Scored]) -> Scored:
     """What `finish` makes, in the first process, of what every process has found; for all.
 
-    An OSError there, as of a full disk, is every process's.
+    An error there, as of a full disk, is every process's; the others would wait for ever.
     """
     if not (dist.is_available() and dist.is_initialized()):
         return finish([found])
@@ -110,9 +120,9 @@ def finish_in_first(found: Found, finish: Callable[[list[Found]], Scored]) -> Sc
     if rank == 0:
         try:
             outcome = [finish(parts)]
-        except OSError as error:  # the others wait for the figures
+        except Exception as error:
             outcome = [error]
     dist.broadcast_object_list(outcome)
-    if isinstance(outcome[0], OSError):
+    if isinstance(outcome[0], Exception):
         raise outcome[0]
     return outcome[0]

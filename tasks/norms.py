@@ -1,9 +1,28 @@
 """Norm layers that several tasks share."""
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
+from torch.autograd.function import once_differentiable
+
+
+class Sum(torch.autograd.Function):
+    """The sum of a tensor over all processes, and of its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        total = grad.clone()
+        dist.all_reduce(total)
+        return total
 
 
 class SyncBatchNorm(nn.BatchNorm2d):
@@ -23,7 +42,7 @@ class SyncBatchNorm(nn.BatchNorm2d):
             count = torch.full((1,), values.numel() / self.num_features, device=x.device)
             sums = torch.cat([values.sum(dims), values.square().sum(dims), count])
             if not alone:
-                sums = all_reduce(sums)
+                sums = Sum.apply(sums)
             total, squares, number = sums.split([self.num_features, self.num_features, 1])
             number = number.clamp(min=1)
             mean = total / number

@@ -29,6 +29,12 @@ def text_colour(background: tuple[int, int, int]) -> str:
     return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 150 else "white"
 
 
+def fitted(image: Image.Image, side: int) -> tuple[int, int]:
+    """(width, height) at which the longer side of an image is `side`, each at least one pixel."""
+    scale = side / max(image.size)
+    return max(1, round(image.width * scale)), max(1, round(image.height * scale))
+
+
 def sheet(rows: list[list[Image.Image]], titles: Sequence[str], side: int) -> Image.Image:
     """Images of up to `side` pixels in columns under their titles, on white.
 

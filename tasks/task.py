@@ -64,6 +64,14 @@ class Task(nn.Module, ABC):
         """The data behind a score: name, fingerprint, train_images, val_images, classes, and
         `standard`, whether these are the official counts."""
 
+    def notes(self) -> list[str]:
+        """What a user should hear before training: what was left out of the data, and so on."""
+        return []
+
+    def caveats(self, processes: int) -> list[str]:
+        """What sets a run by so many processes apart from its protocol, besides the recipe."""
+        return []
+
     def no_decay(self) -> set[str]:
         """Names of parameters exempt from weight decay besides the 1-D ones."""
         return set()

@@ -115,3 +115,16 @@ def test_coco_on_the_gpu(tmp_path, protocol):
     lines = (tmp_path / "runs/run/log.jsonl").read_text().splitlines()
     assert json.loads(lines[-1])["loss"] < json.loads(lines[0])["loss"]
     assert {"ap_box", "ap_mask"} <= set(record.metrics)
+
+
+def test_ade20k_on_the_gpu(tmp_path):
+    sizes = dict.fromkeys(miniature.WorldSizes.__dataclass_fields__, 0)
+    sizes |= {"ade20k_train": 24, "ade20k_val": 6}
+    world = miniature.make(tmp_path / "world", sizes=miniature.WorldSizes(**sizes), workers=1)
+    record = mae_bench.transfer(
+        task="ade20k", init="scratch", data=world / "ade20k",
+        out=tmp_path / "runs", name="run", precision="bf16", epochs=4,
+    )  # fmt: skip
+    lines = (tmp_path / "runs/run/log.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["loss"] < json.loads(lines[0])["loss"]
+    assert {"miou", "macc", "aacc"} <= set(record.metrics)

@@ -148,7 +148,7 @@ def figures(areas: Tensor) -> tuple[dict[str, float], dict[str, np.ndarray]]:
 
 def write_per_class(file: Path, data: SegmentationData, columns: dict[str, np.ndarray]) -> None:
     """A CSV of one row a class; an empty cell where a figure is not defined."""
-    with file.open("w", newline="") as stream:
+    with file.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(["value", "class", *columns])
         first = data.rule.first

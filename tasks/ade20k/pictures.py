@@ -11,7 +11,7 @@ from tasks.ade20k.data import decode_pair
 from tasks.ade20k.datasets import IGNORED
 from tasks.ade20k.layout import SegmentationData
 from tasks.images import UnreadableImage
-from tasks.pictures import MARGIN, class_colour, sheet
+from tasks.pictures import MARGIN, class_colour, fitted, sheet
 
 NUM_PICTURED = 6
 SIDE = 264
@@ -55,8 +55,7 @@ def overlay_sheet(
 def overlay(pixels: np.ndarray, labels: np.ndarray | None) -> Image.Image:
     """An image (H, W, 3), enlarged or reduced to SIDE, under the colours of `labels` (H, W)."""
     image = Image.fromarray(pixels)
-    scale = SIDE / max(image.size)
-    size = (round(image.width * scale), round(image.height * scale))
+    size = fitted(image, SIDE)
     image = image.resize(size, Image.Resampling.BICUBIC)
     if labels is None:
         return image

@@ -79,6 +79,7 @@ class Ade20kRecipe(TransferRecipe):
         depth = size_of(self.backbone).depth
         within = len(self.taps) == NUM_TAPS and all(0 <= block < depth for block in self.taps)
         require(self, "taps", within, f"{NUM_TAPS} blocks of 0 to {depth - 1}")
+        require(self, "taps", depth - 1 in self.taps, f"the last block, {depth - 1}, among them")
         require(self, "aux_tap", 0 <= self.aux_tap < NUM_TAPS, f"0 to {NUM_TAPS - 1}")
         patch = self.patch_size
         require(self, "patch_size", patch >= 1, "at least 1")
@@ -130,7 +131,8 @@ def upernet() -> Sourced:
         said_by("MAE; BEiT", batch_size=16, optimizer="adamw", image_size=512)
         | said_by("BEiT and mmseg (8 GPUs of 2)", device_batch=2)
         | said_by("BEiT, implus and mmseg", betas=(0.9, 0.999), weight_decay=0.05)
-        | said_by("BEiT, implus and mmseg", schedule="poly", min_lr=0.0, milestones=())
+        | said_by("mmseg: the line begins after warmup", schedule="poly")
+        | said_by("BEiT, implus and mmseg", min_lr=0.0, milestones=())
         | said_by("BEiT, implus and mmseg", warmup_start=1e-6, clip_grad=None, ema_decay=None)
         | said_by("ours: bf16 needs no loss scaling; BEiT and mmseg use fp16", precision="bf16")
         | said_by("MAE (added in transfer, starts at zero)", relative_position="per_block")
@@ -223,6 +225,9 @@ def sourced(task: str, backbone: str, protocol: str) -> Sourced:
     rows = upernet() | LENGTH[protocol] | BY_SIZE.get(backbone, BY_SIZE["vit_b"])
     rows |= said_by("BEiT: 3, 5, 7, 11 of 12 and 7, 11, 15, 23 of 24", taps=taps(size.depth))
     rows |= said_by("BEiT and mmseg: the tokens' width", head_channels=size.embed_dim)
+    if backbone == "vit_h":
+        rows |= said_by("ours: as for B and L, none is published", taps=taps(size.depth))
+        rows |= said_by("ours: as for B and L, none is published", head_channels=size.embed_dim)
     if backbone not in BY_SIZE:
         rows = {
             name: (value, source if source.startswith("ours") else UNPUBLISHED)

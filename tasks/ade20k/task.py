@@ -11,13 +11,14 @@ from torch import Tensor
 
 from backbones.checkpoint import BIAS_TABLE
 from backbones.dense import DenseViT
+from tasks import TaskError
 from tasks.ade20k import layout
 from tasks.ade20k.data import EvalImages, TrainImages
 from tasks.ade20k.evaluation import Views, score
 from tasks.ade20k.recipes import Ade20kRecipe
 from tasks.ade20k.slide import classes, slide
 from tasks.ade20k.upernet import UperNet, resize
-from tasks.dense import DenseTask, Progress
+from tasks.dense import DenseTask, Progress, own_share
 from tasks.task import Batch
 
 
@@ -41,6 +42,12 @@ class Ade20k(DenseTask):
     ) -> None:
         """`limit`: that many images of each split only."""
         super().__init__(backbone)
+        _, processes = own_share(0)
+        if processes * recipe.device_batch < 2:  # the coarsest pooled map is a single pixel
+            raise TaskError(
+                "device_batch is 1; batch norm needs 2 images or more in a forward pass over all "
+                "processes: raise --device-batch"
+            )
         self.recipe = recipe
         self.data = layout.read(data_root).limited(limit)
         self.train_data = TrainImages(
@@ -91,8 +98,8 @@ class Ade20k(DenseTask):
     def test_scales(self) -> list[tuple[int, int]]:
         """Longest and shortest side that the test's images fit in, for each of its scales.
 
-        Below the recipe's own scale the shortest side is a crop's at least and the longest is
-        free, as in BEiT's multi-scale test, whose backbone takes nothing smaller either.
+        Below the recipe's own scale the shortest side is a crop's at least, as in BEiT's
+        multi-scale test, whose backbone takes nothing smaller either; the longest side stays.
         """
         longest, shortest = self.recipe.scale
         scales = []

@@ -183,7 +183,8 @@ def read(source: str | Path) -> CocoData:
     return CocoData(
         name="coco2017" if official else places["train"].json_file.stem,
         **splits,
-        classes=classes,
+        # A lone surrogate, which JSON can spell, is no text that a file or a picture takes.
+        classes=tuple(name.encode("utf-8", "replace").decode() for name in classes),
         category_ids=category_ids,
         fingerprint=digest.hexdigest()[:16],
         standard=standard,

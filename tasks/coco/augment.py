@@ -146,8 +146,9 @@ def jitter_polygons(instances: list[list[np.ndarray]], plan: Jitter) -> list[lis
     usable &= ~shapely.is_empty(parts)
     outlines = shapely.get_exterior_ring(parts[usable])
     corners = shapely.get_coordinates(outlines) - (left, top)
-    ends = np.cumsum(shapely.get_num_coordinates(outlines))
-    starts = np.concatenate([[0], ends[:-1]])
+    counts = shapely.get_num_coordinates(outlines)
+    ends = np.cumsum(counts)
+    starts = ends - counts
     for instance, start, end in zip(of_instance[of_whole[usable]], starts, ends, strict=True):
         found[instance].append(corners[start : end - 1])  # the last point is the first again
     return found

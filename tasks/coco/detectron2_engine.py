@@ -48,8 +48,13 @@ class Detectron2MaskRCNN(nn.Module):
                 found, losses = self.proposals(padded, levels, instances)
                 _, others = self.heads(padded, levels, found, instances)
         except FloatingPointError:  # its word for divergence, which the training loop looks for
+            # Other processes wait in the heads' batch norm, if there is one.
+            rows = zip(targets, sizes.tolist(), strict=True)
+            found = [proposed(target, size) for target, size in rows]
+            with EventStorage():
+                _, others = self.heads(padded, levels, found, instances)
             everything = [*self.parameters(), *levels.values()]
-            return {"loss_rpn_cls": math.nan * torch.stack([x.sum() for x in everything]).sum()}
+            losses = {"loss_rpn_cls": math.nan * torch.stack([x.sum() for x in everything]).sum()}
         return losses | others
 
     def detect(self, levels: dict[str, Tensor], images: Tensor, sizes: Tensor) -> list[Detections]:
@@ -134,6 +139,14 @@ def pooler(recipe: CocoRecipe, side: int) -> ROIPooler:
         canonical_box_size=CANONICAL_PATCHES * recipe.patch_size,
         canonical_level=round(math.log2(recipe.patch_size)),
     )
+
+
+def proposed(target: dict[str, Any], size: list[int]) -> Instances:
+    """A target's boxes as proposals."""
+    height, width = size
+    boxes = target["boxes"]
+    logits = boxes.new_zeros(len(boxes))
+    return Instances((height, width), proposal_boxes=Boxes(boxes), objectness_logits=logits)
 
 
 def to_images(images: Tensor, sizes: Tensor) -> ImageList:

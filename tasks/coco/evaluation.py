@@ -7,6 +7,7 @@ import contextlib
 import csv
 import io
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -152,43 +153,57 @@ def finish(
 
 
 def ground_truth(data: CocoData) -> COCO:
-    """pycocotools' index of the val annotations, without those that reading left out.
+    """pycocotools' index of the val annotations as reading has checked them.
 
-    Nor with polygons of fewer than three points beside others. A user's file may lack what only
-    the evaluation needs: a missing `area` is the mask's.
+    Only their areas, by which objects are small, medium or large, are taken from the file again;
+    where it gives none, the mask's counts.
     """
     content = json.loads(data.val.json_file.read_bytes())
-    wanted, left_out = set(data.val.image_ids.tolist()), set(data.val.left_out.tolist())
-    sizes = {each["id"]: (each["height"], each["width"]) for each in content["images"]}
-    annotations = [
-        each
-        for each in content["annotations"]
-        if each["image_id"] in wanted and each["id"] not in left_out
-    ]
-    for each in annotations:
-        each.setdefault("iscrowd", 0)
-        if isinstance(each["segmentation"], list):  # else four numbers are taken for a box
-            each["segmentation"] = [ring for ring in each["segmentation"] if len(ring) >= 6]
-        if "area" not in each:
-            each["area"] = mask_area(each["segmentation"], *sizes[each["image_id"]])
+    left_out = set(data.val.left_out.tolist())
+    areas: dict[int, list[Any]] = {}
+    for each in content["annotations"]:
+        if each["id"] not in left_out:
+            areas.setdefault(each["image_id"], []).append(each.get("area"))
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    ids, sizes = data.val.image_ids.tolist(), data.val.sizes.tolist()
+    for index, (image_id, (height, width)) in enumerate(zip(ids, sizes, strict=True)):
+        images.append({"id": image_id, "height": height, "width": width})
+        own = data.val.annotations(index)
+        for each, area in zip(own, areas.get(image_id, []), strict=True):
+            mask = each["segmentation"]
+            if isinstance(mask, list):
+                mask = [ring.ravel().tolist() for ring in mask]
+            fine = type(area) in (int, float) and math.isfinite(area)
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,  # pycocotools takes 0 for none
+                    "image_id": image_id,
+                    "category_id": data.category_ids[each["label"]],
+                    "bbox": each["bbox"].tolist(),
+                    "segmentation": mask,
+                    "area": area if fine else mask_area(mask, height, width),
+                    "iscrowd": each["iscrowd"],
+                }
+            )
     truth = COCO()
+    names = zip(data.category_ids, data.classes, strict=True)
     truth.dataset = {
         "info": {},
-        "images": [each for each in content["images"] if each["id"] in wanted],
+        "images": images,
         "annotations": annotations,
-        "categories": content["categories"],
+        "categories": [{"id": number, "name": name} for number, name in names],
     }
     with contextlib.redirect_stdout(io.StringIO()):
         truth.createIndex()
     return truth
 
 
-def mask_area(segmentation: Any, height: int, width: int) -> float:
-    """Pixels of a polygon list or an RLE."""
-    rles = segmentation
-    if isinstance(segmentation, list) or isinstance(segmentation["counts"], list):
-        rles = coco_mask.frPyObjects(segmentation, height, width)
-    return float(coco_mask.area(coco_mask.merge(rles) if isinstance(rles, list) else rles))
+def mask_area(mask: list[list[float]] | dict[str, Any], height: int, width: int) -> float:
+    """Pixels of polygons, or of compressed run lengths."""
+    if isinstance(mask, list):
+        mask = coco_mask.merge(coco_mask.frPyObjects(mask, height, width))
+    return float(coco_mask.area(mask))
 
 
 def average_precision(
@@ -227,7 +242,7 @@ def index_results(truth: COCO, results: list[Result]) -> COCO:
 
 def write_per_class(file: Path, data: CocoData, columns: dict[str, list[float | None]]) -> None:
     """A CSV of one row a class; an empty cell where COCO defines no figure."""
-    with file.open("w", newline="") as stream:
+    with file.open("w", newline="", encoding="utf-8", errors="replace") as stream:
         writer = csv.writer(stream)
         writer.writerow(["category_id", "class", *columns])
         for row in zip(data.category_ids, data.classes, *columns.values(), strict=True):

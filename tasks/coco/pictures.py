@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 
 from tasks.coco.annotations import CocoData
 from tasks.images import UnreadableImage, decode
-from tasks.pictures import class_colour, sheet, spread, text_colour
+from tasks.pictures import class_colour, fitted, sheet, spread, text_colour
 
 NUM_PICTURED = 6
 LEAST_SCORE = 0.3
@@ -51,7 +51,7 @@ def overlay(
 ) -> Image.Image:
     """An image, enlarged or reduced to SIDE, with the masks, boxes and names of instances."""
     scale = SIDE / max(image.size)
-    size = (round(image.width * scale), round(image.height * scale))
+    size = fitted(image, SIDE)
     pixels = np.asarray(image.resize(size, Image.Resampling.BICUBIC)).astype(np.float32)
     # The best and the smallest last, so that they are seen.
     order = sorted(instances, key=lambda each: (each.get("score", 1.0), -box_area(each)))

@@ -85,6 +85,7 @@ class CocoRecipe(TransferRecipe):
         depth = size_of(self.backbone).depth
         within = all(0 <= block < depth for block in (*self.taps, *self.global_blocks))
         require(self, "taps", within, f"blocks 0 to {depth - 1}, global_blocks likewise")
+        require(self, "taps", depth - 1 in self.taps, f"the last block, {depth - 1}, among them")
         wanted = {"simple": 1, "fpn": 4}[self.pyramid]
         require(self, "taps", len(self.taps) == wanted, f"{wanted} for pyramid {self.pyramid}")
         coarsest = 4 * self.patch_size  # the last level has a quarter of the patches' stride
@@ -165,6 +166,7 @@ def fpn() -> Sourced:
 
     Expected box / mask AP from MAE weights: ViT-B 50.3 / 44.9, ViT-L 53.3 / 47.2 (MAE, Table 4).
     The batch norm is synchronised over the images that all processes hold in one forward pass.
+    Whether the cosine begins after the warmup, as here, or with it, Li21 does not say.
     """
     return (
         COMMON
@@ -198,6 +200,12 @@ BY_SIZE: dict[str, dict[str, Sourced]] = {
     },
 }
 """what differs between the sizes"""
+
+FROM_SCRATCH = {
+    "mask_rcnn-fpn": "2111.11429 trains random weights with other numbers: --base-lr 0.00064 "
+    "--weight-decay 0.2 (MoCo v3 weights: the first alone), which tables will mark",
+}
+"""protocol -> what its source does otherwise with random weights"""
 
 UNPUBLISHED = "ours: ViT-B's value; none is published"
 

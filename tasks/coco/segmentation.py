@@ -22,6 +22,8 @@ NO_AREA = "a segmentation without area"
 BAD_RLE = "malformed run lengths"
 FAULTS = (NO_SEGMENTATION, FEW_POINTS, NO_AREA, BAD_RLE)
 
+FARTHEST = 10.0
+"""longer sides of the image that a polygon may reach from its corner"""
 MIN_AREA = 1e-6
 """square pixels; what rounding leaves of points on one line is less"""
 
@@ -30,18 +32,19 @@ def pack(segmentation: Any, height: int, width: int) -> tuple[Packed | None, str
     """A segmentation of an image of that size, what is wrong with it, and polygons dropped.
 
     Polygons of fewer than three points, of an odd number of coordinates, or with something else
-    than finite numbers are dropped, the first two as by detectron2 (data/datasets/coco.py). The
+    than finite numbers are dropped, the first two as by detectron2 (data/datasets/coco.py); so is
+    one that reaches absurdly far, over which pycocotools takes for ever or breaks down. The
     fault is one of `FAULTS`, then there is nothing packed; or "".
     """
     if isinstance(segmentation, list) and segmentation:
-        return pack_polygons(segmentation)
+        return pack_polygons(segmentation, FARTHEST * max(height, width))
     if isinstance(segmentation, dict):
         counts, fault = pack_run_lengths(segmentation, height, width)
         return counts, fault, 0
     return None, NO_SEGMENTATION, 0
 
 
-def pack_polygons(polygons: list[Any]) -> tuple[Packed | None, str, int]:
+def pack_polygons(polygons: list[Any], farthest: float) -> tuple[Packed | None, str, int]:
     """As `pack`, of a list that is not empty."""
     kept: list[bytes] = []
     total = 0.0
@@ -52,7 +55,10 @@ def pack_polygons(polygons: list[Any]) -> tuple[Packed | None, str, int]:
             continue
         if len(values) < 6 or len(values) % 2:
             continue
-        area = signed_area(np.frombuffer(values))
+        coordinates = np.frombuffer(values)
+        if not np.abs(coordinates).max() <= farthest:  # nor NaN
+            continue
+        area = signed_area(coordinates)
         if math.isfinite(area):
             kept.append(values.tobytes())
             total += abs(area)

@@ -3,6 +3,8 @@
 Shapes: B images, S image side.
 """
 
+import logging
+import warnings
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -57,6 +59,9 @@ class Coco(DenseTask):
         super().__init__(backbone)
         self.recipe = recipe
         self.data = annotations.read(data_root).limited(limit)
+        val = self.data.val
+        if not any(not each["iscrowd"] for i in range(len(val)) for each in val.annotations(i)):
+            raise TaskError(f"{val.json_file} outlines no object in the test images; expected some")
         self.train_data = TrainImages(
             self.data.train,
             recipe.image_size,
@@ -70,6 +75,9 @@ class Coco(DenseTask):
         pyramid = PYRAMIDS[recipe.pyramid]
         self.pyramid = pyramid(backbone.embed_dim, recipe.pyramid_channels, norm)
         self.detector: Engine = build_engine(recipe, len(self.data.classes))
+
+    def notes(self) -> list[str]:
+        return self.data.report_lines()
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The five losses and their sum, of the batch that `TrainImages` makes."""
@@ -155,6 +163,9 @@ def build_engine(recipe: CocoRecipe, num_classes: int) -> Any:
     """The Mask R-CNN of the recipe's engine; `TaskError` if its library is missing."""
     if recipe.engine == "torchvision":
         return MaskRCNN(recipe, num_classes)
+    for message in ("`torch.jit.script` is deprecated", "torch.meshgrid: in an upcoming release"):
+        warnings.filterwarnings("ignore", message)  # detectron2's, and nothing a user can do about
+    logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
     try:
         from tasks.coco.detectron2_engine import Detectron2MaskRCNN
     except ImportError as error:

@@ -96,7 +96,13 @@ def read(path: Path | str) -> bytes:
 def decode_with_pillow(data: bytes, path: Path | str) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data)) as image:
+            if image.mode[0] in "IF":  # conversion would cut the values off at 255
+                raise UnreadableImage(
+                    f"{path} has more than 8 bits a channel (mode {image.mode}); expected 8"
+                )
             return np.array(image.convert("RGB"))
+    except UnreadableImage:
+        raise
     except Image.UnidentifiedImageError as error:
         raise UnreadableImage(f"{path} is not an image in any known format") from error
     except (OSError, *DAMAGED) as error:

@@ -1,5 +1,6 @@
 """ADE20K through the commands: from MAE weights to the report, resume, faults of data and user."""
 
+import json
 import shutil
 import signal
 from pathlib import Path
@@ -143,6 +144,8 @@ def test_broken_data_is_one_line_and_exit_code_2(root, spoil, said, tmp_path, ca
         ([], "needs --checkpoint FILE; to start from random weights: --init scratch"),
         (["--protocol", "upernet"], "did you mean upernet-512"),
         (["--init", "scratch", "--image-size", "100"], "image_size is 100"),
+        (["--init", "scratch", "--device-batch", "1"], "device_batch is 1; batch norm needs 2"),
+        (["--init", "scratch", "--taps", "0", "1", "1", "2"], "expected the last block, 3, among"),
         (["--init", "scratch", "--data", "/nowhere"], "/nowhere: no such folder"),
     ],
 )
@@ -152,3 +155,26 @@ def test_bad_flags(words, said, tmp_path, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
     assert not (tmp_path / "runs").exists()
+
+
+def test_batch_norm_over_fewer_images_is_a_deviation(segmentation, tmp_path):
+    """Two micro-batches of four are not a batch of eight to a batch norm."""
+    record = mae_bench.transfer(**arguments(segmentation, tmp_path))
+    assert "batch norm over 4 images instead of 8" in record.deviations
+    whole = mae_bench.transfer(**arguments(segmentation, tmp_path, device_batch=8, name="whole"))
+    assert not [each for each in whole.deviations if "batch norm" in each]
+
+
+def test_thin_images_and_foreign_names_reach_the_record(root, tmp_path):
+    """A picture is drawn of a 1 x 700 image, and a table written of names beyond ASCII."""
+    names = [f"r\u00f3ad {i}" for i in range(150)]
+    rule = {"classes": names, "ignore_index": 255, "zero_is_unlabelled": True}
+    (root / "classes.json").write_text(json.dumps(rule))
+    image = sorted((root / "images/validation").iterdir())[0]
+    Image.new("RGB", (700, 1)).save(image)
+    label = root / "annotations/validation" / f"{image.stem}.png"
+    Image.fromarray(np.ones((1, 700), np.uint8)).save(label)
+    record = mae_bench.transfer(**arguments(root, tmp_path / "runs", name="run"))
+    assert record.data.classes == 150
+    table = (tmp_path / "runs/run/per_class.csv").read_text(encoding="utf-8")
+    assert "r\u00f3ad 149" in table

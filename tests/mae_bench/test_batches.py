@@ -1,11 +1,12 @@
 """The order of images, its sharing among processes, and loading in worker processes."""
 
+import multiprocessing
 from contextlib import closing
 
 import numpy as np
 import pytest
 import torch
-from toy import Samples, toy_recipe
+from toy import Samples, Toy, toy_recipe, train
 
 from mae_bench.batches import MicroBatches, load
 from mae_bench.errors import ProcessError, RunError
@@ -88,7 +89,7 @@ def test_workers_change_nothing():
 
 
 class Broken(Samples):
-    def __init__(self, error: TaskError) -> None:
+    def __init__(self, error: Exception) -> None:
         super().__init__()
         self.error = error
 
@@ -104,3 +105,12 @@ def test_an_error_of_the_data_arrives_as_its_own_line(workers, kind):
         with pytest.raises(ProcessError) as caught:
             next(batches)
         assert str(caught.value) == "nothing here decodes"
+
+
+def test_a_fault_in_a_loading_process_ends_the_run(tmp_path):
+    """Its traceback is told; no process is left that the program would wait for."""
+    with pytest.raises(ValueError, match="a fault of the program") as caught:
+        train(Toy(toy_recipe(), Broken(ValueError("a fault of the program"))), tmp_path, workers=1)
+    assert "in __getitems__" in caught.value.__notes__[0]
+    del caught
+    assert multiprocessing.active_children() == []

@@ -142,6 +142,23 @@ def test_checkpointed_activations_change_nothing(coco_world, tmp_path):
     assert_same_bits(tmp_path / "plain", tmp_path / "again", MODEL_FILE)
 
 
+def test_what_is_left_out_is_said(root, tmp_path, capsys):
+    file = root / "annotations/instances_train2017.json"
+    content = json.loads(file.read_text())
+    content["annotations"][0]["segmentation"] = [[1, 1, 5, 5]]
+    file.write_text(json.dumps(content))
+    fpn = {"protocol": "mask_rcnn-fpn", "device_batch": 8}
+    mae_bench.transfer(**arguments(root, tmp_path / "runs", **fpn))
+    said = capsys.readouterr().out
+    assert "note: train annotations with no polygon of three points: 1" in said
+    assert "note: 2111.11429 trains random weights with other numbers: --base-lr 0.00064" in said
+
+
+def no_objects(root: Path) -> None:
+    file = root / "annotations/instances_val2017.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"annotations": []}))
+
+
 def broken_json(root: Path) -> None:
     file = root / "annotations/instances_train2017.json"
     file.write_text(file.read_text()[:1000])
@@ -165,6 +182,7 @@ def an_image_of_another_size(root: Path) -> None:
     [
         (broken_json, "instances_train2017.json"),
         (no_val, "instances_val2017.json"),
+        (no_objects, "instances_val2017.json outlines no object in the test images"),
         (an_image_is_missing, "val2017"),
         (an_image_of_another_size, "31 wide and 17 high; expected"),
         (lambda root: shutil.rmtree(root / "train2017"), "train2017"),

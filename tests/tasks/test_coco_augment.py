@@ -358,3 +358,13 @@ def test_test_sizes_are_detectron2s() -> None:
             expected = transforms.ResizeShortestEdge.get_output_shape(height, width, size, size)
             found = augment.fitted_size(height, width, size)
             assert found == (max(expected[0], 1), max(expected[1], 1))
+
+
+def test_a_thing_outside_the_crop_vanishes() -> None:
+    """The square lies at the upper left, the crop at the lower right."""
+    plan = Jitter((40, 60), flip=False, resized=(400, 600), offset=(300, 500), size=100)
+    square = np.array([[1.0, 1.0], [5.0, 1.0], [5.0, 5.0]])
+    annotation = {"label": 2, "bbox": np.array([1.0, 1, 4, 4]), "iscrowd": 0}
+    boxes, labels, masks = jitter_instances([annotation | {"segmentation": [square]}], plan)
+    assert boxes.shape == (0, 4)
+    assert len(labels) == len(masks) == 0

@@ -188,3 +188,15 @@ def test_unreadable_test_images_are_left_out(tmp_path: Path) -> None:
     assert none["images"].shape == (0, 3, SIZE, SIZE)
     assert (none["sizes"].shape, none["index"].shape) == ((0, 2), (0,))
     assert none["index"].dtype == torch.int64
+
+
+def test_the_published_jitter_on_every_image(mini: CocoData) -> None:
+    """Scales from a tenth to twice the network's input; views that show nothing are among them."""
+    data = TrainImages(mini.train, 1024, (0.1, 2.0), 0.5, seed=0)
+    counts = []
+    for epoch in range(6):
+        for index in range(len(data)):
+            (target,) = data.__getitems__([(epoch, index)])["targets"]
+            counts.append(len(target["labels"]))
+            assert len(target["boxes"]) == len(target["labels"]) == len(target["masks"])
+    assert 0 in counts

@@ -216,3 +216,36 @@ def test_two_processes_predict_each_image_once(coco_world, tmp_path):
     for rank in (0, 1):
         assert (tmp_path / f"{rank}").read_text() == repr((expected, done[rank]))
     assert (tmp_path / "predictions.json").read_text() == (alone / "predictions.json").read_text()
+
+
+VALID = [10.0, 10.0, 30.0, 10.0, 30.0, 30.0, 10.0, 30.0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"segmentation": [VALID, 5]},
+        {"segmentation": [VALID, None]},
+        {"segmentation": [VALID, ["a"] * 6]},
+        {"segmentation": [VALID, [1e300, 0, 1e300, 1e300, 0, 1e300]]},
+        {"segmentation": [VALID, [float("nan")] * 6]},
+        {"segmentation": [VALID, [1, 1, 5, 5]]},
+        {"area": None},
+        {"area": "12"},
+        {"area": float("nan")},
+        {"iscrowd": None},
+    ],
+)
+def test_what_reading_accepts_can_be_scored(coco_world, tmp_path, changes):
+    """With the figures of the annotation's sound part."""
+    folder = few_images(coco_world, tmp_path / "coco", 2)
+    file = folder / "annotations" / "instances_val2017.json"
+    content = json.loads(file.read_text())
+    sound = {"id": 10**6, "bbox": [10, 10, 20, 20], "segmentation": [VALID], "area": 400.0}
+    sound |= {"iscrowd": 0, "image_id": content["images"][0]["id"]}
+    sound["category_id"] = content["categories"][0]["id"]
+    figures = []
+    for each in (sound, sound | changes):
+        file.write_text(json.dumps(content | {"annotations": [*content["annotations"], each]}))
+        figures.append(run(annotations.read(folder), 1.0).metrics)
+    assert figures[1] == pytest.approx(figures[0])

@@ -72,7 +72,8 @@ def test_every_number_has_a_source(protocol, backbone):
     ("changes", "said"),
     [
         ({"image_size": 1000}, "image_size is 1000; expected a multiple of 64"),
-        ({"taps": (2, 5)}, "taps is .*; expected 1 for pyramid simple"),
+        ({"taps": (5, 11)}, "taps is .*; expected 1 for pyramid simple"),
+        ({"taps": (5,)}, "taps is .*; expected the last block, 11, among them"),
         ({"taps": (12,)}, "blocks 0 to 11"),
         ({"anchor_sizes": (32,)}, "anchor_sizes is .*; expected five"),
         ({"min_scale": 3.0}, "min_scale is 3.0; expected above 0, up to max_scale"),

@@ -185,3 +185,11 @@ def test_unreadable_files_are_named_with_the_reason(
     assert "\n" not in str(error.value)
     with pytest.raises(UnreadableImage, match=r"gone\.jpg cannot be read: No such file"):
         decode(tmp_path / "gone.jpg")
+
+
+def test_more_than_eight_bits_are_refused(tmp_path: Path) -> None:
+    """Pillow's conversion would turn nearly all of it white."""
+    file = tmp_path / "deep.png"
+    Image.fromarray(np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16).save(file)
+    with pytest.raises(UnreadableImage, match=r"deep.png has more than 8 bits a channel \(mode I"):
+        decode(file)
