@@ -33,7 +33,7 @@ def quickstart(out: str | Path = "runs/quickstart", seed: int = 0) -> Path:
     began = time.monotonic()
     out = Path(out)
     how = Execution(workers=1, save_minutes=1.0)
-    console.print(f"mae-bench quickstart: {STEPS} steps, seven to nine minutes on two cores")
+    console.print(f"mae-bench quickstart: {STEPS} steps, eight to ten minutes on two cores")
     heading(1, "the miniature world: drawn scenes in the official data set layouts")
     world = make_miniature_world()
     heading(2, f"pre-training a masked autoencoder ({BACKBONE})")
