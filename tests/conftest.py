@@ -17,3 +17,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def coco_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A miniature world with a few COCO images alone; for reading only."""
     return draw(tmp_path_factory.mktemp("coco_world"), coco_train=32, coco_val=8)
+
+
+@pytest.fixture(scope="session")
+def ade20k_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A miniature world with a few ADE20K images alone; for reading only."""
+    return draw(tmp_path_factory.mktemp("ade20k_world"), ade20k_train=24, ade20k_val=6)

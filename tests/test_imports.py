@@ -58,6 +58,8 @@ def test_packages_come_from_this_tree():
         "backbones",
         "tasks",
         "tasks.classification.recipes",
+        "tasks.coco.recipes",
+        "tasks.ade20k.recipes",
         "tasks.miniature",
     ],
 )

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from small_runs import assert_same_bits, flags, steps_logged, wait_for
-from small_worlds import draw
 
 import mae_bench
 from mae_bench.cli import call
@@ -32,10 +31,10 @@ SMALL: dict[str, Any] = {
 NUM_STEPS = 3
 
 
-@pytest.fixture(scope="module")
-def segmentation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def segmentation(ade20k_world: Path) -> Path:
     """The root of a few images in ADE20K's layout; for reading only."""
-    return draw(tmp_path_factory.mktemp("ade"), ade20k_train=24, ade20k_val=6) / "ade20k"
+    return ade20k_world / "ade20k"
 
 
 def arguments(root: Path, out: Path, **changes: Any) -> dict[str, Any]:

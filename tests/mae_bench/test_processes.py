@@ -34,6 +34,16 @@ COCO = {
     "roi_batch": 8,
     "proposals": 10,
 }
+ADE20K = {
+    "epochs": 2,
+    "warmup_epochs": 1.0,
+    "batch_size": 4,
+    "image_size": 32,
+    "stride": 21,
+    "head_channels": 8,
+    "aux_channels": 8,
+    "dropout": 0.0,
+}
 TRANSFER = {**SMALL, "device_batch": 2, "mixup": 0.8, "ema_decay": 0.5}
 
 
@@ -51,7 +61,7 @@ class Together:
 
 
 @pytest.fixture(scope="module")
-def together(world, coco_world, pretrained, tmp_path_factory) -> Together:
+def together(world, coco_world, ade20k_world, pretrained, tmp_path_factory) -> Together:
     out = tmp_path_factory.mktemp("together")
     spoilt = out / "spoilt"
     spoilt.mkdir()
@@ -62,6 +72,7 @@ def together(world, coco_world, pretrained, tmp_path_factory) -> Together:
     images = {**folder, "data": world / "unlabelled"}
     labelled = {**folder, "data": world / "imagenet1k", "checkpoint": pretrained / BACKBONE_FILE}
     detection = {**folder, "data": coco_world / "coco", "init": "scratch"}
+    pixels = {**folder, "data": ade20k_world / "ade20k", "init": "scratch"}
     linear = {**TRANSFER, "mixup": 0.0}
     diverging = {**PRETRAIN, "base_lr": 1e30, "warmup_epochs": 0.0}
     bad = {**images, "data": spoilt, "max_bad_images": 0}
@@ -70,6 +81,7 @@ def together(world, coco_world, pretrained, tmp_path_factory) -> Together:
         ["transfer", *flags(name="finetune", **labelled, **TRANSFER)],
         ["transfer", *flags(name="linear", protocol="linear", **labelled, **linear)],
         ["transfer", *flags(name="coco", task="coco", **detection, **COCO)],
+        ["transfer", *flags(name="ade20k", task="ade20k", device_batch=2, **pixels, **ADE20K)],
         ["pretrain", *flags(name="finetune", **images, **PRETRAIN)],
         ["pretrain", *flags(name="diverging", **images, **diverging)],
         [
@@ -156,8 +168,24 @@ def test_detection_is_that_of_one_process(together, coco_world, tmp_path):
         assert one["score"] == pytest.approx(other["score"], abs=1e-5)
 
 
+def test_segmentation_is_that_of_one_process_with_the_whole_batch(together, ade20k_world, tmp_path):
+    """Its batch norm is synchronised, so two halves of a batch count as the whole one."""
+    alone = mae_bench.transfer(
+        task="ade20k", data=ade20k_world / "ade20k", init="scratch", out=tmp_path, name="ade20k",
+        execution=ALONE, device_batch=4, **ADE20K,
+    )  # fmt: skip
+    assert [codes[4] for codes in together.codes] == [0, 0]
+    ours, theirs = (log_of(folder / "ade20k") for folder in (together.out, tmp_path))
+    assert [each["loss"] for each in ours] == pytest.approx(
+        [each["loss"] for each in theirs], rel=1e-4
+    )
+    record = json.loads((together.out / "ade20k" / "record.json").read_text())
+    assert record["metrics"]["aacc"] == pytest.approx(alone.metrics["aacc"], abs=0.5)
+    assert not [each for each in record["deviations"] if "batch norm" in each]
+
+
 def test_an_error_of_all_is_told_once(together):
-    assert [codes[4:7] for codes in together.codes] == [[2, 2, 2], [2, 2, 2]]
+    assert [codes[5:8] for codes in together.codes] == [[2, 2, 2], [2, 2, 2]]
     first, second = together.complained
     refused, diverged, bad = first[:3]
     assert "finetune: holds a different run" in refused
@@ -171,7 +199,7 @@ def test_an_error_of_all_is_told_once(together):
 
 
 def test_an_error_of_one_is_told_by_it_and_the_other_says_what_it_lost(together):
-    assert [codes[7] for codes in together.codes] == [2, 2]
+    assert [codes[8] for codes in together.codes] == [2, 2]
     first, second = together.complained
     assert second[-1] == "mae-bench: error: the second process has no disk"
     assert first[-1].startswith("mae-bench: error: lost another process of this run (")
@@ -184,6 +212,6 @@ def test_only_the_first_process_speaks(together):
     assert len(second) == 1
     assert len(first) == 4
     said = "\n".join(together.said[0])
-    assert said.count("to repeat  torchrun --nproc_per_node=2 two_processes.py") == 3
+    assert said.count("to repeat  torchrun --nproc_per_node=2 two_processes.py") == 4
     assert said.count("to repeat        torchrun --nproc_per_node=2 two_processes.py") == 1
     assert said.count("training pretrain/mae@1") == 4
