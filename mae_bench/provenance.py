@@ -15,7 +15,17 @@ from accelerate import Accelerator
 
 from results import Environment
 
-LIBRARIES = ("torchvision", "timm", "accelerate", "numpy", "pillow", "simplejpeg")
+LIBRARIES = (
+    "torchvision",
+    "timm",
+    "accelerate",
+    "numpy",
+    "pillow",
+    "simplejpeg",
+    "pycocotools",
+    "onedl-mmsegmentation",
+    "opencv-python",
+)
 
 
 def environment(accelerator: Accelerator) -> Environment:
