@@ -20,8 +20,8 @@ class Execution:
     compile: bool = False
     """compile the transformer blocks with torch.compile"""
     checkpoint_activations: bool = False
-    """keep no activations inside the blocks, compute them again in the backward pass: a third
-    more time, far less memory"""
+    """keep no activations inside the blocks, but compute them again in the backward pass: less
+    memory for one more forward pass"""
     max_bad_images: int = 50
     """unreadable images that are skipped before the run stops"""
     device: Literal["auto", "cpu"] = "auto"

@@ -69,7 +69,10 @@ def transfer(
     root = task_root(task, data)
     built = tasks.build(task, effective, vit, root, seed, limit)
     refuse_unfit(built, accelerator, seed)
-    for note in [*built.notes(), *tasks.advice(task, protocol, from_scratch=checkpoint is None)]:
+    notes = built.notes()
+    if checkpoint is None:
+        notes += filter(None, [tasks.scratch_note(task, protocol, backbone)])
+    for note in notes:
         say(f"note: {note}")
     facts = Data.model_validate(built.data_facts() | {"miniature": announce(root)})
     setup = Setup(task, base, effective, seed, facts, init, weights, limit)

@@ -44,10 +44,13 @@ def sourced(task: str, backbone: str, protocol: str) -> Sourced:
     return recipes_of(task).sourced(task, backbone, protocol)
 
 
-def advice(task: str, protocol: str, from_scratch: bool) -> list[str]:
-    """What the sources of a protocol say about runs that start from random weights."""
-    said = getattr(recipes_of(task), "FROM_SCRATCH", {}) if from_scratch else {}
-    return [said[protocol]] if protocol in said else []
+def scratch_note(task: str, protocol: str, backbone: str) -> str | None:
+    """What a protocol's source does otherwise with random weights, for the user, if anything."""
+    if task != "coco":
+        return None
+    from tasks.coco import recipes
+
+    return recipes.scratch_note(protocol, backbone)
 
 
 def recipes_of(task: str) -> Any:

@@ -2,8 +2,10 @@
 
 The training view is that of detectron2's ViTDet loader (projects/ViTDet/configs/common/
 coco_loader_lsj.py): mirror, scale, cut a square, and take boxes from what is left of the masks.
-Positions are continuous: pixel (row, column) covers [column, column + 1] x [row, row + 1].
-Nothing here, nor in `tasks.images`, applies an EXIF rotation: COCO's files have none.
+Two differences: outlines of whole numbers, which detectron2 truncates again when it scales them,
+keep their fractions here; and a side is a pixel at least, where detectron2 fails. Positions are
+continuous: pixel (row, column) covers [column, column + 1] x [row, row + 1]. Nothing here, nor in
+`tasks.images`, applies an EXIF rotation, as detectron2 does: COCO's files have none.
 """
 
 from dataclasses import dataclass

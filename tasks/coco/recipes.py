@@ -201,12 +201,6 @@ BY_SIZE: dict[str, dict[str, Sourced]] = {
 }
 """what differs between the sizes"""
 
-FROM_SCRATCH = {
-    "mask_rcnn-fpn": "2111.11429 trains random weights with other numbers: --base-lr 0.00064 "
-    "--weight-decay 0.2 (MoCo v3 weights: the first alone), which tables will mark",
-}
-"""protocol -> what its source does otherwise with random weights"""
-
 UNPUBLISHED = "ours: ViT-B's value; none is published"
 
 MINIATURE: dict[str, Any] = {
@@ -236,6 +230,16 @@ MINIATURE: dict[str, Any] = {
     "epoch_images": None,
 }
 """vit_mini on the miniature world: what differs from the published recipe"""
+
+
+def scratch_note(protocol: str, backbone: str) -> str | None:
+    """What Li21 does otherwise with random weights, if this is its protocol and no miniature."""
+    if protocol != "mask_rcnn-fpn" or backbone == "vit_mini":
+        return None
+    return (
+        "2111.11429 trains random weights with other numbers: --base-lr 0.00064 --weight-decay 0.2 "
+        "(MoCo v3 weights with the first alone), which tables will mark"
+    )
 
 
 def taps(pyramid: str, depth: int) -> tuple[int, ...]:

@@ -13,10 +13,11 @@ import torch.multiprocessing as mp
 from ade20k_world import draw, few_images
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from tasks.ade20k import layout
 from tasks.ade20k.data import EvalImages
-from tasks.ade20k.evaluation import Scored, Views, figures, score
+from tasks.ade20k.evaluation import Scored, Views, figures, score, segment_all
 
 SCALE = (384, 96)
 COUNT = 5
@@ -93,11 +94,24 @@ def test_figures_by_hand():
     assert figures(torch.zeros(4, 3).double())[0] == {}
 
 
-def test_counts_stay_exact_beyond_float32():
-    """2^25 + 1 pixels, of which mmsegmentation's sum in float32 would lose one."""
-    areas = torch.full((4, 1), 2.0**25, dtype=torch.float64)
-    areas[1:] += 1
-    assert figures(areas)[0]["miou"] < 100
+class Blank(Dataset):
+    """Two images of one class: 2^24 pixels, and one."""
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        label = torch.zeros((4096, 4096) if index == 0 else (1, 1), dtype=torch.uint8)
+        return {"images": [], "label": label, "index": index, "skipped": []}
+
+
+def test_counts_stay_exact_beyond_float32(folder):
+    """A sum in float32, which mmsegmentation's counts come in, would lose the last pixel."""
+    data = layout.read(folder)
+    found = segment_all(
+        lambda _, size: torch.zeros(size, dtype=torch.uint8), Blank(), data, [0, 1], 0, None, 1
+    )
+    assert found.areas[:, 0].tolist() == [2**24 + 1] * 4
 
 
 def test_table_pictures_and_submission(folder, tmp_path):

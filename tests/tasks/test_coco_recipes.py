@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+import tasks
 from mae_bench.batches import MicroBatches
 from tasks import TaskError
 from tasks.coco.recipes import PROTOCOLS, WARMUP, CocoRecipe, recipe, sourced
@@ -86,6 +87,15 @@ def test_every_number_has_a_source(protocol, backbone):
 def test_bad_values_are_named(changes, said):
     with pytest.raises(ValueError, match=said):
         dataclasses.replace(recipe("coco", "vit_b", "mask_rcnn-vitdet"), **changes)
+
+
+def test_what_the_source_does_otherwise_with_random_weights():
+    """2111.11429: 1.6e-4 at batch 64 and a decay of 0.2."""
+    note = tasks.scratch_note("coco", "mask_rcnn-fpn", "vit_b")
+    assert f"--base-lr {1.6e-4 * 256 / 64:.5f} --weight-decay 0.2" in note
+    assert tasks.scratch_note("coco", "mask_rcnn-fpn", "vit_mini") is None
+    assert tasks.scratch_note("coco", "mask_rcnn-vitdet", "vit_b") is None
+    assert tasks.scratch_note("ade20k", "upernet-512-160k", "vit_b") is None
 
 
 def test_unknown_names_have_near_matches():
