@@ -13,6 +13,7 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from backbones.colour import IMAGENET_MEAN, IMAGENET_STD, Colour
 from backbones.linear import Linear
 from backbones.posembed import sincos_2d
 from backbones.sizes import BackboneError, Size
@@ -117,6 +118,9 @@ class Backbone(nn.Module):
     """parameters and modules before the first block"""
     top: tuple[str, ...] = ()
     """those that belong to no block and no stem"""
+    pixel_mean: Colour = IMAGENET_MEAN
+    """of the images that its weights were pre-trained on; whoever feeds it takes this out"""
+    pixel_std: Colour = IMAGENET_STD
 
     def __init__(self, name: str, size: Size, patch_size: int, image_size: int) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from mae_bench.errors import ProcessError, RunError
 from mae_bench.execution import Execution
 from tasks import TaskError
-from tasks.recipe import Recipe
+from tasks.recipe import TrainingRecipe
 from tasks.task import Batch, TrainData
 
 Keys = list[tuple[int, int]]
@@ -32,7 +32,7 @@ class MicroBatches:
     def __init__(
         self,
         num_images: int,
-        recipe: Recipe,
+        recipe: TrainingRecipe,
         seed: int,
         rank: int,
         world: int,

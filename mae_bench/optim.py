@@ -8,11 +8,11 @@ from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler, PolyLRSchedu
 from timm.scheduler.scheduler import Scheduler
 from torch.optim import AdamW, Optimizer
 
-from tasks.recipe import Recipe
+from tasks.recipe import TrainingRecipe
 from tasks.task import Task
 
 
-def parameter_groups(task: Task, recipe: Recipe) -> list[dict]:
+def parameter_groups(task: Task, recipe: TrainingRecipe) -> list[dict]:
     """Trained parameters by layer and decay, bottom first.
 
     `task.is_decayed` says what decays; layer i learns at layer_decay ** (num_layers - i) of the
@@ -38,7 +38,7 @@ def parameter_groups(task: Task, recipe: Recipe) -> list[dict]:
     return [groups[key] for key in sorted(groups)]
 
 
-def build_optimizer(task: Task, recipe: Recipe) -> Optimizer:
+def build_optimizer(task: Task, recipe: TrainingRecipe) -> Optimizer:
     """The recipe's optimiser over `parameter_groups`.
 
     LARS follows facebookresearch/mae, util/lars.py: trust 0.001, 1-D tensors exempt. With weight
@@ -56,7 +56,7 @@ def build_optimizer(task: Task, recipe: Recipe) -> Optimizer:
 
 
 def build_schedule(
-    optimizer: Optimizer, recipe: Recipe, num_steps: int, epoch_steps: float
+    optimizer: Optimizer, recipe: TrainingRecipe, num_steps: int, epoch_steps: float
 ) -> Scheduler:
     """Linear warmup, then the recipe's schedule, set before every step.
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from backbones.checkpoint import describe, save
+from backbones.colour import IMAGENET_MEAN, IMAGENET_STD
 from mae_bench import __version__
 from mae_bench.data import announce, pretraining_folders
 from mae_bench.execution import Execution
@@ -21,9 +22,8 @@ from mae_bench.setup import Setup, already_finished, start
 from mae_bench.train import fit, refuse_unfit
 from results import Data, Record, write_record
 from tasks.classification.datasets import IMAGENET_1K
-from tasks.colour import IMAGENET_MEAN, IMAGENET_STD
 from tasks.images import UnlabelledImages
-from tasks.task import Batch, Task
+from tasks.task import Batch, Scored, Task
 
 BACKBONE_FILE = "backbone.safetensors"
 MAE_FILE = "mae.safetensors"
@@ -85,8 +85,8 @@ class Pretraining(Task):
             "standard": len(images) == IMAGENET_1K.num_train,
         }
 
-    def evaluate(self, *args: Any, **how: Any) -> dict[str, float]:
-        return {}
+    def evaluate(self, *args: Any, **how: Any) -> Scored:
+        return Scored({})
 
 
 def pretrain(
@@ -119,7 +119,9 @@ def pretrain(
         if record is not None:
             return record
         fitted = fit(task, run, accelerator, seed, how)
-        record = setup.record(run, fitted, {"loss": fitted.last_loss}, accelerator)
+        record = setup.record(
+            run, task, fitted.spent, Scored({"loss": fitted.last_loss}), accelerator
+        )
         if accelerator.is_main_process:
             keep(run, task)
             write_record(run.folder, record)

@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 import backbones
 import tasks
 from mae_bench.errors import RunError
-from tasks.recipe import Recipe, Sourced, require, said_by
+from tasks.recipe import Recipe, Sourced, TrainingRecipe, require, said_by
 
 PRETRAIN = "pretrain"
 
@@ -21,7 +21,7 @@ NOT_THE_PROTOCOL = {"device_batch", "precision"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainRecipe(Recipe):
+class PretrainRecipe(TrainingRecipe):
     """Every number that can change a pre-trained masked autoencoder."""
 
     mask_ratio: float
@@ -93,7 +93,7 @@ def sourced(task: str, backbone: str, protocol: str) -> Sourced:
 
 def recipe(task: str, backbone: str, protocol: str) -> Recipe:
     """The recipe of a protocol for a backbone."""
-    kind = PretrainRecipe if task == PRETRAIN else tasks.recipe_type(task)
+    kind = PretrainRecipe if task == PRETRAIN else tasks.recipe_type(task, protocol)
     return kind(**{k: value for k, (value, _) in sourced(task, backbone, protocol).items()})
 
 

@@ -15,9 +15,9 @@ from mae_bench.execution import Execution
 from mae_bench.progress import say
 from mae_bench.recipes import deviations
 from mae_bench.run import Run
-from mae_bench.train import Fitted
 from results import Checkpoint, Cost, Data, Record
 from tasks.recipe import Recipe
+from tasks.task import Measurement, Scored
 
 
 def start(how: Execution, seed: int) -> Accelerator:
@@ -44,6 +44,19 @@ def start(how: Execution, seed: int) -> Accelerator:
     if not accelerator.is_main_process:
         warnings.simplefilter("ignore")  # the first process gives the same ones
     return accelerator
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a run took until it could be scored."""
+
+    started: datetime
+    """when the run began, before any resume"""
+    seconds: float
+    """training time, resumed parts added up"""
+    images_per_second: float | None = None
+    skipped_images: int = 0
+    """unreadable training images"""
 
 
 @dataclass(frozen=True)
@@ -74,12 +87,16 @@ class Setup:
         }
 
     def record(
-        self, run: Run, fitted: Fitted, metrics: dict[str, float], accelerator: Accelerator
+        self,
+        run: Run,
+        measured: Measurement,
+        spent: Spent,
+        scored: Scored,
+        accelerator: Accelerator,
     ) -> Record:
         """The finished run."""
         changed = deviations(self.base, self.effective)
-        changed += fitted.model.caveats(accelerator.num_processes)
-        unreadable = int(metrics.pop("unreadable", 0))
+        changed += measured.caveats(accelerator.num_processes)
         if self.limit is not None:
             changed.append(f"limited to {self.limit} images")
         return Record(
@@ -95,17 +112,18 @@ class Setup:
             recipe_hash=self.effective.digest(),
             deviations=changed,
             seed=self.seed,
-            metrics=metrics,
+            metrics=scored.metrics,
+            intervals=scored.intervals,
             cost=Cost(
-                seconds=fitted.seconds,
-                images_per_second=fitted.images_per_second,
+                seconds=spent.seconds,
+                images_per_second=spent.images_per_second,
                 peak_memory_bytes=provenance.peak_memory(accelerator),
             ),
             environment=provenance.environment(accelerator),
-            started=fitted.started,
-            finished=max(datetime.now(UTC), fitted.started),  # clocks are set back at times
+            started=spent.started,
+            finished=max(datetime.now(UTC), spent.started),  # clocks are set back at times
             complete=True,
-            skipped_images=fitted.skipped_images + unreadable,
+            skipped_images=spent.skipped_images + len(scored.unreadable),
         )
 
 

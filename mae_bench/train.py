@@ -35,6 +35,7 @@ from mae_bench.optim import build_optimizer, build_schedule, clip
 from mae_bench.processes import first_alone
 from mae_bench.progress import Bar, progress, say
 from mae_bench.run import Run, read_state
+from mae_bench.setup import Spent
 from tasks.images import BadImages
 from tasks.task import Batch, Task
 
@@ -47,12 +48,7 @@ class Fitted:
     """the weights to evaluate: the averaged ones if the recipe averages"""
     last_loss: float
     """mean training loss of the last epoch"""
-    started: datetime
-    """when the run began, before any resume"""
-    seconds: float
-    """training time, resumed parts added up"""
-    images_per_second: float
-    skipped_images: int
+    spent: Spent
 
 
 def fit(task: Task, run: Run, accelerator: Accelerator, seed: int, how: Execution) -> Fitted:
@@ -301,14 +297,13 @@ class Keeper:
 
     def fitted(self, model: Task, plan: MicroBatches) -> Fitted:
         seconds = self.seconds()
-        return Fitted(
-            model=model,
-            last_loss=float(np.mean(self.epoch_losses)),
+        spent = Spent(
             started=datetime.fromtimestamp(self.started, UTC),
             seconds=seconds,
             images_per_second=plan.num_steps * plan.recipe.batch_size / seconds,
             skipped_images=len(self.bad.names),
         )
+        return Fitted(model, float(np.mean(self.epoch_losses)), spent)
 
 
 class Log:

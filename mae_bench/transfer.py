@@ -17,7 +17,7 @@ from mae_bench.run import open_run, run_folder
 from mae_bench.setup import Setup, already_finished, start
 from mae_bench.train import fit, refuse_unfit
 from results import Checkpoint, Data, Record, write_record
-from tasks.recipe import TransferRecipe
+from tasks.task import Task
 
 MODEL_FILE = "model.safetensors"
 SCRATCH = "scratch"
@@ -50,7 +50,6 @@ def transfer(
     protocol = protocol or next(iter(tasks.protocols(task)))
     base = recipe(task, backbone, protocol)
     effective = override(base, overrides)
-    assert isinstance(effective, TransferRecipe)
     refuse_source(task, protocol, checkpoint, init)
     accelerator = start(how, seed)
     weights = None
@@ -68,6 +67,7 @@ def transfer(
         say(str(loaded))
     root = task_root(task, data)
     built = tasks.build(task, effective, vit, root, seed, limit)
+    assert isinstance(built, Task)
     refuse_unfit(built, accelerator, seed)
     notes = built.notes()
     if checkpoint is None:
@@ -84,21 +84,21 @@ def transfer(
             return record
         fitted = fit(built, run, accelerator, seed, how)
         with progress("evaluating", facts.val_images) as bar:
-            metrics = fitted.model.evaluate(
+            scored = fitted.model.evaluate(
                 batch_size=effective.device_batch,
                 workers=how.workers,
                 on_progress=bar.update,
                 folder=folder,
             )
-        record = setup.record(run, fitted, metrics, accelerator)
+        record = setup.record(run, fitted.model, fitted.spent, scored, accelerator)
         if accelerator.is_main_process:
             origin = {"producer": "mae-bench", "backbone": backbone, "protocol": effective.protocol}
             save(fitted.model.state_dict(), folder / MODEL_FILE, describe(origin))
             write_record(folder, record)
             say(
                 f"{record.protocol} with {backbone} from {init}: "
-                f"{', '.join(f'{k} {v:.2f}' for k, v in metrics.items())} "
-                f"in {duration(fitted.seconds)}\n"
+                f"{', '.join(f'{k} {v:.2f}' for k, v in record.metrics.items())} "
+                f"in {duration(fitted.spent.seconds)}\n"
                 f"  weights    {folder / MODEL_FILE}\n"
                 f"  to repeat  {record.environment.command}  (seed {seed}, recipe "
                 f"{record.recipe_hash}, mae-bench {record.environment.commit or __version__})"

@@ -128,6 +128,8 @@ class Record(_Part):
     """differences from the protocol, for people: "epochs 100 -> 1", "limited to 64 images" """
     seed: NonNegativeInt
     metrics: dict[Text, float]
+    intervals: dict[Text, tuple[float, float]] = Field(default_factory=dict)
+    """metric -> ends of its 95 % confidence interval over images, where there is one"""
     cost: Cost
     environment: Environment
     started: UtcTime

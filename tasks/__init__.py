@@ -9,10 +9,10 @@ import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.recipe import Recipe, Sourced, TransferRecipe
+from tasks.recipe import Recipe, Sourced
 
 if TYPE_CHECKING:
-    from tasks.task import Task
+    from tasks.task import Measurement
 
 TASKS = {
     "imagenet1k": "classification, top-1 and top-5 accuracy in %",
@@ -31,9 +31,9 @@ def protocols(task: str) -> dict[str, str]:
     return recipes_of(task).PROTOCOLS
 
 
-def recipe_type(task: str) -> type[TransferRecipe]:
-    """The class of a task's recipes."""
-    return recipes_of(task).RECIPE
+def recipe_type(task: str, protocol: str) -> type[Recipe]:
+    """The class of a protocol's recipes."""
+    return recipes_of(task).recipe_type(protocol)
 
 
 def sourced(task: str, backbone: str, protocol: str) -> Sourced:
@@ -54,7 +54,7 @@ def scratch_note(task: str, protocol: str, backbone: str) -> str | None:
 
 
 def recipes_of(task: str) -> Any:
-    """The module with a task's recipes: PROTOCOLS, RECIPE (their class) and `sourced`."""
+    """The module with a task's recipes: PROTOCOLS, `recipe_type` and `sourced`."""
     check_known("task", task, list(TASKS))
     if task == "coco":
         from tasks.coco import recipes as coco
@@ -76,7 +76,7 @@ def build(
     data_root: str | Path,
     seed: int,
     limit: int | None = None,
-) -> Task:
+) -> Measurement:
     """The task around a backbone; missing or broken data fails here, with a `TaskError`."""
     check_known("task", task, list(TASKS))
     if task == "coco":

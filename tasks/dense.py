@@ -3,9 +3,7 @@
 Shapes: B images, S image side.
 """
 
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
@@ -13,30 +11,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from backbones.dense import DenseViT
-from tasks.colour import IMAGENET_MEAN, IMAGENET_STD
 from tasks.norms import SyncBatchNorm
-from tasks.task import Task
-
-Progress = Callable[[int], None]
-"""called with the number of images done, over all processes that keep pace with this one"""
+from tasks.task import Scored, Task
 
 Found = TypeVar("Found")
-
-
-@dataclass
-class Scored:
-    """Metrics, 0 to 100, and the images that could not be read."""
-
-    metrics: dict[str, float]
-    unreadable: list[str] = field(default_factory=list)
-
-    def told(self) -> dict[str, float]:
-        """The metrics; unreadable images are named in a warning and counted as "unreadable"."""
-        if not self.unreadable:
-            return self.metrics
-        count, named = len(self.unreadable), ", ".join(self.unreadable[:4])
-        warnings.warn(f"{count} test images unreadable: {named}", stacklevel=3)
-        return self.metrics | {"unreadable": float(count)}
 
 
 class DenseTask(Task):
@@ -50,7 +28,7 @@ class DenseTask(Task):
 
     def __init__(self, backbone: DenseViT) -> None:
         super().__init__()
-        for name, colour in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+        for name, colour in (("mean", backbone.pixel_mean), ("std", backbone.pixel_std)):
             self.register_buffer(name, 255 * torch.tensor(colour).view(3, 1, 1), persistent=False)
         self.backbone = backbone
 

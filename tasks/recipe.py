@@ -1,4 +1,4 @@
-"""The part of a recipe that every training run has: schedule and optimiser."""
+"""What recipes have in common: what every run has, and what every training run has."""
 
 import dataclasses
 import hashlib
@@ -28,14 +28,45 @@ class Recipe:
     """backbone name"""
     image_size: int
     """input side in pixels"""
+    device_batch: int
+    """images per forward pass on one device: the unit of mixup and of batch-norm statistics"""
+    precision: Literal["fp32", "bf16"]
+    """arithmetic under autocast"""
+
+    def __post_init__(self) -> None:
+        for name in ("image_size", "device_batch"):
+            require(self, name, getattr(self, name) >= 1, "at least 1")
+
+    def backbone_options(self) -> dict[str, Any]:
+        """How `backbones.create` and `backbones.load` are to make the backbone."""
+        return {"image_size": self.image_size}
+
+    def to_dict(self) -> dict:
+        return dataclasses.asdict(self)
+
+    def digest(self) -> str:
+        """Twelve hex digits that name these exact settings.
+
+        What is at its default does not count: a field that a later version adds leaves the
+        digests of recipes without it as they were.
+        """
+        fields = dataclasses.fields(self)
+        said = {f.name: getattr(self, f.name) for f in fields}
+        said = {f.name: said[f.name] for f in fields if said[f.name] != f.default}
+        text = json.dumps(said, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRecipe(Recipe):
+    """A recipe of the training loop."""
+
     epochs: int
     """passes over the training set"""
     warmup_epochs: float
     """epochs of linear warmup"""
     batch_size: int
     """images per optimiser step: all devices and accumulation together"""
-    device_batch: int
-    """images per forward pass on one device: the unit of mixup and of batch-norm statistics"""
     optimizer: Literal["adamw", "lars"]
     """adamw, or lars (1-D parameters are exempt from adaptation and decay)"""
     base_lr: float
@@ -59,11 +90,10 @@ class Recipe:
     """largest global gradient norm; None: no clipping"""
     ema_decay: float | None
     """decay of the averaged weights that are evaluated and kept; None: no averaging"""
-    precision: Literal["fp32", "bf16"]
-    """arithmetic under autocast"""
 
     def __post_init__(self) -> None:
-        for name in ("image_size", "epochs", "batch_size", "device_batch"):
+        super().__post_init__()
+        for name in ("epochs", "batch_size"):
             require(self, name, getattr(self, name) >= 1, "at least 1")
         for name in ("warmup_epochs", "base_lr", "min_lr", "weight_decay"):
             require(self, name, getattr(self, name) >= 0, "0 or more")
@@ -90,25 +120,10 @@ class Recipe:
         """Peak learning rate by the linear scaling rule (MAE, Table 8)."""
         return self.base_lr * self.batch_size / 256
 
-    def to_dict(self) -> dict:
-        return dataclasses.asdict(self)
-
-    def digest(self) -> str:
-        """Twelve hex digits that name these exact settings.
-
-        What is at its default does not count: a field that a later version adds leaves the
-        digests of recipes without it as they were.
-        """
-        fields = dataclasses.fields(self)
-        said = {f.name: getattr(self, f.name) for f in fields}
-        said = {f.name: said[f.name] for f in fields if said[f.name] != f.default}
-        text = json.dumps(said, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
-
 
 @dataclass(frozen=True, kw_only=True)
-class TransferRecipe(Recipe):
-    """A recipe that trains on top of a backbone."""
+class TransferRecipe(TrainingRecipe):
+    """A recipe that trains a head on a backbone, and the backbone with it."""
 
     drop_path: float
     """stochastic depth of the last block; rises linearly from 0 at the first"""
@@ -118,8 +133,7 @@ class TransferRecipe(Recipe):
         require(self, "drop_path", 0 <= self.drop_path < 1, "0 or more and below 1")
 
     def backbone_options(self) -> dict[str, Any]:
-        """How `backbones.create` and `backbones.load` are to make the backbone."""
-        return {"image_size": self.image_size, "drop_path": self.drop_path}
+        return super().backbone_options() | {"drop_path": self.drop_path}
 
 
 def require(recipe: Recipe, field: str, holds: bool, expected: str) -> None:

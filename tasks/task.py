@@ -1,14 +1,39 @@
 """What the training loop asks of a task."""
 
+import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from tasks.recipe import Recipe
+from tasks.recipe import TrainingRecipe
 
 Batch = dict[str, Any]
 """One micro-batch. Tensors move to the device; `index` (B,) and `skipped` (file names) stay."""
+
+Progress = Callable[[int], None]
+"""called with the number of images done, over all processes that keep pace with this one"""
+
+
+@dataclass
+class Scored:
+    """What an evaluation found."""
+
+    metrics: dict[str, float]
+    """percentages and average precisions are 0 to 100"""
+    unreadable: list[str] = field(default_factory=list)
+    """test images that were left out"""
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """metric -> ends of its 95 % confidence interval over images, where there is one"""
+
+    def warn(self) -> "Scored":
+        """Itself, after a warning that names images left out."""
+        if self.unreadable:
+            count, named = len(self.unreadable), ", ".join(self.unreadable[:4])
+            warnings.warn(f"{count} test images unreadable: {named}", stacklevel=3)
+        return self
 
 
 class TrainData(Protocol):
@@ -27,7 +52,31 @@ class TrainData(Protocol):
         ...
 
 
-class Task(nn.Module, ABC):
+class Measurement(ABC):
+    """What `transfer` scores: a task that trains, or a probe of frozen features."""
+
+    @abstractmethod
+    def evaluate(self, *args: Any, **how: Any) -> Scored:
+        """Score, on all processes together.
+
+        Given a `folder`, what the scores come from (predictions, pictures) is kept in it.
+        """
+
+    @abstractmethod
+    def data_facts(self) -> dict[str, Any]:
+        """The data behind a score: name, fingerprint, train_images, val_images, classes, and
+        `standard`, whether these are the official counts."""
+
+    def notes(self) -> list[str]:
+        """What a user should hear at the start: what was left out of the data, and so on."""
+        return []
+
+    def caveats(self, processes: int) -> list[str]:
+        """What sets a run by so many processes apart from its protocol, besides the recipe."""
+        return []
+
+
+class Task(nn.Module, Measurement):
     """Data, head, loss and metrics around a backbone.
 
     The loop calls the module itself: `task(batch) -> {"loss": scalar, ...}`; other entries are
@@ -35,7 +84,7 @@ class Task(nn.Module, ABC):
     micro-batch.
     """
 
-    recipe: Recipe
+    recipe: TrainingRecipe
     train_data: TrainData
     epoch_images: int | None = None
     """images that an epoch of the recipe counts; None: the training set's whole batches"""
@@ -50,27 +99,6 @@ class Task(nn.Module, ABC):
     @property
     @abstractmethod
     def num_layers(self) -> int: ...
-
-    @abstractmethod
-    def evaluate(self, *args: Any, **how: Any) -> dict[str, float]:
-        """Score the current weights, on all processes together: plain named metrics, and
-        "unreadable", the number of test images left out, if there are any.
-
-        Given a `folder`, what the scores come from (predictions, pictures) is kept in it.
-        """
-
-    @abstractmethod
-    def data_facts(self) -> dict[str, Any]:
-        """The data behind a score: name, fingerprint, train_images, val_images, classes, and
-        `standard`, whether these are the official counts."""
-
-    def notes(self) -> list[str]:
-        """What a user should hear before training: what was left out of the data, and so on."""
-        return []
-
-    def caveats(self, processes: int) -> list[str]:
-        """What sets a run by so many processes apart from its protocol, besides the recipe."""
-        return []
 
     def no_decay(self) -> set[str]:
         """Names of parameters exempt from weight decay besides the 1-D ones."""

@@ -20,9 +20,9 @@ from tasks.ade20k.datasets import IGNORED
 from tasks.ade20k.layout import SegmentationData
 from tasks.ade20k.pictures import NUM_PICTURED, overlay_sheet
 from tasks.ade20k.upernet import load_mmseg
-from tasks.dense import Progress, Scored, finish_in_first, own_share
+from tasks.dense import finish_in_first, own_share
 from tasks.pictures import spread
-from tasks.task import Batch
+from tasks.task import Batch, Progress, Scored
 
 Predict = Callable[[list[Tensor], tuple[int, ...]], Tensor]
 """views uint8 (3, h, w) of an image, and its size (H, W), to its classes, uint8 (H, W)"""

@@ -113,7 +113,9 @@ class Ade20kRecipe(TransferRecipe):
         }
 
 
-RECIPE = Ade20kRecipe
+def recipe_type(protocol: str) -> type[Ade20kRecipe]:
+    """The class of a protocol's recipes."""
+    return Ade20kRecipe
 
 
 def upernet() -> Sourced:

@@ -18,8 +18,8 @@ from tasks.ade20k.evaluation import Views, score
 from tasks.ade20k.recipes import Ade20kRecipe
 from tasks.ade20k.slide import classes, slide
 from tasks.ade20k.upernet import UperNet, resize
-from tasks.dense import DenseTask, Progress, own_share
-from tasks.task import Batch
+from tasks.dense import DenseTask, own_share
+from tasks.task import Batch, Progress, Scored
 
 
 class Ade20k(DenseTask):
@@ -134,12 +134,12 @@ class Ade20k(DenseTask):
         device: torch.device | str | None = None,
         on_progress: Progress | None = None,
         folder: Path | None = None,
-    ) -> dict[str, float]:
+    ) -> Scored:
         """Score on the val set as mmsegmentation does: "miou", "macc" and "aacc", 0 to 100.
 
         Each image is resized to fit the recipe's `scale`, predicted in overlapping windows,
         `batch_size` at a time, and compared at its own size. Images that cannot be read are left
-        out and counted as "unreadable".
+        out.
 
         `folder` gets per_class.csv, predictions.png, and predictions/ with an image for each in
         the form that ADE20K's benchmark takes. Under torch.distributed each process predicts its
@@ -165,4 +165,4 @@ class Ade20k(DenseTask):
             )
         finally:
             self.train(was_training)
-        return found.told()
+        return found.warn()

@@ -10,9 +10,7 @@ from torch.utils.data import DataLoader
 
 from tasks import TaskError
 from tasks.classification.data import EvalImages
-
-Progress = Callable[[int], None]
-"""called with the number of images done, over all processes that keep pace with this one"""
+from tasks.task import Progress
 
 
 @dataclass

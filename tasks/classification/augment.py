@@ -19,8 +19,8 @@ from timm.data.auto_augment import RandAugment, rand_augment_transform
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 
+from backbones.colour import Colour
 from tasks.classification.recipes import ClassificationRecipe
-from tasks.colour import Colour
 from tasks.images import Box, decode_box, random_resized_crop_box, resize
 
 

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-from tasks.colour import IMAGENET_MEAN, IMAGENET_STD, Colour
-
 
 @dataclass(frozen=True)
 class DatasetFacts:
@@ -21,9 +19,6 @@ class DatasetFacts:
     """the files expected below the data folder, in one line"""
     obtain: str
     """where to get it, in one line"""
-    mean: Colour = IMAGENET_MEAN
-    """of the RGB channels, scaled to 0..1"""
-    std: Colour = IMAGENET_STD
 
 
 IMAGENET_1K = DatasetFacts(

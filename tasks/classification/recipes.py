@@ -30,8 +30,8 @@ RAND_AUGMENT = re.compile(r"rand(-(m|n|p|mstd|mmax|inc)\d+(\.\d+)?)*")
 class ClassificationRecipe(TransferRecipe):
     """Every number that can change a classification score."""
 
-    train_backbone: bool
-    """whether the backbone trains, or only the head on frozen features"""
+    trained_blocks: float | None
+    """last blocks that train, 0.5 being the MLP half of the last one; None: the whole backbone"""
     pooling: Literal["patches", "cls"]
     """patches: mean of the patch tokens, a new layer norm; cls: class token, the backbone's norm"""
     head_batch_norm: bool
@@ -71,7 +71,10 @@ class ClassificationRecipe(TransferRecipe):
         require(self, "head_init_std", self.head_init_std > 0, "above 0")
         require(self, "pooling", self.pooling in ("patches", "cls"), "patches or cls")
         require(self, "oversize_crop", self.oversize_crop in ("redraw", "clip"), "redraw or clip")
-        frozen = not self.train_backbone
+        blocks = self.trained_blocks
+        whole = blocks is None or blocks == 0.5 or (blocks >= 0 and blocks == int(blocks))
+        require(self, "trained_blocks", whole, "None, 0, 0.5, or a whole number of blocks")
+        frozen = blocks == 0
         require(self, "drop_path", not (frozen and self.drop_path), "0 with a frozen backbone")
         policy = self.rand_augment
         require(
@@ -96,7 +99,10 @@ class ClassificationRecipe(TransferRecipe):
         return 224 / 256 if self.image_size <= 224 else 1.0
 
 
-RECIPE = ClassificationRecipe
+def recipe_type(protocol: str) -> type[ClassificationRecipe]:
+    """The class of a protocol's recipes."""
+    return ClassificationRecipe
+
 
 COMMON = (
     said_by("mae util/lr_sched.py", schedule="cosine", milestones=(), warmup_start=0.0)
@@ -122,7 +128,7 @@ def finetune() -> Sourced:
         | said_by("mae main_finetune.py", warmup_epochs=5.0, min_lr=1e-6, mix_switch_prob=0.5)
         | said_by("mae main_finetune.py", rand_augment="rand-m9-mstd0.5-inc1")
         | said_by("mae main_finetune.py", label_smoothing=0.1, head_init_std=2e-5)
-        | said_by("mae main_finetune.py", ema_decay=None, train_backbone=True)
+        | said_by("mae main_finetune.py", ema_decay=None, trained_blocks=None)
         | said_by("MAE Table 9", optimizer="adamw", betas=(0.9, 0.999))
         | said_by("timm default", min_crop_area=0.08)
         | said_by("mae models_vit.py", pooling="patches", head_batch_norm=False)
@@ -147,7 +153,7 @@ def linear() -> Sourced:
         | said_by("ours: without effect, the backbone is frozen", layer_decay=1.0)
         | said_by("mae main_linprobe.py", min_lr=0.0, drop_path=0.0, ema_decay=None)
         | said_by("mae main_linprobe.py", image_size=224, flip_prob=0.5, clip_grad=None)
-        | said_by("mae main_linprobe.py", train_backbone=False, head_batch_norm=True)
+        | said_by("mae main_linprobe.py", trained_blocks=0.0, head_batch_norm=True)
         | said_by("mae main_linprobe.py", head_init_std=0.01, min_crop_area=0.08)
         | said_by("mae main_linprobe.py", test_crop_ratio=None)
         | said_by("mae util/crop.py", oversize_crop="clip")
@@ -169,7 +175,7 @@ def scratch() -> Sourced:
         | said_by("MAE Table 11, (9, 0.5) in timm's notation", rand_augment="rand-m9-mstd0.5-inc1")
         | said_by("MAE Table 11 names none", erase_prob=0.0, layer_decay=1.0, clip_grad=None)
         | said_by("MAE Table 11 (cosine decay without a floor)", min_lr=0.0)
-        | said_by("MAE Section A.2", train_backbone=True)
+        | said_by("MAE Section A.2", trained_blocks=None)
         | said_by(unnamed, device_batch=32, image_size=224, min_crop_area=0.08, mix_switch_prob=0.5)
         | said_by(unnamed, pooling="patches", head_batch_norm=False, head_init_std=2e-5)
     )

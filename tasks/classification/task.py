@@ -3,7 +3,6 @@
 Shapes: B images, N patches, C channels of a token, K classes, S image side.
 """
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,11 @@ from torch import Tensor, nn
 from backbones.vit import ViT
 from tasks import TaskError
 from tasks.classification import layouts
-from tasks.classification.accuracy import Progress, count_hits
+from tasks.classification.accuracy import count_hits
 from tasks.classification.augment import BatchAugment
 from tasks.classification.data import EvalImages, TrainImages
 from tasks.classification.recipes import ClassificationRecipe
-from tasks.task import Batch, Task
+from tasks.task import Batch, Progress, Scored, Task
 
 
 class Classification(Task):
@@ -56,13 +55,12 @@ class Classification(Task):
         self.recipe = recipe
         self.data = layouts.read(name, data_root).limited(limit)
         self.num_classes = len(self.data.classes)
-        facts = self.data.facts
-        self.train_data = TrainImages(self.data.train, recipe, facts.mean, seed)
+        self.train_data = TrainImages(self.data.train, recipe, backbone.pixel_mean, seed)
         self.augment = BatchAugment(recipe, self.num_classes)
-        self.register_buffer("mean", 255 * torch.tensor(facts.mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", 255 * torch.tensor(facts.std).view(3, 1, 1), persistent=False)
+        for part, colour in (("mean", backbone.pixel_mean), ("std", backbone.pixel_std)):
+            self.register_buffer(part, 255 * torch.tensor(colour).view(3, 1, 1), persistent=False)
 
-        self.backbone = backbone.requires_grad_(recipe.train_backbone)
+        self.backbone = backbone.requires_grad_(recipe.trained_blocks != 0)
         if recipe.pooling == "patches":
             backbone.add_module("norm", nn.Identity())
             self.fc_norm = nn.LayerNorm(backbone.embed_dim, eps=1e-6)
@@ -90,7 +88,7 @@ class Classification(Task):
 
     def logits(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, S, S) to float32 logits (B, K)."""
-        with torch.set_grad_enabled(self.recipe.train_backbone and torch.is_grad_enabled()):
+        with torch.set_grad_enabled(self.recipe.trained_blocks != 0 and torch.is_grad_enabled()):
             tokens = self.backbone(images, norm=self.recipe.pooling == "cls")  # (B, 1 + N, C)
         # In bf16 the best of a thousand logits are often equal, which makes top-k arbitrary.
         with torch.autocast(images.device.type, enabled=False):
@@ -132,12 +130,12 @@ class Classification(Task):
         device: torch.device | str | None = None,
         on_progress: Progress | None = None,
         folder: Path | None = None,
-    ) -> dict[str, float]:
+    ) -> Scored:
         """Score on the val set: "top1" and "top5" in percent; no "top5" below six classes.
 
         The test transform is the MAE release's (util/datasets.py): the shorter side resized to
         image_size / crop_ratio, bicubic, then the centre. Images that do not decode are left out
-        of the percentages, named in a warning and counted as "unreadable" if there are any.
+        of the percentages and named in a warning.
 
         `limit`: that many images only, taken evenly from the classes; `device`: where the images
         go, the model's by default. Under torch.distributed each process scores its share, each
@@ -163,11 +161,7 @@ class Classification(Task):
         scores = {"top1": 100 * hits.top1 / hits.images}
         if self.num_classes > 5:
             scores["top5"] = 100 * hits.top5 / hits.images
-        if hits.unreadable:
-            scores["unreadable"] = float(len(hits.unreadable))
-            named = layouts.shorten(hits.unreadable)
-            warnings.warn(f"{len(hits.unreadable)} test images unreadable: {named}", stacklevel=2)
-        return scores
+        return Scored(scores, hits.unreadable).warn()
 
     def predict(self, images: Tensor) -> Tensor:
         """uint8 images (B, 3, S, S) to float32 logits (B, K), in the recipe's precision."""

@@ -25,7 +25,8 @@ from tasks.coco.data import EvalImages
 from tasks.coco.mask_rcnn import Detections
 from tasks.coco.masks import paste, run_lengths
 from tasks.coco.pictures import overlay_sheet
-from tasks.dense import Progress, Scored, finish_in_first, own_share
+from tasks.dense import finish_in_first, own_share
+from tasks.task import Progress, Scored
 
 Result = dict[str, Any]
 """one detection in COCO's result format"""

@@ -122,7 +122,10 @@ class CocoRecipe(TransferRecipe):
         }
 
 
-RECIPE = CocoRecipe
+def recipe_type(protocol: str) -> type[CocoRecipe]:
+    """The class of a protocol's recipes."""
+    return CocoRecipe
+
 
 COMMON = (
     said_by("ours: bf16 needs no loss scaling; d2 uses fp16 with it", precision="bf16")

@@ -19,8 +19,8 @@ from tasks.coco.evaluation import score
 from tasks.coco.mask_rcnn import Detections, MaskRCNN
 from tasks.coco.pyramid import FourStagePyramid, SimplePyramid, norm_layer
 from tasks.coco.recipes import CocoRecipe
-from tasks.dense import DenseTask, Progress
-from tasks.task import Batch
+from tasks.dense import DenseTask
+from tasks.task import Batch, Progress, Scored
 
 PYRAMIDS = {"simple": SimplePyramid, "fpn": FourStagePyramid}
 
@@ -130,12 +130,12 @@ class Coco(DenseTask):
         device: torch.device | str | None = None,
         on_progress: Progress | None = None,
         folder: Path | None = None,
-    ) -> dict[str, float]:
+    ) -> Scored:
         """Score on the val set with pycocotools: COCO's AP of boxes and masks, 0 to 100.
 
         "ap_box" and "ap_mask", and each with "50", "75", "_small", "_medium", "_large"; a figure
         that COCO does not define, as no object has that size, is left out. Images that do not
-        decode count as images without a detection, and as "unreadable".
+        decode count as images without a detection.
 
         `folder` gets predictions.json (COCO's result format), per_class.csv and predictions.png.
         Under torch.distributed each process predicts its share, each image once; all return the
@@ -156,7 +156,7 @@ class Coco(DenseTask):
             )
         finally:
             self.train(was_training)
-        return found.told()
+        return found.warn()
 
 
 def build_engine(recipe: CocoRecipe, num_classes: int) -> Any:

@@ -166,7 +166,7 @@ class Unreadable(Samples):
 def test_unreadable_images_are_named_and_counted_once(tmp_path, capsys):
     fitted, _ = train(Toy(toy_recipe(), Unreadable()), tmp_path / "run", max_bad_images=3)
     said = capsys.readouterr().out
-    assert fitted.skipped_images == 3
+    assert fitted.spent.skipped_images == 3
     assert [said.count(name) for name in ("bad-3.jpg", "bad-4.jpg", "late.jpg")] == [1, 1, 1]
     assert "left out an unreadable image, 3 of at most 3: late.jpg" in said
 

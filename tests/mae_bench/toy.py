@@ -11,13 +11,13 @@ from mae_bench.execution import Execution
 from mae_bench.run import Run, open_run
 from mae_bench.setup import start
 from mae_bench.train import Fitted, fit
-from tasks.recipe import Recipe
-from tasks.task import Batch, Task
+from tasks.recipe import TrainingRecipe
+from tasks.task import Batch, Scored, Task
 
 FEATURES = 5
 
 
-def toy_recipe(**changes: Any) -> Recipe:
+def toy_recipe(**changes: Any) -> TrainingRecipe:
     """AdamW on 24 samples, three steps an epoch."""
     fields = {
         "protocol": "toy/toy@1",
@@ -37,7 +37,7 @@ def toy_recipe(**changes: Any) -> Recipe:
         "ema_decay": None,
         "precision": "fp32",
     }
-    return Recipe(**{**fields, **changes})
+    return TrainingRecipe(**{**fields, **changes})
 
 
 class Samples:
@@ -65,7 +65,7 @@ class Samples:
 class Toy(Task):
     """Linear regression in float64, where sums in another order agree to 1e-12."""
 
-    def __init__(self, recipe: Recipe, data: Samples | None = None) -> None:
+    def __init__(self, recipe: TrainingRecipe, data: Samples | None = None) -> None:
         super().__init__()
         self.recipe, self.train_data = recipe, data or Samples()
         torch.manual_seed(0)
@@ -81,8 +81,8 @@ class Toy(Task):
     def num_layers(self) -> int:
         return 0
 
-    def evaluate(self, *args: Any, **how: Any) -> dict[str, float]:
-        return {}
+    def evaluate(self, *args: Any, **how: Any) -> Scored:
+        return Scored({})
 
     def data_facts(self) -> dict[str, Any]:
         return {}

@@ -11,6 +11,7 @@ from timm.data.auto_augment import RandAugment
 from timm.data.random_erasing import RandomErasing
 from torchvision.transforms import RandomResizedCrop
 
+from backbones.colour import IMAGENET_MEAN, IMAGENET_STD
 from tasks.classification.augment import (
     BatchAugment,
     SampleAugment,
@@ -19,7 +20,6 @@ from tasks.classification.augment import (
     seeded_globals,
 )
 from tasks.classification.recipes import ClassificationRecipe, recipe
-from tasks.colour import IMAGENET_MEAN, IMAGENET_STD
 from tasks.images import random_crop
 
 FINETUNE = recipe("imagenet1k", "vit_b", "finetune")

@@ -35,7 +35,7 @@ FINETUNE = {
     "pooling": "patches",
     "head_batch_norm": False,
     "head_init_std": 2e-5,
-    "train_backbone": True,
+    "trained_blocks": None,
     "ema_decay": None,
     "image_size": 224,
 }
@@ -65,7 +65,7 @@ LINEAR = {
     "pooling": "cls",
     "head_batch_norm": True,
     "head_init_std": 0.01,
-    "train_backbone": False,
+    "trained_blocks": 0.0,
     "ema_decay": None,
     "image_size": 224,
 }
@@ -83,7 +83,7 @@ SCRATCH = {
     "erase_prob": 0.0,
     "layer_decay": 1.0,
     "ema_decay": 0.9999,
-    "train_backbone": True,
+    "trained_blocks": None,
     "image_size": 224,
 }
 SCRATCH_SIZES = {"vit_b": (300, 0.1), "vit_l": (200, 0.2), "vit_h": (200, 0.2)}

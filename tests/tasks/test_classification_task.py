@@ -19,13 +19,13 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
+from backbones.colour import IMAGENET_MEAN, IMAGENET_STD
 from backbones.sizes import Size
 from backbones.vit import ViT
 from tasks import TaskError
 from tasks.classification.accuracy import Hits
 from tasks.classification.recipes import ClassificationRecipe, recipe
 from tasks.classification.task import Classification
-from tasks.colour import IMAGENET_MEAN, IMAGENET_STD
 
 SIDE = 32
 NUM_CLASSES = 7
@@ -294,7 +294,7 @@ def test_evaluation_is_that_of_image_folder_and_sklearn(root: Path) -> None:
     done: list[int] = []
     task.train()
     scores = task.evaluate(batch_size=8, workers=0, on_progress=done.append)
-    assert scores == pytest.approx(expected, abs=1e-9)
+    assert scores.metrics == pytest.approx(expected, abs=1e-9)
     assert done == [8, 16, 24, 32, 35]  # the last batch is a partial one
     assert task.training
     assert task.evaluate(batch_size=35, workers=1) == scores
@@ -363,14 +363,14 @@ def test_unreadable_test_images_are_left_out_and_named(tmp_path: Path) -> None:
     named = "2 test images unreadable: val/n2/1.jpg, val/n5/2.jpg"
     with pytest.warns(UserWarning, match=named):
         scores = task.evaluate(batch_size=1, workers=0)
-    assert scores["unreadable"] == 2
+    assert len(scores.unreadable) == 2
     for image in (tmp_path / "val/n2/1.jpg", truncated):
         image.unlink()
     assert build(tmp_path, "finetune").load_state_dict(task.state_dict())
     fewer = build(tmp_path, "finetune")
     fewer.load_state_dict(task.state_dict())
-    assert fewer.evaluate(workers=0) == {k: v for k, v in scores.items() if k != "unreadable"}
-    assert whole.keys() == {"top1", "top5"}
+    assert fewer.evaluate(workers=0).metrics == scores.metrics
+    assert whole.metrics.keys() == {"top1", "top5"}
     for image in (tmp_path / "val").glob("*/*.jpg"):
         image.write_bytes(b"")
     with pytest.raises(TaskError, match=r"no image below .* decodes"):
@@ -388,7 +388,7 @@ def test_unreadable_training_image_is_replaced(tmp_path: Path) -> None:
 
 def test_top5_needs_six_classes(tmp_path: Path) -> None:
     write_images(tmp_path, 5, train=1, val=2)
-    assert build(tmp_path, "linear").evaluate(workers=0).keys() == {"top1"}
+    assert build(tmp_path, "linear").evaluate(workers=0).metrics.keys() == {"top1"}
 
 
 def test_a_copy_shares_the_data_and_scores_the_same(root: Path) -> None:
@@ -429,8 +429,8 @@ def test_learns_colours(tmp_path: Path) -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert before["top1"] < 50
-    assert task.evaluate(workers=0) == {"top1": 100.0}
+    assert before.metrics["top1"] < 50
+    assert task.evaluate(workers=0).metrics == {"top1": 100.0}
 
 
 def score_in_process(rank: int, root: str, store: str, out: str) -> None:
