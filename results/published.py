@@ -28,7 +28,7 @@ SOURCES = {
 }
 """Key in the file -> a short title, and the address of what is not a paper."""
 
-SCORES = ("top1", "top5", "miou", "ap_box", "ap_mask")
+SCORES = ("top1", "top5", "miou", "ap_box", "ap_mask", "mce")
 """Metrics that are scores; the file also holds hours, speed-ups and spreads."""
 
 
@@ -125,9 +125,13 @@ class Headline:
     same_recipe: str
     """the method that was scored with this very protocol; others used recipes of their own.
     Empty: no one can tell"""
+    suffix: str = ""
+    """of the backbone's name, where `published.csv` tells an input size by it"""
 
 
 _FINE_GRAINED = ("inat2017", "inat2018", "inat2019", "places205", "places365")
+_ROBUSTNESS = ("imagenet_a", "imagenet_c", "imagenet_r", "imagenet_sketch")
+_LARGE = "_448"
 
 HEADLINES: dict[str, tuple[Headline, ...]] = {
     "imagenet1k/finetune@1": (
@@ -158,10 +162,45 @@ HEADLINES: dict[str, tuple[Headline, ...]] = {
         Headline("vitdet_repo", "projects/ViTDet/README.md", "coco", "mask_rcnn", "MAE"),
         Headline("vitdet2022", "Table 5", "coco", "mask_rcnn", "MAE"),
     ),
+    "imagenet1k/finetune-448@1": (
+        Headline("mae2021", "Table 3", "imagenet1k", "finetune", "", _LARGE),
+    ),
+    # Rates and epochs of iNaturalist and Places, and all of 448 pixels but the size, were never
+    # published.
     **{
-        f"{task}/finetune@1": (Headline("mae2021", "Table 6", task, "finetune", "MAE"),)
+        f"{task}/finetune{'-448' if suffix else ''}@1": (
+            Headline("mae2021", "Table 6", task, "finetune", "", suffix),
+        )
         for task in _FINE_GRAINED
+        for suffix in ("", _LARGE)
     },
+    **{
+        f"{task}/finetune{'-448' if suffix else ''}@1": (
+            Headline("mae2021", "Table 13", task, "finetune", "" if suffix else "MAE", suffix),
+        )
+        for task in _ROBUSTNESS
+        for suffix in ("", _LARGE)
+    },
+    **{
+        f"{task}/scratch@1": (
+            Headline("mae2021", "Table 13 (bottom)", task, "supervised_scratch", "scratch"),
+        )
+        for task in _ROBUSTNESS
+    },
+    # The paper tuned the epochs of each point and does not say which tokens are pooled; its point
+    # without a trained block is linear probing.
+    **{
+        f"imagenet1k/partial-{count}@1": (
+            Headline("mae2021", "Figure 9", "imagenet1k", f"partial-{count}", ""),
+        )
+        for count in (0, 1, 2, 4, 6, 12, 18, 24)
+    },
+    "imagenet1k/partial-0.5@1": (
+        Headline("mae2021", "Section 4.3 text", "imagenet1k", "partial-0.5", ""),
+    ),
+    "imagenet1k/knn@1": (
+        Headline("dino2021", "Table 2 (also repo README)", "imagenet1k", "knn", "DINO"),
+    ),
 }
 """Protocol id -> where its headline numbers are printed, the first being the one to subtract.
 
@@ -180,10 +219,10 @@ def headline(
     """
     pool = published() if rows is None else list(rows)
     return [
-        row
+        row.model_copy(update={"backbone": backbone})
         for place in HEADLINES.get(protocol, ())
         for row in pool
-        if row.backbone == backbone and row.metric in SCORES and _is_at(row, place)
+        if row.backbone == backbone + place.suffix and row.metric in SCORES and _is_at(row, place)
     ]
 
 

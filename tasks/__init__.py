@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 
 TASKS = {
     "imagenet1k": "classification, top-1 and top-5 accuracy in %",
+    "inat2017": "classification of species",
+    "inat2018": "classification of species",
+    "inat2019": "classification of species",
+    "places205": "classification of places",
+    "places365": "classification of places",
+    "folder": "classification of your own images, in class folders",
     "coco": "object detection and instance segmentation, box and mask AP",
     "ade20k": "semantic segmentation, mIoU in %",
 }
@@ -91,7 +97,7 @@ def build(
 
         assert isinstance(recipe, Ade20kRecipe)
         return Ade20k(recipe, backbone, data_root, seed, limit)
-    from tasks.classification.recipes import ClassificationRecipe
+    from tasks.classification.recipe import ClassificationRecipe
     from tasks.classification.task import Classification
 
     assert isinstance(recipe, ClassificationRecipe)

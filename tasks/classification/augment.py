@@ -20,7 +20,7 @@ from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 
 from backbones.colour import Colour
-from tasks.classification.recipes import ClassificationRecipe
+from tasks.classification.recipe import ClassificationRecipe
 from tasks.images import Box, decode_box, random_resized_crop_box, resize
 
 

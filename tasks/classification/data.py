@@ -11,7 +11,7 @@ from backbones.colour import Colour
 from tasks import TaskError
 from tasks.classification.augment import SampleAugment
 from tasks.classification.layouts import Split
-from tasks.classification.recipes import ClassificationRecipe
+from tasks.classification.recipe import ClassificationRecipe
 from tasks.images import UnreadableImage, eval_crop, load_batch, sample_rng
 from tasks.task import Batch
 

@@ -3,8 +3,9 @@
 Shapes: B images, N patches, C channels of a token, K classes, S image side.
 """
 
+import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from tasks.classification import layouts
 from tasks.classification.accuracy import count_hits
 from tasks.classification.augment import BatchAugment
 from tasks.classification.data import EvalImages, TrainImages
-from tasks.classification.recipes import ClassificationRecipe
+from tasks.classification.recipe import ClassificationRecipe
 from tasks.task import Batch, Progress, Scored, Task
 
 
@@ -60,7 +61,8 @@ class Classification(Task):
         for part, colour in (("mean", backbone.pixel_mean), ("std", backbone.pixel_std)):
             self.register_buffer(part, 255 * torch.tensor(colour).view(3, 1, 1), persistent=False)
 
-        self.backbone = backbone.requires_grad_(recipe.trained_blocks != 0)
+        self.backbone = backbone
+        freeze(backbone, recipe.trained_blocks)
         if recipe.pooling == "patches":
             backbone.add_module("norm", nn.Identity())
             self.fc_norm = nn.LayerNorm(backbone.embed_dim, eps=1e-6)
@@ -88,14 +90,20 @@ class Classification(Task):
 
     def logits(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, S, S) to float32 logits (B, K)."""
-        with torch.set_grad_enabled(self.recipe.trained_blocks != 0 and torch.is_grad_enabled()):
-            tokens = self.backbone(images, norm=self.recipe.pooling == "cls")  # (B, 1 + N, C)
+        tokens = self.backbone(images, norm=self.recipe.pooling == "cls")  # (B, 1 + N, C)
         # In bf16 the best of a thousand logits are often equal, which makes top-k arbitrary.
         with torch.autocast(images.device.type, enabled=False):
             tokens = tokens.float()
             if self.recipe.pooling == "patches":
                 return self.head(self.fc_norm(tokens[:, 1:].mean(dim=1)))
             return self.head(tokens[:, 0])
+
+    def train(self, mode: bool = True) -> Self:
+        """Blocks without a parameter that trains stay as in evaluation: no stochastic depth."""
+        super().train(mode)
+        for block in self.backbone.blocks:
+            block.train(mode and any(p.requires_grad for p in block.parameters()))
+        return self
 
     @property
     def num_layers(self) -> int:
@@ -168,6 +176,33 @@ class Classification(Task):
         bf16 = self.recipe.precision == "bf16"
         with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=bf16):
             return self.logits(self.normalize(images))
+
+
+HALF_BLOCK = ("norm2.", "mlp.", "ls2.")
+"""what "0.5 blocks" trains of the last one: its MLP, with its norm and layer scale"""
+
+
+def freeze(backbone: ViT, trained_blocks: float | None) -> None:
+    """Let the last blocks alone train, and the final norm with them; None or all: everything.
+
+    With all blocks the stem trains too, so that a curve over blocks ends in fine-tuning. Raises
+    `TaskError` for more blocks than there are.
+    """
+    depth = backbone.depth
+    if trained_blocks is not None and trained_blocks > depth:
+        raise TaskError(
+            f"trained_blocks is {trained_blocks:g}; {backbone.name} has {depth} blocks: expected "
+            f"at most {depth}"
+        )
+    if trained_blocks is None or trained_blocks == depth:
+        backbone.requires_grad_(True)
+        return
+    for name, parameter in backbone.named_parameters():
+        layer = backbone.layer_index(name)  # of block i: i + 1
+        trains = trained_blocks > 0 and layer > depth - math.ceil(trained_blocks)
+        if trained_blocks == 0.5 and layer == depth:
+            trains = name.split(".", 2)[2].startswith(HALF_BLOCK)
+        parameter.requires_grad_(trains)
 
 
 def classifier(dim: int, num_classes: int, recipe: ClassificationRecipe) -> nn.Sequential:

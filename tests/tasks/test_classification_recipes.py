@@ -5,14 +5,18 @@ import sys
 import pytest
 
 from tasks import TaskError
+from tasks.classification.datasets import DATASETS
+from tasks.classification.recipe import ClassificationRecipe
 from tasks.classification.recipes import (
-    PROTOCOLS,
-    ClassificationRecipe,
+    FINETUNE_EPOCHS,
+    curve,
     protocol_id,
     recipe,
     sources,
 )
 
+PARTIALS = ["partial:0", "partial:0.5", "partial:4"]
+PROTOCOLS = ["finetune", "finetune-448", "linear", *PARTIALS, "scratch"]
 BACKBONES = ["vit_mini", "vit_t", "vit_s", "vit_b", "vit_l", "vit_h"]
 
 # Typed from the MAE paper's Tables 9 to 11 and the release's FINETUNE.md, not from recipes.py.
@@ -118,6 +122,61 @@ def test_scratch_is_table_11(backbone: str) -> None:
     assert (made.epochs, made.drop_path) == SCRATCH_SIZES[backbone]
 
 
+@pytest.mark.parametrize("backbone", FINETUNE_SIZES)
+def test_448_is_the_released_recipe_on_larger_images(backbone: str) -> None:
+    made, released = (recipe("imagenet1k", backbone, p) for p in ("finetune-448", "finetune"))
+    assert (made.image_size, made.crop_ratio, made.device_batch) == (448, 1.0, 8)
+    same = {name: getattr(released, name) for name in ("protocol", "image_size", "device_batch")}
+    assert dataclasses.replace(made, **same) == released
+
+
+# Typed from MAE's Table 9: backbone: drop path, epochs.
+TABLE_9 = {"vit_b": (0.1, 100), "vit_l": (0.1, 50), "vit_h": (0.2, 50)}
+
+
+@pytest.mark.parametrize("backbone", TABLE_9)
+@pytest.mark.parametrize("blocks", ["0", "0.5", "1", "12"])
+def test_partial_is_table_9(backbone: str, blocks: str) -> None:
+    made = recipe("imagenet1k", backbone, f"partial:{blocks}")
+    assert_holds(made, FINETUNE | {"trained_blocks": float(blocks)})
+    assert (made.base_lr, made.layer_decay) == (1e-3, 0.75)
+    drop_path, epochs = TABLE_9[backbone]
+    assert (made.drop_path, made.epochs) == (0.0 if blocks == "0" else drop_path, epochs)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "counts"),
+    [
+        ("vit_mini", "0 0.5 1 2 4"),
+        ("vit_b", "0 0.5 1 2 4 6 12"),
+        ("vit_l", "0 0.5 1 2 4 6 12 18 24"),
+        ("vit_h", "0 0.5 1 2 4 6 12 18 24 30 32"),
+    ],
+)
+def test_the_curve_has_the_points_of_figure_9(backbone: str, counts: str) -> None:
+    assert curve(backbone) == [f"partial:{count}" for count in counts.split()]
+
+
+@pytest.mark.parametrize("blocks", ["", ":", ":13", ":-1", ":1.5", ":nan", ":inf", ":two", "-2"])
+def test_bad_block_counts(blocks: str) -> None:
+    with pytest.raises(TaskError, match=r"a whole number up to 12 for vit_b; or partial:all"):
+        recipe("imagenet1k", "vit_b", f"partial{blocks}")
+
+
+@pytest.mark.parametrize("task", FINETUNE_EPOCHS)
+def test_other_data_sets_train_for_imagenets_steps(task: str) -> None:
+    for backbone, epochs in FINETUNE_EPOCHS[task].items():
+        usual = recipe("imagenet1k", backbone, "finetune").epochs
+        steps = usual * DATASETS["imagenet1k"].num_train / DATASETS[task].num_train
+        assert epochs == min(300, round(steps / 10) * 10)
+        made = recipe(task, backbone, "finetune")
+        same = {"protocol": "imagenet1k/finetune@1", "epochs": usual}
+        assert dataclasses.replace(made, **same) == recipe("imagenet1k", backbone, "finetune")
+        assert all(
+            source.startswith("ours") for source in sources(task, backbone, "finetune").values()
+        )
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("backbone", ["vit_t", "vit_s"])
 def test_small_sizes_take_vit_b_values_and_say_so(backbone: str, protocol: str) -> None:
@@ -131,7 +190,7 @@ def test_small_sizes_take_vit_b_values_and_say_so(backbone: str, protocol: str) 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_miniature_recipe_is_a_small_one(protocol: str) -> None:
     made = recipe("imagenet1k", "vit_mini", protocol)
-    assert made.image_size == 32
+    assert made.image_size == (64 if protocol == "finetune-448" else 32)
     assert made.batch_size * made.epochs < 16384
     told = sources("imagenet1k", "vit_mini", protocol)
     assert told["epochs"] == told["base_lr"] == "ours: tuned on the miniature world"
@@ -142,12 +201,13 @@ def test_miniature_recipe_is_a_small_one(protocol: str) -> None:
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_every_field_has_a_source(backbone: str, protocol: str) -> None:
     made = recipe("imagenet1k", backbone, protocol)
-    assert made.protocol == f"imagenet1k/{protocol}@1" == protocol_id("imagenet1k", protocol)
+    assert made.protocol == f"imagenet1k/{protocol.replace(':', '-')}@1"
+    assert made.protocol == protocol_id("imagenet1k", protocol)
     assert made.backbone == backbone
     told = sources("imagenet1k", backbone, protocol)
     assert list(told) == [field.name for field in dataclasses.fields(ClassificationRecipe)]
     assert all(
-        source.split(":")[0].split()[0] in ("mae", "MAE", "timm", "ours")
+        source.split(":")[0].split()[0] in ("mae", "MAE", "timm", "ours", "mmpretrain")
         for source in told.values()
     )
 
@@ -174,8 +234,8 @@ def test_crop_ratio(image_size: int, test_crop_ratio: float | None, expected: fl
     [
         (("imagenet1k", "vit_bb", "finetune"), "'vit_bb'; did you mean vit_b"),
         (("imagenet1k", "resnet50", "finetune"), "there are vit_b, vit_l, vit_h, vit_s, vit_t"),
-        (("imagenet1k", "vit_b", "finetuned"), "'finetuned'; did you mean finetune?"),
-        (("imagenet1k", "vit_b", "knn5"), "there are finetune, linear, scratch"),
+        (("imagenet1k", "vit_b", "finetuned"), "'finetuned'; did you mean finetune"),
+        (("imagenet1k", "vit_b", "knn5"), "there are finetune, finetune-448, linear, partial:K"),
         (("imagenet", "vit_b", "linear"), "'imagenet'; did you mean imagenet1k?"),
     ],
 )

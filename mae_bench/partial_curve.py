@@ -1,0 +1,35 @@
+"""`mae-bench transfer --protocol partial:all`: a whole partial fine-tuning curve."""
+
+from typing import Any
+
+import tasks
+from mae_bench.errors import RunError
+from mae_bench.progress import say
+from mae_bench.report import show
+from mae_bench.transfer import transfer
+from results import Record
+from tasks.classification.recipes import CURVE, PARTIAL, curve
+
+
+def partial_curve(
+    task: str = "imagenet1k",
+    backbone: str = "vit_mini",
+    name: str | None = None,
+    **arguments: Any,
+) -> list[Record]:
+    """A run for every point of the curve of MAE's Figure 9, fewest trained blocks first.
+
+    Arguments are those of `transfer`; a `name` is continued by each run's protocol. The same call
+    goes on after the last finished point. Bad input raises a one-line error.
+    """
+    if PARTIAL not in tasks.protocols(task):
+        tasks.check_known(f"protocol of {task}", CURVE, list(tasks.protocols(task)))
+    if "trained_blocks" in arguments:
+        raise RunError(f"{CURVE} sets trained_blocks for each run; leave it out")
+    points, records = curve(backbone), []
+    for number, protocol in enumerate(points, start=1):
+        say(f"{number}/{len(points)}  {protocol}")
+        run = name and f"{name}-{protocol.replace(':', '-')}"
+        records.append(transfer(task, backbone, protocol, name=run, **arguments))
+    show(records)
+    return records
