@@ -15,13 +15,14 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mae_bench.partial_curve import partial_curve
     from mae_bench.pretrain import pretrain
     from mae_bench.quickstart import quickstart
     from mae_bench.report import report
     from mae_bench.transfer import transfer
 
 __version__ = "0.1.0"
-__all__ = ["pretrain", "quickstart", "report", "transfer"]
+__all__ = ["partial_curve", "pretrain", "quickstart", "report", "transfer"]
 
 
 def __getattr__(name: str) -> Any:

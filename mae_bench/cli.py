@@ -26,6 +26,7 @@ import tasks
 from mae_bench import recipes
 from mae_bench.errors import Interrupted, ProcessError, RunError, reason
 from mae_bench.execution import Execution
+from tasks.classification.recipes import CURVE, PARTIAL
 
 PROGRAM = "mae-bench"
 DESCRIPTION = (
@@ -76,9 +77,11 @@ class Transfer(RunFlags):
     """
 
     task: str = "imagenet1k"
-    """imagenet1k, coco or ade20k"""
+    """imagenet1k, inat2017, inat2018, inat2019, places205, places365, folder (your own images in
+    train/<class>/ and val/<class>/), coco or ade20k"""
     protocol: str | None = None
-    """imagenet1k: finetune (default), linear, scratch; coco: mask_rcnn-vitdet (default),
+    """classification: finetune (default), finetune-448, linear, partial:K (the last K blocks
+    train), partial:all (the whole curve), knn, logistic, scratch; coco: mask_rcnn-vitdet (default),
     mask_rcnn-fpn; ade20k: upernet-512-160k (default), upernet-512-100ep"""
     checkpoint: Path | None = None
     """weights: a MAE release file, or backbone.safetensors of a pretrain run"""
@@ -90,7 +93,12 @@ class Transfer(RunFlags):
 
     def run(self) -> None:
         protocol = self.protocol or default_protocol(self.task)
-        mae_bench.transfer(**self.arguments(), **changed(self, self.task, protocol))
+        given = self.arguments() | changed(self, self.task, protocol)
+        if protocol == CURVE:
+            del given["protocol"]
+            mae_bench.partial_curve(**given)
+        else:
+            mae_bench.transfer(**given)
 
 
 @dataclass
@@ -284,8 +292,15 @@ def default_protocol(task: str) -> str:
     return next(iter(tasks.protocols(task)))
 
 
+def one_point(task: str, protocol: str) -> str:
+    """The protocol itself; of a whole curve, the point whose recipe its flags show."""
+    whole = protocol == CURVE and PARTIAL in tasks.protocols(task)
+    return "partial:1" if whole else protocol
+
+
 def with_recipe(command: type, task: str, backbone: str, protocol: str) -> type:
     """`command` with one more flag per recipe field: default, meaning, and the value's source."""
+    protocol = one_point(task, protocol)
     base = recipes.recipe(task, backbone, protocol)
     kinds, meanings = get_type_hints(type(base)), field_docstrings(type(base))
     flags: list[tuple[str, Any, Any]] = []
@@ -305,7 +320,7 @@ def with_recipe(command: type, task: str, backbone: str, protocol: str) -> type:
 
 def changed(command: Any, task: str, protocol: str) -> dict[str, Any]:
     """Recipe fields that the command line sets to something else than the protocol."""
-    base = recipes.recipe(task, command.backbone, protocol)
+    base = recipes.recipe(task, command.backbone, one_point(task, protocol))
     given = {f.name: getattr(command.recipe, f.name) for f in fields(command.recipe)}
     return {name: value for name, value in given.items() if value != getattr(base, name)}
 

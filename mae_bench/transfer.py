@@ -1,5 +1,6 @@
 """`mae-bench transfer`: measure a backbone on a downstream task."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def transfer(
         say(f"note: {note}")
     facts = Data.model_validate(built.data_facts() | {"miniature": announce(root)})
     setup = Setup(task, base, effective, seed, facts, init, weights, limit)
-    default = f"{task}-{protocol}-{backbone}-{init}-seed{seed}"
+    default = re.sub("[/:]", "-", f"{task}-{protocol}-{backbone}-{init}-seed{seed}")
     folder = run_folder(out, default if name is None else name)
     with open_run(folder, setup.identity()) as run:
         record = already_finished(run)
