@@ -84,10 +84,11 @@ class Transfer(RunFlags):
     train), partial:all (the whole curve), knn, logistic, scratch; coco: mask_rcnn-vitdet (default),
     mask_rcnn-fpn; ade20k: upernet-512-160k (default), upernet-512-100ep"""
     checkpoint: Path | None = None
-    """weights: a MAE release file, or backbone.safetensors of a pretrain run"""
+    """weights: a file, or the folder where the file of --init's released weights is"""
     init: str | None = None
     """short name of what the weights came from, for the tables (default: from the checkpoint);
-    with coco and ade20k, scratch starts from random weights"""
+    mae, moco_v3, beit, dino or supervised without a file: the released weights of that name, see
+    mae-bench weights list; scratch: random weights (for imagenet1k and its like a protocol)"""
     limit: int | None = None
     """use so many images only; the result is marked as shortened"""
 

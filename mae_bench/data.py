@@ -59,6 +59,11 @@ def miniature_world(root: Path | None = None) -> Path:
         return miniature.ensure(root, on_progress=advance)
 
 
+def weights_folder() -> Path:
+    """Where the released weights of baselines are looked for, beside the miniature world."""
+    return miniature.default_root().parent / "weights"
+
+
 def announce(root: Path) -> bool:
     """Say where the data are; whether they belong to a miniature world."""
     inside = miniature.find(root) is not None

@@ -6,9 +6,10 @@ from typing import Any
 
 import backbones
 import tasks
+from backbones.baselines import BASELINES, find
 from backbones.checkpoint import describe, save
 from mae_bench import __version__
-from mae_bench.data import announce, task_root
+from mae_bench.data import announce, task_root, weights_folder
 from mae_bench.errors import RunError
 from mae_bench.execution import Execution
 from mae_bench.progress import duration, progress, say
@@ -42,7 +43,9 @@ def transfer(
     """Train and evaluate a task's protocol on a backbone, and record the scores.
 
     `protocol` is the first of `tasks.protocols(task)` by default. `init` names what the weights
-    came from (taken from the checkpoint by default; "scratch" without one); `limit` takes only so
+    came from (taken from the checkpoint by default; "scratch" without one); where it is one of
+    `backbones.baselines` and no file is given, its released file is taken from the folder
+    `checkpoint`, or from mae-bench/weights in the cache folder. `limit` takes only so
     many images of each split, which marks the result; `overrides` are recipe fields. A run of the
     same name goes on where it stopped, and a finished one is returned as it is. Bad input raises
     a one-line error before training.
@@ -51,6 +54,7 @@ def transfer(
     protocol = protocol or next(iter(tasks.protocols(task)))
     base = recipe(task, backbone, protocol)
     effective = override(base, overrides)
+    checkpoint = released(init, backbone, checkpoint)
     refuse_source(task, protocol, checkpoint, init)
     accelerator = start(how, seed)
     weights = None
@@ -106,6 +110,18 @@ def transfer(
             )
             show([record])
     return record
+
+
+def released(
+    init: str | None, backbone: str, checkpoint: str | Path | None
+) -> str | Path | None:
+    """The file of a baseline that `init` names, unless `checkpoint` is a file already."""
+    if init not in BASELINES or (checkpoint is not None and not Path(checkpoint).is_dir()):
+        return checkpoint
+    file = find(init, backbone, Path(checkpoint or weights_folder()))
+    note = BASELINES[init][backbone].note
+    say(f"{init}: {file}" + (f" ({note})" if note else ""))
+    return file
 
 
 def refuse_source(

@@ -12,6 +12,8 @@ from small_runs import SMALL
 
 import backbones
 import mae_bench
+from backbones import BackboneError
+from backbones.baselines import BASELINES, Release
 from mae_bench.errors import RunError
 from mae_bench.pretrain import BACKBONE_FILE, MAE_FILE, PICTURE_FILE
 from results import read_records
@@ -212,3 +214,26 @@ def test_pretrain_keeps_everything_it_names(pretrained: Path):
     assert {"mask_token", "decoder_embed.weight", "blocks.0.attn.qkv.weight"} <= set(tensors)
     with Image.open(pretrained / PICTURE_FILE) as picture:
         assert picture.format == "PNG"
+
+
+def test_released_weights_by_name(world, tmp_path, monkeypatch, capsys):
+    """A baseline's file is found by its name, in a folder given or in the usual one."""
+    vit = backbones.create("vit_mini", image_size=32)
+    release = Release("mae_mini.pth", "https://example.org/mae_mini.pth", note="of another world")
+    monkeypatch.setitem(BASELINES["mae"], "vit_mini", release)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    usual = tmp_path / "cache" / "mae-bench" / "weights"
+    common = {"data": world / "imagenet1k", "out": tmp_path / "runs", "init": "mae", **SMALL}
+    with pytest.raises(BackboneError, match=rf"{usual}/mae_mini.pth: not there; get it from http"):
+        mae_bench.transfer(**common)
+    usual.mkdir(parents=True)
+    torch.save({"model": vit.state_dict()}, usual / "mae_mini.pth")
+    record = mae_bench.transfer(**common)
+    assert record.init == "mae"
+    assert record.checkpoint.file == "mae_mini.pth"
+    said = capsys.readouterr().out.replace("\n", "")
+    assert "mae_mini.pth (of another world)" in said
+    other = usual.rename(tmp_path / "weights")
+    again = mae_bench.transfer(**common, checkpoint=other, name="again")
+    assert again.checkpoint == record.checkpoint
+    assert again.metrics == record.metrics
