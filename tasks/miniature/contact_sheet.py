@@ -2,6 +2,8 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Callable, Iterable
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ from tasks import TaskError
 from tasks.miniature import world
 from tasks.miniature.coco import CATEGORY_IDS
 from tasks.miniature.colour import oklch
-from tasks.miniature.imagenet import wnid
+from tasks.miniature.corruptions import CORRUPTIONS, SEVERITIES
+from tasks.miniature.imagenet import SIDE, wnid
+from tasks.miniature.renditions import RENDITIONS
 
 MARGIN, GAP, LABEL_WIDTH, ROW_WIDTH = 28, 4, 84, 812
 """pixels"""
@@ -37,6 +41,9 @@ def contact_sheet(root: Path | str, file: Path | str) -> Path:
     sections = []
     if "imagenet1k" in sets:
         sections.append(_imagenet(root / "imagenet1k", sets["imagenet1k"]))
+    for name, section in ROBUSTNESS_SECTIONS.items():
+        if name in sets:
+            sections.append(section(root / name))
     if "unlabelled" in sets:
         images = [_open(path) for path in sorted((root / "unlabelled").iterdir())[:24]]
         remark = "the same scenes without labels, for pre-training"
@@ -82,6 +89,55 @@ def _imagenet(folder: Path, facts: dict[str, Any]) -> Section:
         "the class is the shape; colour, pattern, size and place tell nothing",
         rows,
     )
+
+
+def _imagenet_a(folder: Path) -> Section:
+    """Difficulties take turns within a class, so the first of each class show them all."""
+    images = [_open(path) for path in _by_turns(folder.glob("n*"), "*.jpg")]
+    remark = "hard to tell: small, cut off, hidden or camouflaged; half of the classes"
+    return "ImageNet-A", remark, [("", images[:12]), ("", images[12:24])]
+
+
+def _imagenet_r(folder: Path) -> Section:
+    rows = [
+        (style, [_open(path) for path in _by_turns(folder.glob("n*"), f"{style}_*.jpg")[:12]])
+        for style in RENDITIONS
+    ]
+    return "ImageNet-R", "renditions in other styles; half of the classes", rows
+
+
+def _imagenet_sketch(folder: Path) -> Section:
+    paths = _by_turns((folder / "sketch").glob("n*"), "*.JPEG")
+    return "ImageNet-Sketch", "black outlines on white", [("", [_open(p) for p in paths[:12]])]
+
+
+def _imagenet_c(folder: Path) -> Section:
+    """Per corruption, two images at each severity, enlarged: the same two in all rows."""
+    rows = []
+    for name in CORRUPTIONS:
+        severities = [
+            [_open(path) for path in _by_turns((folder / name / str(level)).glob("n*"), "*")[-2:]]
+            for level in SEVERITIES
+        ]
+        images = [image for each in zip(*severities, strict=True) for image in each]
+        enlarged = [image.resize((SIDE, SIDE), Image.Resampling.NEAREST) for image in images]
+        rows.append((name.replace("_", "\n"), enlarged))
+    return "ImageNet-C", "validation images in 15 corruptions, severities 1 to 5", rows
+
+
+ROBUSTNESS_SECTIONS: dict[str, Callable[[Path], Section]] = {
+    "imagenet_a": _imagenet_a,
+    "imagenet_r": _imagenet_r,
+    "imagenet_sketch": _imagenet_sketch,
+    "imagenet_c": _imagenet_c,
+}
+
+
+def _by_turns(folders: Iterable[Path], pattern: str) -> list[Path]:
+    """The files of some folders: the first of each, then the second of each, and so on."""
+    files = [sorted(folder.glob(pattern)) for folder in sorted(folders)]
+    turns = zip_longest(*files)
+    return [path for turn in turns for path in turn if path is not None]
 
 
 def _coco(folder: Path) -> Section:

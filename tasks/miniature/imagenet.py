@@ -23,13 +23,17 @@ def wnid(label: int) -> str:
     return f"n{label + 1:08d}"
 
 
+def val_name(index: int) -> str:
+    """File name of a validation image."""
+    return f"ILSVRC2012_val_{index + 1:08d}.JPEG"
+
+
 def write(folder: Path, split: str, index: int, rng: Rng) -> None:
     """Image `index` shows class `index` modulo 10."""
     label = index % len(CLASSES)
     scene = draw_portrait(rng, SIDE, CLASSES[label])
-    number = index + 1
-    name = f"{wnid(label)}_{number}" if split == "train" else f"ILSVRC2012_val_{number:08d}"
-    save_jpeg(folder / split / wnid(label) / f"{name}.JPEG", scene.image)
+    name = f"{wnid(label)}_{index + 1}.JPEG" if split == "train" else val_name(index)
+    save_jpeg(folder / split / wnid(label) / name, scene.image)
 
 
 def write_unlabelled(folder: Path, split: str, index: int, rng: Rng) -> None:

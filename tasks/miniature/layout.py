@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,19 @@ class Layout:
     layout has one per image) below `folder`; returns what `finish` needs, picklable"""
     finish: Callable[[Path, Records], None] = no_lists
     """finish(folder, records) writes the lists or annotation files of all splits"""
+    stream: str = ""
+    """the data set whose random streams it shares, so that its images show the same scenes; its
+    own if empty"""
+
+
+def encode_jpeg(image: np.ndarray) -> bytes:
+    """(H, W, 3) uint8 as a JPEG of quality 92 without chroma subsampling."""
+    buffer = BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=92, subsampling=0)
+    return buffer.getvalue()
 
 
 def save_jpeg(path: Path, image: np.ndarray) -> None:
-    """Write (H, W, 3) uint8 as a JPEG of quality 92 without chroma subsampling."""
+    """Write (H, W, 3) uint8 as `encode_jpeg` does."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image).save(path, "JPEG", quality=92, subsampling=0)
+    path.write_bytes(encode_jpeg(image))

@@ -16,6 +16,9 @@ from tasks.miniature.stuff import PLACES, Canvas, Rng, draw_place, pixel_grid, u
 MAX_TURN = 0.6
 """largest rotation of a thing, radians either way"""
 
+DIFFICULTIES = ("small", "cut_off", "hidden", "camouflaged")
+"""what makes the thing of a hard portrait hard to tell"""
+
 
 @dataclass(frozen=True)
 class Thing:
@@ -109,15 +112,19 @@ def compose(place: str, canvas: Canvas, stuff: np.ndarray, things: list[Thing]) 
     return Scene(np.ascontiguousarray(pixels.transpose(1, 2, 0)), place, stuff, things, visible)
 
 
-def choose_colour(rng: Rng, behind: Canvas) -> tuple[float, float]:
-    """Hue and lightness for a thing: of three drawn, those that stand out most from `behind`."""
+def choose_colour(rng: Rng, behind: Canvas, *, hide: bool = False) -> tuple[float, float]:
+    """Hue and lightness for a thing: of three drawn, those that stand out most from `behind`.
+
+    With `hide`, those that stand out least.
+    """
     backdrop = behind.mean(axis=(1, 2)).reshape(3, 1, 1)
     drawn = []
     for _ in range(3):
         hue = rng.uniform(0, 360)
         # Yellow is only yellow when light, blue only blue when dark.
         drawn.append((hue, rng.uniform(0.52, 0.76) + 0.09 * math.cos(math.radians(hue - 100))))
-    return max(drawn, key=lambda c: float(np.abs(oklch(c[1], 0.15, c[0]) - backdrop).sum()))
+    choose = min if hide else max
+    return choose(drawn, key=lambda c: float(np.abs(oklch(c[1], 0.15, c[0]) - backdrop).sum()))
 
 
 def draw_portrait(
@@ -136,6 +143,38 @@ def draw_portrait(
     return compose(
         place, canvas, stuff, [_place_thing(rng, canvas, shape, pattern, centre, radius)]
     )
+
+
+def draw_hard_portrait(rng: Rng, side: int, shape: str, difficulty: str) -> Scene:
+    """A square scene with one thing that is hard to tell, the first, and perhaps some pebbles.
+
+    By difficulty: a thing of a fifth to a third of the side, among pebbles; one that an edge of
+    the image cuts off; one partly behind pebbles; a pale one in the colours of what is behind it.
+    """
+    place = str(rng.choice(list(PLACES)))
+    canvas, stuff = draw_place(rng, side, side, place)
+    radius = side * rng.uniform(0.55, 0.85) / 2
+    y, x = (float(side * share) for share in rng.uniform(0.4, 0.6, size=2))
+    if difficulty == "small":
+        radius *= 0.38
+    elif difficulty == "cut_off":
+        edge = radius * rng.uniform(0.0, 0.3)
+        y, x = [(edge, x), (y, edge), (side - edge, x), (y, side - edge)][rng.integers(4)]
+    hide = difficulty == "camouflaged"
+    thing = _place_thing(rng, canvas, shape, _choose_pattern(rng), (y, x), radius, hide=hide)
+    if hide:
+        thing = replace(thing, chroma=0.09)
+    things = [thing]
+    if difficulty in ("small", "hidden"):
+        number, distance, size = (4, 2.3, 0.8) if difficulty == "small" else (2, 0.65, 0.55)
+        first = rng.uniform(0, 2 * math.pi)
+        for k in range(number):
+            angle = first + (k + rng.uniform(-0.25, 0.25)) * (2 * math.pi / number)
+            reach = distance * radius * rng.uniform(0.8, 1.2)
+            centre = (y + reach * math.sin(angle), x + reach * math.cos(angle))
+            pebble_radius = size * radius * rng.uniform(0.75, 1.25)
+            things.append(_place_pebble(rng, canvas, centre, pebble_radius))
+    return compose(place, canvas, stuff, things)
 
 
 def draw_landscape(
@@ -166,9 +205,7 @@ def draw_landscape(
             things.append(_place_thing(rng, canvas, shape, _choose_pattern(rng), centre, radius))
     for _ in range(rng.integers(0, 3)):
         centre = (rng.uniform(0.5, 0.95) * height, rng.uniform(0.05, 0.95) * width)
-        radius = rng.uniform(0.03, 0.07) * side
-        pebble = _place_thing(rng, canvas, "pebble", "plain", centre, radius)
-        things.append(replace(pebble, turn=0.2 * pebble.turn, chroma=0.02))
+        things.append(_place_pebble(rng, canvas, centre, rng.uniform(0.03, 0.07) * side))
     things.sort(key=lambda thing: thing.centre[0] + thing.radius)
     return compose(place, canvas, stuff, things)
 
@@ -184,13 +221,21 @@ def _place_thing(
     pattern: str,
     centre: tuple[float, float],
     radius: float,
+    *,
+    hide: bool = False,
 ) -> Thing:
-    """A thing turned at random, in a colour that stands out from what is behind it."""
+    """A thing turned at random, in a colour that stands out from what is behind it, or hides."""
     top, left = (max(int(middle - radius), 0) for middle in centre)
     behind = canvas[:, top : int(centre[0] + radius) + 1, left : int(centre[1] + radius) + 1]
-    hue, lightness = choose_colour(rng, behind)
+    hue, lightness = choose_colour(rng, behind, hide=hide)
     turn = rng.uniform(-MAX_TURN, MAX_TURN)
     return Thing(shape, pattern, centre, radius, turn, hue, lightness)
+
+
+def _place_pebble(rng: Rng, canvas: Canvas, centre: tuple[float, float], radius: float) -> Thing:
+    """A grey pebble that lies rather flat."""
+    pebble = _place_thing(rng, canvas, "pebble", "plain", centre, radius)
+    return replace(pebble, turn=0.2 * pebble.turn, chroma=0.02)
 
 
 def _free_spot(

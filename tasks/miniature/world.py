@@ -4,7 +4,8 @@
     root/world.json      the manifest; written last, so a world that has it is complete
 
 Image k of a split is a function of (seed, data set, split, k) alone: the same with one worker or
-many, and whatever the sizes of the splits. To the byte it also takes the same NumPy and Pillow.
+many, and whatever the sizes of the splits. To the byte it also takes the same NumPy and Pillow,
+and for ImageNet-C's twin the same OpenCV.
 """
 
 import json
@@ -30,9 +31,10 @@ from tasks.miniature.imagenet import IMAGENET, UNLABELLED
 from tasks.miniature.inaturalist import INATURALIST
 from tasks.miniature.layout import Layout
 from tasks.miniature.places import PLACES205, PLACES365
+from tasks.miniature.robustness import ROBUSTNESS
 
 FORMAT = "mae-bench miniature world"
-VERSION = 1
+VERSION = 2
 """counts changes that alter any file of a world"""
 MANIFEST = "world.json"
 UNFINISHED = "world.unfinished"
@@ -43,8 +45,10 @@ CHUNK = 50
 
 LAYOUTS: dict[str, Layout] = {
     layout.name: layout
-    for layout in (IMAGENET, UNLABELLED, COCO, ADE20K, *INATURALIST, PLACES205, PLACES365)
-}
+    for layout in (
+        IMAGENET, *ROBUSTNESS, UNLABELLED, COCO, ADE20K, *INATURALIST, PLACES205, PLACES365
+    )
+}  # fmt: skip
 
 Progress = Callable[[int, int, str], None]
 """called as (images done, images in total, data set in the making)"""
@@ -52,10 +56,17 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class WorldSizes:
-    """Images per split; a data set whose splits are all 0 is left out."""
+    """Images per split; a data set whose splits are all 0 is left out.
+
+    Of ImageNet-C it is the number of clean images: each is written in 75 corrupted versions.
+    """
 
     imagenet1k_train: int = 1_000
     imagenet1k_val: int = 2_000
+    imagenet_a_val: int = 200
+    imagenet_r_val: int = 200
+    imagenet_sketch_val: int = 200
+    imagenet_c_val: int = 20
     unlabelled_train: int = 20_000
     coco_train: int = 400
     coco_val: int = 100
@@ -88,7 +99,7 @@ class WorldSizes:
 
 
 def default_root() -> Path:
-    """The world that is made when none is named: `$XDG_CACHE_HOME/mae-bench/mini-v1`."""
+    """The world that is made when none is named: `$XDG_CACHE_HOME/mae-bench/mini-v2`."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache) / "mae-bench" / f"mini-v{VERSION}"
 
@@ -243,12 +254,12 @@ class _Errand:
 
 
 def _run_errand(errand: _Errand) -> list[Any]:
-    write = LAYOUTS[errand.layout].write
-    stream = zlib.crc32(f"{errand.layout}/{errand.split}".encode())
+    layout = LAYOUTS[errand.layout]
+    stream = zlib.crc32(f"{layout.stream or layout.name}/{errand.split}".encode())
     records = []
     for index in range(errand.start, errand.stop):
         rng = np.random.default_rng([errand.seed, stream, index])
-        records.append(write(errand.root / errand.layout, errand.split, index, rng))
+        records.append(layout.write(errand.root / layout.name, errand.split, index, rng))
     return records
 
 
