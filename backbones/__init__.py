@@ -3,6 +3,8 @@
     vit = backbones.create("vit_b", image_size=224)
     vit, report = backbones.load("vit_b", "mae_pretrain_vit_base.pth", image_size=224)
     net = backbones.create("vit_b", 1024, dense=backbones.Dense(14, (2, 5, 8, 11), "decomposed"))
+    vit = backbones.create("timm:vit_small_patch8_224")
+    backbones.register("my_vit", factory, size)
 
 Importing this package does not import torch; creating a backbone does.
 """
@@ -12,41 +14,84 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
-from backbones.sizes import SIZES, BackboneError, Dense, Size, size_of
+from backbones.plugin import build, register
+from backbones.plugin import find as find_plugin
+from backbones.sizes import SIZES, Anatomy, BackboneError, Dense, Size, shape_of, size_of
 
 if TYPE_CHECKING:
-    from backbones.checkpoint import LoadReport
     from backbones.dense import DenseViT
+    from backbones.export import Export
+    from backbones.inspection import Inspection
+    from backbones.report import LoadReport
     from backbones.vit import ViT
 
-__all__ = ["SIZES", "BackboneError", "Dense", "Size", "create", "load", "size_of"]
+__all__ = [
+    "SIZES",
+    "Anatomy",
+    "BackboneError",
+    "Dense",
+    "Size",
+    "convert",
+    "create",
+    "export",
+    "inspect",
+    "load",
+    "register",
+    "size_of",
+]
 
 
-@overload
-def create(name: str, image_size: int = ..., drop_path: float = ..., dense: None = None) -> ViT: ...
 @overload
 def create(
-    name: str, image_size: int = ..., drop_path: float = ..., *, dense: Dense
+    name: str,
+    image_size: int = ...,
+    drop_path: float = ...,
+    dense: None = None,
+    anatomy: Anatomy | None = ...,
+) -> ViT: ...
+@overload
+def create(
+    name: str,
+    image_size: int = ...,
+    drop_path: float = ...,
+    *,
+    dense: Dense,
+    anatomy: Anatomy | None = ...,
 ) -> DenseViT: ...
 @overload
 def create(
-    name: str, image_size: int = ..., drop_path: float = ..., *, dense: Dense | None
+    name: str,
+    image_size: int = ...,
+    drop_path: float = ...,
+    *,
+    dense: Dense | None,
+    anatomy: Anatomy | None = ...,
 ) -> ViT | DenseViT: ...
 def create(
-    name: str, image_size: int = 224, drop_path: float = 0.0, dense: Dense | None = None
+    name: str,
+    image_size: int = 224,
+    drop_path: float = 0.0,
+    dense: Dense | None = None,
+    anatomy: Anatomy | None = None,
 ) -> ViT | DenseViT:
-    """A randomly initialised backbone; `name` is a row of `backbones.SIZES`.
+    """A randomly initialised backbone: a row of `backbones.SIZES`, "timm:<model>" or a plug-in.
 
-    With `dense`, one for dense prediction: it gives maps only. Raises `BackboneError` for an
-    unknown name, a size that the patch does not divide, or a global block that it does not have.
+    With `dense`, one for dense prediction: it gives maps only. `anatomy` is the name's own by
+    default. Raises `BackboneError` for an unknown name, a size that the patch does not divide, or a
+    global block that it does not have.
     """
+    plugin = find_plugin(name)
+    if plugin is not None:
+        return build(plugin, image_size, drop_path, dense)
+    size, own = shape_of(name)
+    anatomy = anatomy or own
     if dense is not None:
         from backbones.dense import DenseViT
 
-        return DenseViT(name, size_of(name), image_size, drop_path, dense)
+        return DenseViT(name, size, image_size, drop_path, dense, anatomy)
     from backbones.vit import ViT
 
-    return ViT(name, size_of(name), image_size, drop_path)
+    return ViT(name, size, image_size, drop_path, anatomy)
 
 
 @overload
@@ -56,6 +101,8 @@ def load(
     image_size: int = ...,
     drop_path: float = ...,
     dense: None = None,
+    format: str | None = ...,
+    allow_pickle: bool = ...,
 ) -> tuple[ViT, LoadReport]: ...
 @overload
 def load(
@@ -65,6 +112,8 @@ def load(
     drop_path: float = ...,
     *,
     dense: Dense,
+    format: str | None = ...,
+    allow_pickle: bool = ...,
 ) -> tuple[DenseViT, LoadReport]: ...
 @overload
 def load(
@@ -74,6 +123,8 @@ def load(
     drop_path: float = ...,
     *,
     dense: Dense | None,
+    format: str | None = ...,
+    allow_pickle: bool = ...,
 ) -> tuple[ViT | DenseViT, LoadReport]: ...
 def load(
     name: str,
@@ -81,13 +132,41 @@ def load(
     image_size: int = 224,
     drop_path: float = 0.0,
     dense: Dense | None = None,
+    format: str | None = None,
+    allow_pickle: bool = False,
 ) -> tuple[ViT | DenseViT, LoadReport]:
-    """A backbone with the weights of a checkpoint file, and what became of each of its keys.
+    """A backbone with the weights of a checkpoint, and what became of each of its keys.
 
-    Strict: every key is loaded, resized, or skipped by a named rule; anything else raises
-    `BackboneError`, which lists both sides.
+    `checkpoint` is a file in one of `formats.FORMATS`, "timm:<model>" or "hf:<repository>".
+    `format` names the format where its keys do not tell, or tell too little. Strict: every key is
+    loaded, resized, or skipped by a named rule; anything else raises `BackboneError`, which lists
+    both sides. `allow_pickle` runs code from a torch file that holds more than data.
     """
-    from backbones.checkpoint import load_into
+    from backbones.loading import load as load_checkpoint
 
-    vit = create(name, image_size, drop_path, dense=dense)
-    return vit, load_into(vit, Path(checkpoint))
+    return load_checkpoint(name, checkpoint, image_size, drop_path, dense, format, allow_pickle)
+
+
+def inspect(
+    checkpoint: str | Path, format: str | None = None, allow_pickle: bool = False
+) -> Inspection:
+    """What a checkpoint holds and which backbone it fits, without building one; see `load`."""
+    from backbones.inspection import inspect as inspect_checkpoint
+
+    return inspect_checkpoint(checkpoint, format, allow_pickle)
+
+
+def export(vit: ViT, to: str) -> Export:
+    """The weights of a plain ViT in the layout of "timm", "hf" or "mae"; see `backbones.export`."""
+    from backbones.export import export as export_weights
+
+    return export_weights(vit, to)
+
+
+def convert(
+    checkpoint: str | Path, to: str, format: str | None = None, allow_pickle: bool = False
+) -> tuple[Export, LoadReport]:
+    """A checkpoint's encoder in the layout of "timm", "hf" or "mae", at its own image size."""
+    from backbones.export import convert as convert_checkpoint
+
+    return convert_checkpoint(checkpoint, to, format, allow_pickle)

@@ -89,6 +89,14 @@ UNRELEASED: dict[tuple[str, str], str] = {
 """what a reader of the paper would look for in vain, and why"""
 
 
+def name_of(file: str) -> str:
+    """The baseline that a released file belongs to; for any other, its name without its ending."""
+    for name, sizes in BASELINES.items():
+        if file in {release.file for release in sizes.values()}:
+            return name
+    return Path(file).stem
+
+
 def find(name: str, backbone: str, folder: Path) -> Path:
     """The file of a baseline's weights in `folder`, its published hash confirmed.
 

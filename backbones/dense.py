@@ -12,18 +12,13 @@ from torch import Tensor, nn
 
 from backbones.linear import Linear
 from backbones.posembed import resize, resize_grid, sincos_2d
-from backbones.relative import (
-    CLASS_TOKEN_ROWS,
-    attend_decomposed,
-    autocast,
-    class_token_bias,
-    shared_bias,
-)
-from backbones.sizes import Dense, RelativePosition, Size
+from backbones.relative import attend_decomposed, autocast, shared_bias
+from backbones.sizes import Anatomy, Dense, RelativePosition, Size
 from backbones.vit import (
-    Attention,
+    MAE_ANATOMY,
     Backbone,
     Block,
+    TokenAttention,
     drop_path_rates,
     init_linear,
     join_heads,
@@ -68,28 +63,6 @@ class WindowAttention(nn.Module):
         return self.proj(join_windows(join_heads(out), self.side, height, width))
 
 
-class TokenAttention(Attention):
-    """Global attention of a class token and a map's tokens, (B, 1 + side², C).
-
-    With `biased`, a table of its own holds the biases of `relative.class_token_bias`, as in BEiT
-    (microsoft/unilm, beit/modeling_finetune.py, whose parameter name it has).
-    """
-
-    def __init__(self, dim: int, num_heads: int, side: int, biased: bool) -> None:
-        super().__init__(dim, num_heads)
-        self.relative_position_bias_table: nn.Parameter | None = None
-        if biased:
-            table = torch.zeros((2 * side - 1) ** 2 + CLASS_TOKEN_ROWS, num_heads)
-            self.relative_position_bias_table = nn.Parameter(table)
-
-    # There is nothing to share and there are no last tokens to ask for.
-    def forward(self, x: Tensor, _: Tensor | None = None) -> Tensor:  # type: ignore[override]
-        table = self.relative_position_bias_table
-        bias = None if table is None else autocast(class_token_bias(table))
-        q, k, v = split_heads(self.qkv(x), self.num_heads)
-        return self.proj(join_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=bias)))
-
-
 def split_windows(x: Tensor, side: int, padding: Tensor) -> Tensor:
     """A map (B, h, w, C) to windows (B * windows, side², C), row by row.
 
@@ -129,19 +102,26 @@ class DenseViT(Backbone):
     modeling/backbone/vit.py, whose parameter names these are). Initialised as `ViT` is; relative
     positions start at zero. `pos_embed` (1, n², C) has a row for the class token, the first, only
     where there is one; n is the grid of the pre-training, or that of the tokens with
-    `resize_position="load"`.
+    `resize_position="load"`; there is none where the anatomy has no absolute positions.
 
     Raises `BackboneError` for an image size that the patch does not divide and for global blocks
     that the backbone does not have.
     """
 
+    pos_embed: nn.Parameter
     stem: tuple[str, ...] = ("pos_embed", "patch_embed")
     top = ("rel_pos_window", "rel_pos_global")
 
     def __init__(
-        self, name: str, size: Size, image_size: int, drop_path: float, dense: Dense
+        self,
+        name: str,
+        size: Size,
+        image_size: int,
+        drop_path: float,
+        dense: Dense,
+        anatomy: Anatomy = MAE_ANATOMY,
     ) -> None:
-        super().__init__(name, size, dense.patch_size or size.patch_size, image_size)
+        super().__init__(name, size, dense.patch_size or size.patch_size, image_size, anatomy)
         self.check_blocks(dense.global_blocks)
         self.dense = dense
         positions = sincos_2d(size.embed_dim, size.pretrain_image // size.patch_size)
@@ -152,15 +132,25 @@ class DenseViT(Backbone):
             self.cls_token = nn.Parameter(0.02 * torch.randn(1, 1, size.embed_dim))
         else:
             positions = positions[:, 1:]
-        self.pos_embed = nn.Parameter(positions.clone())
+        if anatomy.absolute_position:
+            self.pos_embed = nn.Parameter(positions.clone())
         self.blocks = nn.ModuleList()
         for i, rate in enumerate(drop_path_rates(drop_path, size.depth)):
             attn = self.attention(self.attention_side(self.kind(i)))
-            self.blocks.append(DenseBlock(size.embed_dim, size.num_heads, rate, attn))
+            self.blocks.append(
+                DenseBlock(
+                    size.embed_dim,
+                    self.num_heads,
+                    rate,
+                    attn,
+                    anatomy.norm_eps,
+                    anatomy.layer_scale,
+                )
+            )
         if dense.relative_position == "shared":
             for kind in sorted({self.kind(i) for i in range(size.depth)}):
                 distances = 2 * self.attention_side(kind) - 1
-                table = nn.Parameter(torch.zeros(distances**2, size.num_heads))
+                table = nn.Parameter(torch.zeros(distances**2, self.num_heads))
                 self.register_parameter(f"rel_pos_{kind}", table)
         self.apply(init_linear)
 
@@ -195,15 +185,19 @@ class DenseViT(Backbone):
 
     def embed(self, images: Tensor) -> Tensor:
         """Patches with their positions: (B, S / p, S / p, C), or (B, 1 + N, C) with class token."""
-        positions: Tensor = self.pos_embed
-        if not self.dense.class_token:
-            if positions.shape[1] != self.grid_size**2:
-                positions = resize_grid(positions, self.grid_size)
-            return self.as_map(self.patches(images) + positions)
-        if positions.shape[1] != 1 + self.grid_size**2:
-            positions = resize(positions, self.grid_size)
-        patches = self.patches(images)
-        return torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], 1) + positions
+        x = self.patches(images)
+        if self.dense.class_token:
+            x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
+        if self.anatomy.absolute_position:
+            x = x + self.positions()
+        return x if self.dense.class_token else self.as_map(x)
+
+    def positions(self) -> Tensor:
+        """`pos_embed` at the grid of the tokens."""
+        table, rows = self.pos_embed, int(self.dense.class_token)
+        if table.shape[1] == rows + self.grid_size**2:
+            return table
+        return (resize if self.dense.class_token else resize_grid)(table, self.grid_size)
 
     def as_map(self, x: Tensor) -> Tensor:
         """Tokens to a map (B, S / p, S / p, C), without the class token; a map stays as it is."""
@@ -220,4 +214,4 @@ class DenseViT(Backbone):
 
     def no_decay(self) -> set[str]:
         """Parameters that fine-tuning exempts from weight decay besides the 1-D ones."""
-        return {"pos_embed", "cls_token"} if self.dense.class_token else {"pos_embed"}
+        return {name for name in ("pos_embed", "cls_token") if hasattr(self, name)}

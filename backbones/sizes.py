@@ -21,6 +21,28 @@ class Size:
     """pixels of the side of the images that it is pre-trained on"""
 
 
+@dataclass(frozen=True)
+class Anatomy:
+    """What else tells one plain ViT from another; the defaults are MAE's.
+
+    All have one class token, norms before both branches of a block, biases everywhere and an exact
+    GELU. `backbones.load` derives this from the file.
+    """
+
+    num_heads: int | None = None
+    """where they are not the size's own (MoCo v3: 12 in ViT-S); no weight's shape shows them"""
+    norm_eps: float = 1e-6
+    """of all layer norms"""
+    layer_scale: float | None = None
+    """initial factor of each channel of both branches (BEiT, DeiT III); None: there is none"""
+    absolute_position: bool = True
+    """whether positions are added to the patches"""
+    relative_position: bool = False
+    """whether each block has a table of biases, as BEiT; of a `ViT` only, `Dense` has its own"""
+    final_norm: bool = True
+    """False: nothing follows the last block, as where a classifier's norm follows its pooling"""
+
+
 RelativePosition = Literal["none", "decomposed", "shared", "per_block"]
 ResizePosition = Literal["forward", "load"]
 
@@ -78,6 +100,9 @@ class Dense:
             )
 
 
+TIMM = "timm:"
+"""what names of timm's models begin with"""
+
 # B, L, H: MAE (2111.06377), models_mae.py. S and T: DeiT (2012.12877), Table 1.
 SIZES = {
     "vit_mini": Size(embed_dim=128, depth=4, num_heads=4, patch_size=8, pretrain_image=32),
@@ -91,8 +116,29 @@ SIZES = {
 
 def size_of(name: str) -> Size:
     """The size behind a backbone name; `BackboneError` with near matches for an unknown one."""
-    if name not in SIZES:
-        near = difflib.get_close_matches(name, SIZES, n=2)
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
-        raise BackboneError(f"unknown backbone {name!r}; {hint}there are {', '.join(SIZES)}")
-    return SIZES[name]
+    return shape_of(name)[0]
+
+
+def shape_of(name: str) -> tuple[Size, Anatomy]:
+    """The size and the anatomy behind a backbone name.
+
+    A row of `SIZES`, "timm:<model>", or a plug-in's name (see `backbones.plugin`). Raises
+    `BackboneError` for any other, with near matches.
+    """
+    if name in SIZES:
+        return SIZES[name], Anatomy()
+    if name.startswith(TIMM):
+        from backbones.timm_models import timm_shape
+
+        return timm_shape(name)
+    from backbones.plugin import find
+
+    plugin = find(name)
+    if plugin is not None:
+        return plugin.size, Anatomy()
+    near = difflib.get_close_matches(name, SIZES, n=2)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    raise BackboneError(
+        f"unknown backbone {name!r}; {hint}there are {', '.join(SIZES)}, {TIMM}<model> and "
+        "<module>:<name> of your own"
+    )

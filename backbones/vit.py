@@ -9,14 +9,15 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath
+from timm.layers import DropPath, LayerScale
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from backbones.colour import IMAGENET_MEAN, IMAGENET_STD, Colour
 from backbones.linear import Linear
 from backbones.posembed import sincos_2d
-from backbones.sizes import BackboneError, Size
+from backbones.relative import CLASS_TOKEN_ROWS, autocast, class_token_bias
+from backbones.sizes import Anatomy, BackboneError, Size
 
 
 class Attention(nn.Module):
@@ -32,15 +33,40 @@ class Attention(nn.Module):
         return self.proj(attend(self.qkv(x), self.num_heads, num_queries))
 
 
-def attend(qkv: Tensor, num_heads: int, num_queries: int | None = None) -> Tensor:
+class TokenAttention(Attention):
+    """Global attention of a class token and a map's tokens, (B, 1 + side², C).
+
+    With `biased`, a table of its own holds the biases of `relative.class_token_bias`, as in BEiT
+    (microsoft/unilm, beit/modeling_finetune.py, whose parameter name it has). BEiT's keys have no
+    bias of their own; one here changes no output, since it adds the same to a query's logits.
+    """
+
+    def __init__(self, dim: int, num_heads: int, side: int, biased: bool) -> None:
+        super().__init__(dim, num_heads)
+        self.relative_position_bias_table: nn.Parameter | None = None
+        if biased:
+            table = torch.zeros((2 * side - 1) ** 2 + CLASS_TOKEN_ROWS, num_heads)
+            self.relative_position_bias_table = nn.Parameter(table)
+
+    def forward(self, x: Tensor, num_queries: int | None = None) -> Tensor:
+        table = self.relative_position_bias_table
+        bias = None if table is None else autocast(class_token_bias(table))
+        return self.proj(attend(self.qkv(x), self.num_heads, num_queries, bias))
+
+
+def attend(
+    qkv: Tensor, num_heads: int, num_queries: int | None = None, bias: Tensor | None = None
+) -> Tensor:
     """Attention from packed projections (B, N, 3C) to (B, Q, C).
 
     `num_queries` = Q keeps the queries of the last Q tokens only; keys and values of all stay.
+    `bias` (1, H, N, N) is added to the logits.
     """
     q, k, v = split_heads(qkv, num_heads)
     if num_queries is not None:
-        q = q[:, :, q.shape[2] - num_queries :]
-    return join_heads(F.scaled_dot_product_attention(q, k, v))
+        first = q.shape[2] - num_queries
+        q, bias = q[:, :, first:], None if bias is None else bias[:, :, first:]
+    return join_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=bias))
 
 
 def split_heads(qkv: Tensor, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -71,17 +97,26 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer block with stochastic depth on both branches.
 
-    `attn` replaces the plain attention.
+    `attn` replaces the plain attention. `layer_scale` is where the learned factors of both
+    branches start; None: there are none.
     """
 
     def __init__(
-        self, dim: int, num_heads: int, drop_path: float = 0.0, attn: nn.Module | None = None
+        self,
+        dim: int,
+        num_heads: int,
+        drop_path: float = 0.0,
+        attn: nn.Module | None = None,
+        norm_eps: float = 1e-6,
+        layer_scale: float | None = None,
     ) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
         self.attn = Attention(dim, num_heads) if attn is None else attn
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.ls1 = nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)
+        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
         self.mlp = Mlp(dim)
+        self.ls2 = nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
     def forward(self, x: Tensor, num_queries: int | None = None) -> Tensor:
@@ -96,8 +131,8 @@ class Block(nn.Module):
 
     def add_branches(self, x: Tensor, attended: Tensor) -> Tensor:
         """Tokens, plus what attention made of them, plus what the MLP makes of both."""
-        x = x + self.drop_path(attended)
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        x = x + self.drop_path(self.ls1(attended))
+        return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))
 
 
 class PatchEmbed(nn.Module):
@@ -122,7 +157,9 @@ class Backbone(nn.Module):
     """of the images that its weights were pre-trained on; whoever feeds it takes this out"""
     pixel_std: Colour = IMAGENET_STD
 
-    def __init__(self, name: str, size: Size, patch_size: int, image_size: int) -> None:
+    def __init__(
+        self, name: str, size: Size, patch_size: int, image_size: int, anatomy: Anatomy
+    ) -> None:
         super().__init__()
         if image_size < 1 or image_size % patch_size:
             nearest = max(1, round(image_size / patch_size)) * patch_size
@@ -131,9 +168,15 @@ class Backbone(nn.Module):
                 f"of {name}; nearest: {nearest}"
             )
         self.name = name
+        self.anatomy = anatomy
         self.image_size = image_size
         self.patch_size = patch_size
-        self.embed_dim, self.depth, self.num_heads = size.embed_dim, size.depth, size.num_heads
+        self.embed_dim, self.depth = size.embed_dim, size.depth
+        self.num_heads = anatomy.num_heads or size.num_heads
+        if self.embed_dim % self.num_heads:
+            raise BackboneError(
+                f"{name}: {self.num_heads} heads do not divide its {self.embed_dim} channels"
+            )
         self.grid_size = image_size // patch_size
         self.patch_embed = PatchEmbed(patch_size, size.embed_dim)
 
@@ -170,6 +213,9 @@ class Backbone(nn.Module):
         raise BackboneError(f"{name!r} is no parameter of {self.name}")
 
 
+MAE_ANATOMY = Anatomy()
+
+
 def drop_path_rates(last: float, depth: int) -> list[float]:
     """Stochastic depth of each block, rising linearly from 0 to `last`."""
     return [last * i / max(1, depth - 1) for i in range(depth)]
@@ -181,21 +227,45 @@ class ViT(Backbone):
     Xavier-uniform linear layers with zero biases (the fused qkv counts as one matrix), class
     token normal with std 0.02, positions at the 2-D sin-cos table. `pos_embed` is an ordinary
     parameter; whoever wants it fixed switches its gradient off. Stochastic depth rises linearly
-    over the blocks up to `drop_path`.
+    over the blocks up to `drop_path`. There is no `pos_embed` where the anatomy has no absolute
+    positions, and `norm` does nothing where it has no final norm.
     """
 
+    pos_embed: nn.Parameter
     stem = ("cls_token", "pos_embed", "patch_embed")
     top = ("norm",)
 
-    def __init__(self, name: str, size: Size, image_size: int, drop_path: float = 0.0) -> None:
-        super().__init__(name, size, size.patch_size, image_size)
+    def __init__(
+        self,
+        name: str,
+        size: Size,
+        image_size: int,
+        drop_path: float = 0.0,
+        anatomy: Anatomy = MAE_ANATOMY,
+    ) -> None:
+        super().__init__(name, size, size.patch_size, image_size, anatomy)
         self.cls_token = nn.Parameter(torch.empty(1, 1, size.embed_dim))
-        self.pos_embed = nn.Parameter(sincos_2d(size.embed_dim, self.grid_size))
-        rates = drop_path_rates(drop_path, size.depth)
-        self.blocks = nn.ModuleList(Block(size.embed_dim, size.num_heads, r) for r in rates)
-        self.norm = nn.LayerNorm(size.embed_dim, eps=1e-6)
+        if anatomy.absolute_position:
+            self.pos_embed = nn.Parameter(sincos_2d(size.embed_dim, self.grid_size))
+        self.blocks = nn.ModuleList(
+            Block(
+                size.embed_dim,
+                self.num_heads,
+                rate,
+                self.biased_attention() if anatomy.relative_position else None,
+                anatomy.norm_eps,
+                anatomy.layer_scale,
+            )
+            for rate in drop_path_rates(drop_path, size.depth)
+        )
+        norm = nn.LayerNorm(size.embed_dim, eps=anatomy.norm_eps)
+        self.norm = norm if anatomy.final_norm else nn.Identity()
         nn.init.normal_(self.cls_token, std=0.02)
         self.apply(init_linear)
+
+    def biased_attention(self) -> TokenAttention:
+        """Attention with a table of biases of relative positions."""
+        return TokenAttention(self.embed_dim, self.num_heads, self.grid_size, biased=True)
 
     def forward(self, images: Tensor, norm: bool = True) -> Tensor:
         """Images (B, 3, S, S) to tokens (B, 1 + N, C), class token first.
@@ -220,13 +290,15 @@ class ViT(Backbone):
 
     def embed(self, images: Tensor) -> Tensor:
         """Class token and patches with their positions: (B, 1 + N, C)."""
-        patches = self.patches(images) + self.pos_embed[:, 1:]
-        cls = (self.cls_token + self.pos_embed[:, :1]).expand(len(patches), -1, -1)
-        return torch.cat([cls, patches], dim=1)
+        patches = self.patches(images)
+        cls: Tensor = self.cls_token
+        if self.anatomy.absolute_position:
+            patches, cls = patches + self.pos_embed[:, 1:], cls + self.pos_embed[:, :1]
+        return torch.cat([cls.expand(len(patches), -1, -1), patches], dim=1)
 
     def no_decay(self) -> set[str]:
         """Parameters that fine-tuning exempts from weight decay besides the 1-D ones."""
-        return {"cls_token", "pos_embed"}
+        return {"cls_token", "pos_embed"} if self.anatomy.absolute_position else {"cls_token"}
 
 
 def init_linear(module: nn.Module) -> None:

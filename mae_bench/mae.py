@@ -59,6 +59,12 @@ class MaskedAutoencoder(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = backbones.create(backbone, image_size)
+        anatomy = getattr(self.encoder, "anatomy", None)  # a plug-in has none
+        if anatomy is None or anatomy.relative_position or not anatomy.absolute_position:
+            raise backbones.BackboneError(
+                f"backbone {backbone!r} cannot be a masked autoencoder's encoder: expected a plain "
+                "ViT of ours or of timm with absolute positions alone"
+            )
         self.encoder.pos_embed.requires_grad_(False)
         self.patch_size, self.norm_pix = self.encoder.patch_size, norm_pix
         self.mask_ratio = mask_ratio

@@ -54,6 +54,12 @@ def test_says_why_not(tmp_path: Path, name: str, backbone: str, told: str) -> No
     assert "\n" not in str(error.value)
 
 
+def test_a_released_files_baseline() -> None:
+    assert baselines.name_of("mae_pretrain_vit_large.pth") == "mae"
+    assert baselines.name_of("vit-b-300ep.pth.tar") == "moco_v3"
+    assert baselines.name_of("my_mae.v2.pth") == "my_mae.v2"
+
+
 def test_the_table_is_consistent() -> None:
     for name, sizes in baselines.BASELINES.items():
         for backbone, release in sizes.items():

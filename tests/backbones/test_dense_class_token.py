@@ -14,9 +14,10 @@ from torch import Tensor
 import backbones
 from backbones import Dense
 from backbones.checkpoint import save
-from backbones.dense import DenseViT, TokenAttention, WindowAttention
+from backbones.dense import DenseViT, WindowAttention
 from backbones.posembed import resize, sincos_2d
 from backbones.relative import class_token_bias, shared_bias
+from backbones.vit import TokenAttention
 
 TINY = backbones.Size(embed_dim=32, depth=4, num_heads=2, patch_size=8, pretrain_image=32)
 BEIT = Dense(relative_position="per_block", resize_position="load", class_token=True)

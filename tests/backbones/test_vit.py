@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import backbones
 from backbones.linear import Linear, linear
-from backbones.vit import Block, ViT, attend
+from backbones.vit import Block, TokenAttention, ViT, attend
 
 TINY = {
     "tiny4": backbones.Size(embed_dim=32, depth=3, num_heads=2, patch_size=4),
@@ -204,6 +204,13 @@ def test_attention_of_the_last_queries() -> None:
     (own,) = torch.autograd.grad(attend(qkv, 4, num_queries=3), qkv, upstream)
     (by_hand,) = torch.autograd.grad(expected[:, 4:], qkv, upstream)
     torch.testing.assert_close(own, by_hand)
+
+
+def test_biased_attention_of_the_last_queries() -> None:
+    torch.manual_seed(0)
+    attention, x = TokenAttention(32, 4, side=3, biased=True), torch.randn(2, 10, 32)
+    nn.init.normal_(attention.relative_position_bias_table)
+    torch.testing.assert_close(attention(x, num_queries=4), attention(x)[:, 6:])
 
 
 def test_block_of_the_last_queries() -> None:

@@ -1,0 +1,193 @@
+"""Backbones of your own, in every command that takes `--backbone`.
+
+Write a module with a factory and register it:
+
+    # my_vits.py
+    import backbones
+
+    def my_vit(image_size, drop_path, dense):
+        if dense is not None:
+            raise backbones.BackboneError("my_vit is for classification")
+        return MyViT(image_size, drop_path)
+
+    size = backbones.Size(embed_dim=384, depth=12, num_heads=6, patch_size=16)
+    backbones.register("my_vit", my_vit, size)
+
+From Python, `backbones.create("my_vit")` and every function that takes a backbone's name then know
+it. On the command line, name the module too: `--backbone my_vits:my_vit` imports `my_vits` first
+(from the folders of PYTHONPATH).
+
+The factory takes the side of the (square) images in pixels, the stochastic depth of the last block,
+and `dense`: None for classification, a `backbones.Dense` for detection and segmentation, whose
+options it honours or refuses with `BackboneError`. It returns a `torch.nn.Module` with
+
+    embed_dim, depth, patch_size, image_size    whole numbers; p = patch_size, S = image_size
+    blocks                                      its transformer blocks, a `ModuleList` of `depth`
+    layer_index(name) -> int                    of a parameter, for layer decay and freezing: 0 for
+                                                the stem, i + 1 for block i, depth + 1 for the rest
+    no_decay() -> set of names                  parameters without weight decay, besides 1-D ones
+
+and, for classification,
+
+    forward(images, norm=True)                  (B, 3, S, S) to tokens (B, 1 + (S / p)², C), class
+                                                token first; norm=False leaves the final norm out
+
+or, for dense prediction,
+
+    feature_maps(images, blocks)                a list of maps (B, C, S / p, S / p) after the given
+                                                0-based blocks
+
+`pixel_mean` and `pixel_std`, three numbers each, say what normalises its images; ImageNet's where
+it has none. All this is checked when the backbone is made, with one image of zeros.
+
+Without `--checkpoint` the weights are the factory's. A checkpoint is loaded strictly by the
+module's own names, resized nowhere. Pre-training (`mae-bench pretrain`) takes no plug-ins: it
+computes on visible patches inside our own `ViT`.
+"""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from backbones.colour import IMAGENET_MEAN, IMAGENET_STD
+from backbones.sizes import SIZES, TIMM, BackboneError, Dense, Size
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Factory = Callable[[int, float, Dense | None], "nn.Module"]
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A backbone from outside."""
+
+    name: str
+    factory: Factory
+    size: Size
+
+
+PLUGINS: dict[str, Plugin] = {}
+"""those that `register` was told of"""
+
+NUMBERS = ("embed_dim", "depth", "patch_size", "image_size")
+
+
+def register(name: str, factory: Factory, size: Size) -> None:
+    """Make `name` a backbone that `factory(image_size, drop_path, dense)` builds.
+
+    What the factory has to return is in this module's docstring. Raises `BackboneError` for a name
+    that is taken or cannot be told from others. A second call with a name registered before
+    replaces it.
+    """
+    if name in SIZES or name.startswith(TIMM) or not name or set(name) & set(":/ \n"):
+        raise BackboneError(
+            f"cannot register a backbone as {name!r}; expected a name without colon, slash or "
+            f"space that is none of {', '.join(SIZES)}"
+        )
+    PLUGINS[name] = Plugin(name, factory, size)
+
+
+def find(name: str) -> Plugin | None:
+    """The plug-in of a name, or of "module:name", which imports the module; None: it is none's.
+
+    Raises `BackboneError` if the module is not found or registers no such name.
+    """
+    if name in SIZES or name.startswith(TIMM):
+        return None
+    module, colon, own = name.rpartition(":")
+    if not colon:
+        return PLUGINS.get(name)
+    try:
+        importlib.import_module(module)
+    except (ImportError, ValueError) as error:
+        raise BackboneError(
+            f"backbone {name!r}: cannot import {module!r} ({error}); expected a module that Python "
+            "finds, as by PYTHONPATH=. from its folder"
+        ) from None
+    if own not in PLUGINS:
+        raise BackboneError(
+            f"backbone {name!r}: module {module} registers no {own!r}; expected it to call "
+            f"backbones.register({own!r}, factory, size)"
+        )
+    return PLUGINS[own]
+
+
+def build(plugin: Plugin, image_size: int, drop_path: float, dense: Dense | None) -> Any:
+    """The plug-in's module, checked against the interface in this module's docstring.
+
+    Raises `BackboneError` naming what is missing or of another shape.
+    """
+    from torch import nn
+
+    vit: Any = plugin.factory(image_size, drop_path, dense)
+    if not isinstance(vit, nn.Module):
+        refuse(plugin, f"the factory returned a {type(vit).__name__}; expected a torch.nn.Module")
+    for name in NUMBERS:
+        if not isinstance(getattr(vit, name, None), int):
+            refuse(plugin, f"its {name} is {getattr(vit, name, None)!r}; expected a whole number")
+    wanted = {
+        "embed_dim": plugin.size.embed_dim,
+        "depth": plugin.size.depth,
+        "patch_size": (dense and dense.patch_size) or plugin.size.patch_size,
+        "image_size": image_size,
+    }
+    for name, number in wanted.items():
+        if getattr(vit, name) != number:
+            refuse(plugin, f"its {name} is {getattr(vit, name)}; expected {number}")
+    if len(getattr(vit, "blocks", ())) != vit.depth:
+        refuse(plugin, f"it has {len(getattr(vit, 'blocks', ()))} blocks; expected {vit.depth}")
+    for name in ("layer_index", "no_decay", *(["feature_maps"] if dense else [])):
+        if not callable(getattr(vit, name, None)):
+            refuse(plugin, f"it has no {name}(); see backbones/plugin.py")
+    check_parameters(plugin, vit)
+    check_output(plugin, vit, dense)
+    for name, colour in (("pixel_mean", IMAGENET_MEAN), ("pixel_std", IMAGENET_STD)):
+        if not hasattr(vit, name):
+            setattr(vit, name, colour)
+        if len(getattr(vit, name)) != 3:
+            refuse(plugin, f"its {name} is {getattr(vit, name)}; expected three numbers")
+    vit.name = plugin.name
+    return vit
+
+
+def check_parameters(plugin: Plugin, vit: Any) -> None:
+    """Refuse layers out of range and names that are no parameters."""
+    names = [name for name, _ in vit.named_parameters()]
+    for name in names:
+        layer = vit.layer_index(name)
+        if not isinstance(layer, int) or not 0 <= layer <= vit.depth + 1:
+            refuse(plugin, f"layer_index({name!r}) is {layer!r}; expected 0 to {vit.depth + 1}")
+    unknown = set(vit.no_decay()) - set(names)
+    if unknown:
+        refuse(plugin, f"no_decay() names {sorted(unknown)}, which are no parameters of it")
+
+
+def check_output(plugin: Plugin, vit: Any, dense: Dense | None) -> None:
+    """Refuse a module whose tokens, or maps, of one image of zeros have another shape."""
+    import torch
+
+    side, was_training = vit.image_size // vit.patch_size, vit.training
+    images = torch.zeros(1, 3, vit.image_size, vit.image_size)
+    vit.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            if dense is None:
+                found = [vit(images, norm=norm) for norm in (True, False)]
+                wanted: tuple[int, ...] = (1, 1 + side**2, vit.embed_dim)
+            else:
+                found = vit.feature_maps(images, [vit.depth - 1])
+                wanted = (1, vit.embed_dim, side, side)
+    except (TypeError, RuntimeError, NotImplementedError) as error:
+        refuse(plugin, f"an image of {vit.image_size} pixels failed: {str(error).splitlines()[0]}")
+    finally:
+        vit.train(was_training)
+    shapes = [tuple(getattr(each, "shape", ())) for each in found]
+    if any(shape != wanted for shape in shapes):
+        refuse(plugin, f"it gives {shapes[0]} for one image; expected {wanted}")
+
+
+def refuse(plugin: Plugin, reason: str) -> None:
+    """Raise `BackboneError` for a plug-in."""
+    raise BackboneError(f"backbone {plugin.name!r}: {reason}")

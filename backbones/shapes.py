@@ -1,0 +1,42 @@
+"""What the shapes of a checkpoint's tensors, under our names, tell of its backbone."""
+
+import math
+import re
+
+from backbones.formats import BIAS_TABLE, PATCHES, SHARED_TABLE, Tensors
+from backbones.posembed import is_square
+from backbones.relative import CLASS_TOKEN_ROWS
+from backbones.sizes import SIZES, Size
+
+
+def size_in(state: Tensors) -> Size | None:
+    """The size of the backbone that a file's tensors show, without its heads; None: they do not."""
+    patches = state.get(PATCHES)
+    blocks = {key.split(".")[1] for key in state if re.match(r"blocks\.\d+\.", key)}
+    if patches is None or patches.ndim != 4 or not blocks:
+        return None
+    return Size(patches.shape[0], len(blocks), 1, patches.shape[2])
+
+
+def fitting(state: Tensors) -> list[str]:
+    """The rows of `SIZES` that a file's tensors have the size of."""
+    size = size_in(state)
+    return [name for name, row in SIZES.items() if size is not None and same_size(row, size)]
+
+
+def same_size(one: Size, other: Size) -> bool:
+    """Whether both are as wide, deep and finely cut."""
+    names = ("embed_dim", "depth", "patch_size")
+    return all(getattr(one, name) == getattr(other, name) for name in names)
+
+
+def grid_in(state: Tensors) -> int | None:
+    """Tokens of the side of the images that a file's positions belong to; None: it has none."""
+    if "pos_embed" in state:
+        rows = state["pos_embed"].shape[1]
+        found = next((n for n in (rows - 1, rows) if is_square(n)), None)
+        return None if found is None else math.isqrt(found)
+    table = next((t for k, t in state.items() if k.endswith(BIAS_TABLE) or k == SHARED_TABLE), None)
+    if table is None or not is_square(max(0, len(table) - CLASS_TOKEN_ROWS)):
+        return None
+    return (math.isqrt(len(table) - CLASS_TOKEN_ROWS) + 1) // 2
