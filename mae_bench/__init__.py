@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mae_bench.evaluate import evaluate
     from mae_bench.partial_curve import partial_curve
     from mae_bench.pretrain import pretrain
     from mae_bench.quickstart import quickstart
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from mae_bench.transfer import transfer
 
 __version__ = "0.1.0"
-__all__ = ["partial_curve", "pretrain", "quickstart", "report", "transfer"]
+__all__ = ["evaluate", "partial_curve", "pretrain", "quickstart", "report", "transfer"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,15 +1,30 @@
 """From `--data` to folders: the built-in miniature world, or the user's own."""
 
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
 
 from mae_bench.errors import RunError
-from mae_bench.progress import Bar, progress, say
+from mae_bench.progress import Bar, console, progress, say
 from tasks import check_known, miniature
+from tasks.ade20k import datasets as ade20k
+from tasks.classification.datasets import DATASETS, FOLDER, ROBUSTNESS
+from tasks.coco import datasets as coco
 
 MINI = "mini"
-CHECKED = ("coco", "ade20k")
-"""data sets that `mae-bench data check` knows"""
+CHECKED = ("coco", "ade20k", *DATASETS, *ROBUSTNESS)
+"""data sets that `mae-bench data check` and `list` know"""
+NO_TWIN = (
+    "the miniature world has no images of your own; give {flag} DIR with train/<class>/ and "
+    "val/<class>/"
+)
+ADE20K_GIGABYTES = 1
+"""disk that ADE20K takes, unconfirmed; the sizes of the others come from their archives"""
 
 
 def task_root(task: str, data: str | Path) -> Path:
@@ -18,6 +33,8 @@ def task_root(task: str, data: str | Path) -> Path:
     "TRAIN.json,VAL.json", which COCO's reader takes instead of a folder, passes as it is.
     """
     if str(data) == MINI:
+        if task == FOLDER.name:
+            raise RunError(NO_TWIN.format(flag="--data"))
         return miniature_world() / task
     root = Path(data)
     if task == "coco" and ".json" in str(data).lower():
@@ -88,8 +105,11 @@ def check_data(name: str, root: str | Path) -> bool:
     check_known("data set", name, list(CHECKED))
     from mae_bench.doctor import show
     from tasks.ade20k.check import check as check_ade20k
+    from tasks.classification.check import check as check_classification
     from tasks.coco.check import check as check_coco
 
+    if str(root) == MINI and name == FOLDER.name:
+        raise RunError(NO_TWIN.format(flag="--root"))
     place = miniature_world() / name if str(root) == MINI else root
     say(f"reading what is in {place} ...")
     with ExitStack() as stack:
@@ -101,6 +121,56 @@ def check_data(name: str, root: str | Path) -> bool:
                 bar = stack.enter_context(progress("decoding a sample of the images", total))
             bar.update(done)
 
-        check = {"coco": check_coco, "ade20k": check_ade20k}[name]
+        other = partial(check_classification, name)
+        check = {"coco": check_coco, "ade20k": check_ade20k}.get(name, other)
         findings = check(place, on_progress=advance).findings
     return show(findings)
+
+
+def list_data() -> None:
+    """`mae-bench data list`: print tables of all data sets that the benchmark knows."""
+    style: dict[str, Any] = {"box": box.SIMPLE_HEAD, "show_edge": False, "pad_edge": False}
+    style |= {"padding": (0, 1, 0, 0), "header_style": ""}
+    numbers, files = Table(**style), Table(**style)
+    for title in ("data set", "classes", "training images", "test images", "GB on disk, about"):
+        numbers.add_column(title, justify="left" if title == "data set" else "right", no_wrap=True)
+    files.add_column("data set", no_wrap=True)
+    files.add_column("files below the data folder", overflow="fold")
+    for *cells, layout in data_rows():
+        numbers.add_row(*map(Text, cells))
+        files.add_row(*map(Text, (cells[0], layout)))
+    console.print(numbers, Text(), files, soft_wrap=False)
+    say(
+        "\nmae-bench data check NAME --root DIR says what is missing, and where to get it.\n"
+        f"{', '.join(ROBUSTNESS)} test a model of imagenet1k."
+    )
+
+
+def data_rows() -> list[tuple[str, ...]]:
+    """Name, classes, training and test images, disk and layout of each data set, as text."""
+    rows = []
+    size = sum(archive.size for archive in coco.ARCHIVES.values()) / 1e9
+    for name, facts, disk in (("coco", coco, size), ("ade20k", ade20k, ADE20K_GIGABYTES)):
+        train, val = facts.NUM_IMAGES["train"], facts.NUM_IMAGES["val"]
+        rows.append(as_text(name, facts.NUM_CLASSES, train, val, disk, facts.LAYOUT))
+    for each in DATASETS.values():
+        counts = (each.num_classes, each.num_train, each.num_val)
+        rows.append(as_text(each.name, *counts, each.gigabytes, each.layout))
+    for test in ROBUSTNESS.values():
+        images = test.num_sets * test.num_images
+        rows.append(as_text(test.name, test.num_classes, None, images, test.gigabytes, test.layout))
+    return rows
+
+
+def as_text(
+    name: str,
+    classes: int,
+    train: int | None,
+    val: int,
+    gigabytes: float | None,
+    layout: str,
+) -> tuple[str, ...]:
+    """The cells of a data set; a dash where it has nothing, "any" where numbers are the user's."""
+    counts = ["-" if n is None else f"{n:,}" if n else "any" for n in (classes, train, val)]
+    disk = "" if gigabytes is None else f"{gigabytes:.0f}" if gigabytes >= 10 else f"{gigabytes:g}"
+    return (name, *counts, disk, layout)

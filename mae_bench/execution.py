@@ -26,6 +26,8 @@ class Execution:
     """unreadable images that are skipped before the run stops"""
     device: Literal["auto", "cpu"] = "auto"
     """auto takes a GPU if there is one"""
+    save_logits: bool = False
+    """classification: keep the logits of the test images too"""
 
     def __post_init__(self) -> None:
         for name, kind in (("workers", int), ("save_minutes", float), ("max_bad_images", int)):

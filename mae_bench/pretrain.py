@@ -10,6 +10,7 @@ from torch import Tensor
 
 from backbones.checkpoint import describe, save
 from backbones.colour import IMAGENET_MEAN, IMAGENET_STD
+from backbones.loading import anatomy_metadata
 from mae_bench import __version__
 from mae_bench.data import announce, pretraining_folders
 from mae_bench.execution import Execution
@@ -136,12 +137,12 @@ def keep(run: Run, task: Pretraining) -> None:
         {
             "producer": "mae-bench",
             "method": "mae",
-            "backbone": recipe.backbone,
             "image_size": recipe.image_size,
             "norm_pix": recipe.norm_pix,
             "recipe_hash": recipe.digest(),
         }
     )
+    origin |= anatomy_metadata(mae.encoder)
     save(mae.encoder.state_dict(), run.folder / BACKBONE_FILE, origin)
     save(mae.checkpoint(), run.folder / MAE_FILE, origin)
     keys = [(0, i) for i in range(min(NUM_PICTURED, len(task.train_data)))]

@@ -127,6 +127,13 @@ class Setup:
         )
 
 
+def evaluation_flags(measured: Measurement, how: Execution) -> dict[str, Any]:
+    """Arguments for `measured.evaluate`; `RunError` if it has no logits, which are to be kept."""
+    if how.save_logits and not measured.has_logits:
+        raise RunError("--save-logits: this measurement keeps no logits; leave the flag out")
+    return {"workers": how.workers} | ({"save_logits": True} if how.save_logits else {})
+
+
 def already_finished(run: Run) -> Record | None:
     """The record of a finished run, after a line that says so."""
     record = run.record

@@ -1,13 +1,20 @@
 """`mae-bench transfer`: measure a backbone on a downstream task."""
 
 import re
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from accelerate import Accelerator
+from torch import Tensor
+
 import backbones
 import tasks
-from backbones.baselines import BASELINES, find
-from backbones.checkpoint import describe, save
+from backbones.baselines import BASELINES, find, name_of
+from backbones.checkpoint import save
+from backbones.loading import anatomy_metadata
 from mae_bench import __version__
 from mae_bench.data import announce, task_root, weights_folder
 from mae_bench.errors import RunError
@@ -15,15 +22,30 @@ from mae_bench.execution import Execution
 from mae_bench.progress import duration, progress, say
 from mae_bench.recipes import override, recipe
 from mae_bench.report import show
-from mae_bench.run import open_run, run_folder
-from mae_bench.setup import Setup, already_finished, start
+from mae_bench.run import Run, open_run, run_folder
+from mae_bench.setup import Setup, Spent, already_finished, evaluation_flags, start
 from mae_bench.train import fit, refuse_unfit
 from results import Checkpoint, Data, Record, write_record
-from tasks.task import Task
+from tasks.classification.probe import Probe
+from tasks.recipe import Recipe, TrainingRecipe
+from tasks.task import Measurement, Scored, Task
 
 MODEL_FILE = "model.safetensors"
 SCRATCH = "scratch"
-"""random weights: the protocol of that name, or --init in tasks that have none"""
+"""random weights: the protocol of that name, or --init in tasks that have none and in probes"""
+FEATURES = "features"
+"""folder beside the runs for what probes share"""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A measurement that is done."""
+
+    measured: Measurement
+    scored: Scored
+    spent: Spent
+    weights: dict[str, Tensor]
+    """what was trained; empty: nothing"""
 
 
 def transfer(
@@ -38,6 +60,8 @@ def transfer(
     seed: int = 0,
     limit: int | None = None,
     execution: Execution | None = None,
+    format: str | None = None,
+    allow_pickle: bool = False,
     **overrides: Any,
 ) -> Record:
     """Train and evaluate a task's protocol on a backbone, and record the scores.
@@ -45,35 +69,38 @@ def transfer(
     `protocol` is the first of `tasks.protocols(task)` by default. `init` names what the weights
     came from (taken from the checkpoint by default; "scratch" without one); where it is one of
     `backbones.baselines` and no file is given, its released file is taken from the folder
-    `checkpoint`, or from mae-bench/weights in the cache folder. `limit` takes only so
-    many images of each split, which marks the result; `overrides` are recipe fields. A run of the
-    same name goes on where it stopped, and a finished one is returned as it is. Bad input raises
-    a one-line error before training.
+    `checkpoint`, or from mae-bench/weights in the cache folder. `limit` takes only so many images
+    of each split, which marks the result; `format` and `allow_pickle` say how to read the
+    checkpoint, see `backbones.load`; `overrides` are recipe fields. A run of the same name goes on
+    where it stopped, and a finished one is returned as it is. Bad input raises a one-line error
+    before training.
     """
     how = execution or Execution()
     protocol = protocol or next(iter(tasks.protocols(task)))
     base = recipe(task, backbone, protocol)
     effective = override(base, overrides)
     checkpoint = released(init, backbone, checkpoint)
-    refuse_source(task, protocol, checkpoint, init)
+    refuse_source(task, protocol, effective, checkpoint, init)
     accelerator = start(how, seed)
     weights = None
     if checkpoint is None:
         vit = backbones.create(backbone, **effective.backbone_options())
         init = init or SCRATCH
     else:
-        vit, loaded = backbones.load(backbone, checkpoint, **effective.backbone_options())
+        options = effective.backbone_options() | {"format": format, "allow_pickle": allow_pickle}
+        vit, loaded = backbones.load(backbone, checkpoint, **options)
         weights = Checkpoint(
             file=loaded.file,
             sha256=loaded.sha256,
             recipe_hash=loaded.recipe_hash,
         )
-        init = init or loaded.method or Path(checkpoint).stem
+        init = init or loaded.method or name_of(Path(checkpoint).name)
         say(str(loaded))
     root = task_root(task, data)
     built = tasks.build(task, effective, vit, root, seed, limit)
-    assert isinstance(built, Task)
-    refuse_unfit(built, accelerator, seed)
+    if isinstance(built, Task):
+        refuse_unfit(built, accelerator, seed)
+    flags = evaluation_flags(built, how)
     notes = built.notes()
     if checkpoint is None:
         notes += filter(None, [tasks.scratch_note(task, protocol, backbone)])
@@ -87,34 +114,65 @@ def transfer(
         record = already_finished(run)
         if record is not None:
             return record
-        fitted = fit(built, run, accelerator, seed, how)
-        with progress("evaluating", facts.val_images) as bar:
-            scored = fitted.model.evaluate(
-                batch_size=effective.device_batch,
-                workers=how.workers,
-                on_progress=bar.update,
-                folder=folder,
-            )
-        record = setup.record(run, fitted.model, fitted.spent, scored, accelerator)
+        flags |= {"batch_size": effective.device_batch, "folder": folder}
+        if isinstance(built, Task):
+            found = train_and_score(built, run, accelerator, seed, how, flags)
+        else:
+            found = probe(built, Path(out) / FEATURES, accelerator, how, flags)
+        record = setup.record(run, found.measured, found.spent, found.scored, accelerator)
         if accelerator.is_main_process:
-            origin = {"producer": "mae-bench", "backbone": backbone, "protocol": effective.protocol}
-            save(fitted.model.state_dict(), folder / MODEL_FILE, describe(origin))
+            origin = {"producer": "mae-bench", "protocol": effective.protocol}
+            if found.weights:
+                save(found.weights, folder / MODEL_FILE, origin | anatomy_metadata(vit))
             write_record(folder, record)
             say(
                 f"{record.protocol} with {backbone} from {init}: "
                 f"{', '.join(f'{k} {v:.2f}' for k, v in record.metrics.items())} "
-                f"in {duration(fitted.spent.seconds)}\n"
-                f"  weights    {folder / MODEL_FILE}\n"
-                f"  to repeat  {record.environment.command}  (seed {seed}, recipe "
+                f"in {duration(found.spent.seconds)}\n"
+                + (f"  weights    {folder / MODEL_FILE}\n" if found.weights else "")
+                + f"  to repeat  {record.environment.command}  (seed {seed}, recipe "
                 f"{record.recipe_hash}, mae-bench {record.environment.commit or __version__})"
             )
             show([record])
     return record
 
 
-def released(
-    init: str | None, backbone: str, checkpoint: str | Path | None
-) -> str | Path | None:
+def train_and_score(
+    task: Task, run: Run, accelerator: Accelerator, seed: int, how: Execution, flags: dict[str, Any]
+) -> Found:
+    """Fit a task and evaluate it."""
+    fitted = fit(task, run, accelerator, seed, how)
+    with progress("evaluating", task.data_facts()["val_images"]) as bar:
+        scored = fitted.model.evaluate(on_progress=bar.update, **flags)
+    return Found(fitted.model, scored, fitted.spent, fitted.model.state_dict())
+
+
+def probe(
+    measured: Measurement,
+    features: Path,
+    accelerator: Accelerator,
+    how: Execution,
+    flags: dict[str, Any],
+) -> Found:
+    """Evaluate a probe of frozen features, of which those in the folder `features` are reused."""
+    assert isinstance(measured, Probe)
+    started, began = datetime.now(UTC), time.monotonic()
+    facts = measured.data_facts()
+    with progress("extracting features", facts["train_images"] + facts["val_images"]) as bar:
+        scored = measured.evaluate(
+            device=accelerator.device,
+            on_progress=bar.update,
+            features=features,
+            max_bad_images=how.max_bad_images,
+            say=say,
+            **flags,
+        )
+    skipped = len(measured.outcome.skipped)
+    spent = Spent(started, time.monotonic() - began, skipped_images=skipped)
+    return Found(measured, scored, spent, measured.outcome.head)
+
+
+def released(init: str | None, backbone: str, checkpoint: str | Path | None) -> str | Path | None:
     """The file of a baseline that `init` names, unless `checkpoint` is a file already."""
     if init not in BASELINES or (checkpoint is not None and not Path(checkpoint).is_dir()):
         return checkpoint
@@ -125,10 +183,11 @@ def released(
 
 
 def refuse_source(
-    task: str, protocol: str, checkpoint: str | Path | None, init: str | None
+    task: str, protocol: str, effective: Recipe, checkpoint: str | Path | None, init: str | None
 ) -> None:
     """Raise `RunError` unless it is clear whether weights are loaded or drawn."""
-    named = SCRATCH in tasks.protocols(task)  # then it is the protocol that says so
+    trains = isinstance(effective, TrainingRecipe)
+    named = trains and SCRATCH in tasks.protocols(task)  # then it is the protocol that says so
     asked = protocol == SCRATCH if named else init == SCRATCH
     flag = f"--protocol {SCRATCH}" if named else f"--init {SCRATCH}"
     if asked and checkpoint is not None:

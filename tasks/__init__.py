@@ -97,7 +97,13 @@ def build(
 
         assert isinstance(recipe, Ade20kRecipe)
         return Ade20k(recipe, backbone, data_root, seed, limit)
+    from tasks.classification.probe_recipes import KnnRecipe, LogisticRecipe
     from tasks.classification.recipe import ClassificationRecipe
+
+    if isinstance(recipe, KnnRecipe | LogisticRecipe):
+        from tasks.classification.probe import Probe
+
+        return Probe(recipe, backbone, Path(data_root), seed, limit)
     from tasks.classification.task import Classification
 
     assert isinstance(recipe, ClassificationRecipe)

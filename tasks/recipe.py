@@ -3,8 +3,11 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
+
+import backbones
 
 Sourced = dict[str, tuple[Any, str]]
 """recipe field -> its value and where that comes from"""
@@ -13,6 +16,32 @@ Sourced = dict[str, tuple[Any, str]]
 def said_by(source: str, **values: Any) -> Sourced:
     """Fields whose values come from one source."""
     return {name: (value, source) for name, value in values.items()}
+
+
+def row_of(backbone: str, published: Collection[str]) -> str:
+    """The row of a table by sizes whose numbers a backbone takes: its own, or one as large.
+
+    As large is as wide and as deep ("timm:vit_large_patch32_224" takes ViT-L's numbers); where
+    there is none it is ViT-B's. Raises `BackboneError` for an unknown name.
+    """
+    size = backbones.size_of(backbone)
+    if backbone in published:
+        return backbone
+    shape = (size.embed_dim, size.depth)
+    known = {row: backbones.size_of(row) for row in published}
+    alike = [row for row, its in known.items() if (its.embed_dim, its.depth) == shape]
+    return alike[0] if alike else "vit_b"
+
+
+def for_backbone(rows: Sourced, backbone: str, row: str) -> Sourced:
+    """The numbers of `row` with their sources, for a backbone that may have none of its own."""
+    if backbone == row:
+        return rows
+    source = f"ours: {TITLES[row]}'s value; none is published"
+    return {k: (value, s if s.startswith("ours") else source) for k, (value, s) in rows.items()}
+
+
+TITLES = {"vit_b": "ViT-B", "vit_l": "ViT-L", "vit_h": "ViT-H"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,6 +55,9 @@ class TrainData(Protocol):
 class Measurement(ABC):
     """What `transfer` scores: a task that trains, or a probe of frozen features."""
 
+    has_logits: bool = False
+    """whether `evaluate` takes `save_logits`, to keep the logits of the test images in `folder`"""
+
     @abstractmethod
     def evaluate(self, *args: Any, **how: Any) -> Scored:
         """Score, on all processes together.

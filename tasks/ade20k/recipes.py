@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from backbones.sizes import Dense, size_of
 from tasks import check_known
-from tasks.recipe import Sourced, TransferRecipe, require, said_by
+from tasks.recipe import Sourced, TransferRecipe, for_backbone, require, row_of, said_by
 
 PROTOCOLS = {
     "upernet-512-160k": "UperNet, 512 x 512, 160,000 steps: BEiT's code and every reproduction",
@@ -181,8 +181,6 @@ BY_SIZE: dict[str, Sourced] = {
 }
 """what differs between the sizes"""
 
-UNPUBLISHED = "ours: ViT-B's value; none is published"
-
 MINIATURE: dict[str, Any] = {
     "image_size": 64,
     "patch_size": 8,
@@ -221,20 +219,15 @@ def recipe(task: str, backbone: str, protocol: str) -> Ade20kRecipe:
 def sourced(task: str, backbone: str, protocol: str) -> Sourced:
     """Every recipe field with its value and source, in the order of the fields."""
     check_known("protocol", protocol, list(PROTOCOLS))
-    known = [*BY_SIZE, "vit_s", "vit_t", "vit_mini"]
-    check_known(f"backbone for {task}/{protocol}", backbone, known)
-    size = size_of(backbone)
-    rows = upernet() | LENGTH[protocol] | BY_SIZE.get(backbone, BY_SIZE["vit_b"])
+    row, size = row_of(backbone, BY_SIZE), size_of(backbone)
+    rows = upernet() | LENGTH[protocol] | BY_SIZE[row]
     rows |= said_by("BEiT: 3, 5, 7, 11 of 12 and 7, 11, 15, 23 of 24", taps=taps(size.depth))
     rows |= said_by("BEiT and mmseg: the tokens' width", head_channels=size.embed_dim)
     if backbone == "vit_h":
         rows |= said_by("ours: as for B and L, none is published", taps=taps(size.depth))
         rows |= said_by("ours: as for B and L, none is published", head_channels=size.embed_dim)
-    if backbone not in BY_SIZE:
-        rows = {
-            name: (value, source if source.startswith("ours") else UNPUBLISHED)
-            for name, (value, source) in rows.items()
-        }
+    rows = for_backbone(rows, backbone, row)
+    if backbone != row:
         rows |= said_by("ours: the tokens' width, as ViT-B has it", head_channels=size.embed_dim)
     if backbone == "vit_mini":
         rows |= said_by("ours: tuned on the miniature world", **MINIATURE)

@@ -63,9 +63,9 @@ class EvalImages(Dataset[Batch]):
         return len(self.split)
 
     def __getitem__(self, indices: list[int]) -> Batch:
-        """{"images": uint8 (B, 3, S, S), "targets": int64 (B,), "skipped": file names}.
+        """{"images": uint8 (B, 3, S, S), "targets": int64 (B,), "index": int64 (B,), "skipped"}.
 
-        B counts the readable ones of `indices` and may be 0.
+        B counts the readable ones of `indices` and may be 0; "skipped" names the others.
         """
         crops, kept, skipped = [], [], []
         for index in indices:
@@ -74,8 +74,10 @@ class EvalImages(Dataset[Batch]):
                 kept.append(index)
             except UnreadableImage:
                 skipped.append(self.split.names[index])
+        rows = np.array(kept, dtype=np.int64)
         return {
             "images": torch.stack(crops) if crops else torch.empty(0, dtype=torch.uint8),
-            "targets": torch.from_numpy(self.split.targets[np.array(kept, dtype=int)]),
+            "targets": torch.from_numpy(self.split.targets[rows]),
+            "index": torch.from_numpy(rows),
             "skipped": skipped,
         }

@@ -19,9 +19,10 @@ from typing import Any
 
 import backbones
 from tasks import TaskError, check_known
+from tasks.classification import probe_recipes
 from tasks.classification.datasets import DATASETS
 from tasks.classification.recipe import ClassificationRecipe
-from tasks.recipe import Recipe, Sourced, said_by
+from tasks.recipe import Recipe, Sourced, for_backbone, row_of, said_by
 
 PARTIAL = "partial:K"
 CURVE = "partial:all"
@@ -31,6 +32,7 @@ PROTOCOLS = {
     "finetune-448": "the same at 448 pixels, as the paper does with ViT-H",
     "linear": "a linear classifier on the frozen class token",
     PARTIAL: "the last K blocks train: 0, 0.5 (the MLP of one), 1, ...; partial:all: the curve",
+    **probe_recipes.PROTOCOLS,
     "scratch": "all weights train, from random ones: the supervised baseline",
 }
 """protocol -> what trains"""
@@ -38,6 +40,8 @@ PROTOCOLS = {
 
 def recipe_type(protocol: str) -> type[Recipe]:
     """The class of a protocol's recipes."""
+    if protocol in probe_recipes.PROTOCOLS:
+        return probe_recipes.recipe_type(protocol)
     return ClassificationRecipe
 
 
@@ -213,8 +217,6 @@ STEPS = (
     "published"
 )
 
-UNPUBLISHED = "ours: ViT-B's value; none is published"
-
 MINIATURE_COMMON: dict[str, Any] = {
     "image_size": 32,
     "epochs": 40,
@@ -255,7 +257,7 @@ MINIATURE: dict[str, dict[str, Any]] = {
 
 
 def recipe(task: str, backbone: str, protocol: str) -> ClassificationRecipe:
-    """The recipe of a protocol, for example ("imagenet1k", "vit_b", "finetune").
+    """The recipe of a protocol of training, for example ("imagenet1k", "vit_b", "finetune").
 
     Raises `TaskError` with near matches for a task, backbone or protocol that has none.
     """
@@ -272,8 +274,10 @@ def sourced(task: str, backbone: str, protocol: str) -> Sourced:
     """Every recipe field with its value and source, in the order of the fields."""
     check_known("classification task", task, list(DATASETS))
     family = family_of(protocol)
+    if family in probe_recipes.PROTOCOLS:
+        return probe_recipes.sourced(task, backbone, protocol)
     sizes = BY_SIZE[family]
-    check_known(f"backbone for {task}/{protocol}", backbone, [*sizes, "vit_s", "vit_t", "vit_mini"])
+    row = row_of(backbone, sizes)
     made: dict[str, Callable[[], Sourced]] = {
         "finetune": finetune,
         "finetune-448": finetune_448,
@@ -281,17 +285,12 @@ def sourced(task: str, backbone: str, protocol: str) -> Sourced:
         PARTIAL: lambda: partial(blocks_of(protocol, backbone)),
         "scratch": scratch,
     }
-    like = backbone if backbone in sizes else "vit_b"
-    rows = made[family]() | sizes[like]
+    rows = made[family]() | sizes[row]
     if family.startswith("finetune") and task in FINETUNE_EPOCHS:
-        rows |= said_by(STEPS, epochs=FINETUNE_EPOCHS[task][like])
+        rows |= said_by(STEPS, epochs=FINETUNE_EPOCHS[task][row])
     if task != "imagenet1k":
         rows = {name: (value, elsewhere(source)) for name, (value, source) in rows.items()}
-    if backbone not in sizes:
-        rows = {
-            name: (value, source if source.startswith("ours") else UNPUBLISHED)
-            for name, (value, source) in rows.items()
-        }
+    rows = for_backbone(rows, backbone, row)
     if backbone == "vit_mini":
         rows |= said_by("ours: tuned on the miniature world", **MINIATURE[family])
     if rows["trained_blocks"][0] == 0:

@@ -1,6 +1,6 @@
-"""Classification as a task: a backbone, pooling, a linear classifier, and ImageFolder-like data.
+"""Classification as a task: a classifier with its data, loss and metrics.
 
-Shapes: B images, N patches, C channels of a token, K classes, S image side.
+Shapes: B images, K classes, S image side.
 """
 
 import math
@@ -9,24 +9,21 @@ from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from backbones.vit import ViT
 from tasks import TaskError
 from tasks.classification import layouts
-from tasks.classification.accuracy import count_hits
+from tasks.classification.accuracy import Report, score
 from tasks.classification.augment import BatchAugment
+from tasks.classification.classifier import Classifier, check_size
 from tasks.classification.data import EvalImages, TrainImages
 from tasks.classification.recipe import ClassificationRecipe
 from tasks.task import Batch, Progress, Scored, Task
 
 
-class Classification(Task):
+class Classification(Classifier, Task):
     """A classifier on a backbone, with its data, loss and metrics.
-
-    With pooling "patches" the classifier sees the mean of the patch tokens before the backbone's
-    final norm, through a new layer norm `fc_norm`; the backbone's own norm is taken out of it
-    (facebookresearch/mae, models_vit.py). With "cls" it sees the class token after that norm.
 
     Raises `TaskError` if the data is not as expected or the backbone takes another image size.
     The classifier is initialised from torch's global generator.
@@ -34,8 +31,7 @@ class Classification(Task):
 
     recipe: ClassificationRecipe
     train_data: TrainImages
-    mean: Tensor
-    std: Tensor
+    has_logits = True
 
     def __init__(
         self,
@@ -46,27 +42,14 @@ class Classification(Task):
         limit: int | None = None,
     ) -> None:
         """`limit`: that many images of each split only, taken evenly from the classes."""
-        super().__init__()
-        if backbone.image_size != recipe.image_size:
-            raise TaskError(
-                f"backbone takes {backbone.image_size}-pixel images; the recipe's image_size is "
-                f"{recipe.image_size}; make both equal"
-            )
+        check_size(recipe, backbone)  # before a long look at the data
         name = recipe.protocol.partition("/")[0]
-        self.recipe = recipe
-        self.data = layouts.read(name, data_root).limited(limit)
-        self.num_classes = len(self.data.classes)
-        self.train_data = TrainImages(self.data.train, recipe, backbone.pixel_mean, seed)
+        data = layouts.read(name, data_root).limited(limit)
+        super().__init__(recipe, backbone, len(data.classes))
+        self.data = data
+        self.train_data = TrainImages(data.train, recipe, backbone.pixel_mean, seed)
         self.augment = BatchAugment(recipe, self.num_classes)
-        for part, colour in (("mean", backbone.pixel_mean), ("std", backbone.pixel_std)):
-            self.register_buffer(part, 255 * torch.tensor(colour).view(3, 1, 1), persistent=False)
-
-        self.backbone = backbone
         freeze(backbone, recipe.trained_blocks)
-        if recipe.pooling == "patches":
-            backbone.add_module("norm", nn.Identity())
-            self.fc_norm = nn.LayerNorm(backbone.embed_dim, eps=1e-6)
-        self.head = classifier(backbone.embed_dim, self.num_classes, recipe)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Loss of a batch with "images" uint8 (B, 3, S, S) and "targets" int64 (B,).
@@ -83,20 +66,6 @@ class Classification(Task):
         loss = F.cross_entropy(logits, targets, label_smoothing=self.recipe.label_smoothing)
         hits = logits.detach().argmax(dim=1) == targets
         return {"loss": loss, "top1": 100 * hits.float().mean()}
-
-    def normalize(self, images: Tensor) -> Tensor:
-        """uint8 (B, 3, S, S) to float with the data set's mean and deviation taken out."""
-        return (images.float() - self.mean) / self.std
-
-    def logits(self, images: Tensor) -> Tensor:
-        """Normalised images (B, 3, S, S) to float32 logits (B, K)."""
-        tokens = self.backbone(images, norm=self.recipe.pooling == "cls")  # (B, 1 + N, C)
-        # In bf16 the best of a thousand logits are often equal, which makes top-k arbitrary.
-        with torch.autocast(images.device.type, enabled=False):
-            tokens = tokens.float()
-            if self.recipe.pooling == "patches":
-                return self.head(self.fc_norm(tokens[:, 1:].mean(dim=1)))
-            return self.head(tokens[:, 0])
 
     def train(self, mode: bool = True) -> Self:
         """Blocks without a parameter that trains stay as in evaluation: no stochastic depth."""
@@ -116,6 +85,9 @@ class Classification(Task):
 
     def no_decay(self) -> set[str]:
         return {f"backbone.{name}" for name in self.backbone.no_decay()}
+
+    def notes(self) -> list[str]:
+        return list(self.data.notes)
 
     def data_facts(self) -> dict[str, Any]:
         data = self.data
@@ -138,44 +110,35 @@ class Classification(Task):
         device: torch.device | str | None = None,
         on_progress: Progress | None = None,
         folder: Path | None = None,
+        save_logits: bool = False,
     ) -> Scored:
-        """Score on the val set: "top1" and "top5" in percent; no "top5" below six classes.
+        """Score on the val set: "top1", "top5" and "per_class" in percent, with intervals.
 
-        The test transform is the MAE release's (util/datasets.py): the shorter side resized to
+        "top5" needs six classes; "per_class" is the mean of the classes' accuracies. The test
+        transform is the MAE release's (util/datasets.py): the shorter side resized to
         image_size / crop_ratio, bicubic, then the centre. Images that do not decode are left out
         of the percentages and named in a warning.
 
         `limit`: that many images only, taken evenly from the classes; `device`: where the images
-        go, the model's by default. Under torch.distributed each process scores its share, each
-        image once, and all return the same numbers.
+        go, the model's by default; `folder`, `save_logits`: see `accuracy.finish`. Under
+        torch.distributed each process scores its share, each image once, and all return the same
+        numbers.
         """
-        recipe = self.recipe
-        val = EvalImages(self.data.val.limited(limit), recipe.image_size, recipe.crop_ratio)
+        recipe, split = self.recipe, self.data.val.limited(limit)
         was_training = self.training
         self.eval()
         try:
-            hits = count_hits(
+            return score(
                 self.predict,
-                val,
+                EvalImages(split, recipe.image_size, recipe.crop_ratio),
+                Report(split.names, self.data.classes, folder=folder, save_logits=save_logits),
                 torch.device(device or self.mean.device),
                 batch_size=batch_size,
                 workers=workers,
                 on_progress=on_progress,
-            )
+            ).warn()
         finally:
             self.train(was_training)
-        if not hits.images:
-            raise TaskError(f"no image below {self.data.val.root / 'val'} decodes; check the files")
-        scores = {"top1": 100 * hits.top1 / hits.images}
-        if self.num_classes > 5:
-            scores["top5"] = 100 * hits.top5 / hits.images
-        return Scored(scores, hits.unreadable).warn()
-
-    def predict(self, images: Tensor) -> Tensor:
-        """uint8 images (B, 3, S, S) to float32 logits (B, K), in the recipe's precision."""
-        bf16 = self.recipe.precision == "bf16"
-        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=bf16):
-            return self.logits(self.normalize(images))
 
 
 HALF_BLOCK = ("norm2.", "mlp.", "ls2.")
@@ -203,16 +166,3 @@ def freeze(backbone: ViT, trained_blocks: float | None) -> None:
         if trained_blocks == 0.5 and layer == depth:
             trains = name.split(".", 2)[2].startswith(HALF_BLOCK)
         parameter.requires_grad_(trains)
-
-
-def classifier(dim: int, num_classes: int, recipe: ClassificationRecipe) -> nn.Sequential:
-    """(B, C) to (B, K): a linear layer, behind a batch norm without weights if the recipe says so.
-
-    Source: facebookresearch/mae, main_finetune.py and main_linprobe.py.
-    """
-    linear = nn.Linear(dim, num_classes)
-    nn.init.trunc_normal_(linear.weight, std=recipe.head_init_std)
-    nn.init.zeros_(linear.bias)
-    if recipe.head_batch_norm:
-        return nn.Sequential(nn.BatchNorm1d(dim, affine=False, eps=1e-6), linear)
-    return nn.Sequential(linear)

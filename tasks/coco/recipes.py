@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from backbones.sizes import Dense, size_of
 from tasks import check_known
-from tasks.recipe import Sourced, TransferRecipe, require, said_by
+from tasks.recipe import Sourced, TransferRecipe, for_backbone, require, row_of, said_by
 
 PROTOCOLS = {
     "mask_rcnn-vitdet": "Mask R-CNN on a simple feature pyramid (ViTDet, 2203.16527)",
@@ -204,8 +204,6 @@ BY_SIZE: dict[str, dict[str, Sourced]] = {
 }
 """what differs between the sizes"""
 
-UNPUBLISHED = "ours: ViT-B's value; none is published"
-
 MINIATURE: dict[str, Any] = {
     "image_size": 96,
     "patch_size": 8,
@@ -263,14 +261,9 @@ def sourced(task: str, backbone: str, protocol: str) -> Sourced:
     """Every recipe field with its value and source, in the order of the fields."""
     check_known("protocol", protocol, list(PROTOCOLS))
     sizes = BY_SIZE[protocol]
-    check_known(f"backbone for {task}/{protocol}", backbone, [*sizes, "vit_s", "vit_t", "vit_mini"])
+    row = row_of(backbone, sizes)
     rows = {"mask_rcnn-vitdet": vitdet, "mask_rcnn-fpn": fpn}[protocol]()
-    rows |= sizes.get(backbone, sizes["vit_b"])
-    if backbone not in sizes:
-        rows = {
-            name: (value, source if source.startswith("ours") else UNPUBLISHED)
-            for name, (value, source) in rows.items()
-        }
+    rows = for_backbone(rows | sizes[row], backbone, row)
     if backbone == "vit_mini":
         rows |= said_by("ours: tuned on the miniature world", **MINIATURE)
     depth = size_of(backbone).depth

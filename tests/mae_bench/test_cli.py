@@ -177,7 +177,7 @@ def checkpoints(pretrained: Path, tmp_path: Path) -> Path:
         ("cut.safetensors", "truncated"),
         ("empty.pth", "empty.pth"),
         ("text.pth", "text.pth"),
-        ("other.pth", "missing blocks.0"),
+        ("other.pth", "is in no known layout"),
         ("list.pth", "no state dict"),
         ("state.pt", "state.pt"),
     ],

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from backbones import BackboneError
 from mae_bench.batches import MicroBatches
 from tasks import TaskError
 from tasks.ade20k.recipes import PROTOCOLS, Ade20kRecipe, recipe, sourced
@@ -87,8 +88,14 @@ def test_bad_values_are_named(changes, said):
 def test_unknown_names_have_near_matches():
     with pytest.raises(TaskError, match="did you mean upernet-512-160k"):
         recipe("ade20k", "vit_b", "upernet_512_160k")
-    with pytest.raises(TaskError, match="there are"):
+    with pytest.raises(BackboneError, match="there are"):
         recipe("ade20k", "resnet50", "upernet-512-160k")
+
+
+def test_a_backbone_of_a_published_size_takes_its_numbers():
+    name, protocol = "timm:vit_large_patch16_224", "upernet-512-160k"
+    made = dataclasses.replace(recipe("ade20k", name, protocol), backbone="vit_l")
+    assert made == recipe("ade20k", "vit_l", protocol)
 
 
 def test_recipes_import_neither_torch_nor_mmseg():

@@ -1,4 +1,5 @@
 import copy
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -93,9 +94,9 @@ def test_a_class_may_lack_test_images(root: Path) -> None:
     assert read("imagenet1k", root).val.targets.tolist() == [0, 0, 2, 2, 2, 2]
 
 
-def one_line(root: Path) -> str:
+def one_line(root: Path, name: str = "imagenet1k") -> str:
     with pytest.raises(TaskError) as error:
-        read("imagenet1k", root)
+        read(name, root)
     message = str(error.value)
     assert "\n" not in message
     assert str(root) in message
@@ -133,6 +134,12 @@ def test_class_that_training_lacks(root: Path) -> None:
     assert f"{root / 'val'} has classes that {root / 'train'} lacks: n09;" in message
 
 
+def test_a_link_that_leads_nowhere(root: Path) -> None:
+    (root / "train/n01/0.png").unlink()
+    (root / "train/n01/0.png").symlink_to(root / "gone.png")
+    assert "n01/0.png cannot be read: No such file or directory; repair it" in one_line(root)
+
+
 def test_flat_val(root: Path) -> None:
     shutil.rmtree(root / "val")
     (root / "val").mkdir()
@@ -141,6 +148,43 @@ def test_flat_val(root: Path) -> None:
     message = one_line(root)
     assert "ILSVRC2012_val_00000000.JPEG, ILSVRC2012_val_00000001.JPEG and 1 more" in message
     assert "sort them into val/<class>/ (the official val archive is flat and unsorted)" in message
+
+
+def test_classes_without_test_images_are_noted(root: Path) -> None:
+    assert read("imagenet1k", root).notes == ()
+    shutil.rmtree(root / "val" / "n01-b")
+    assert read("imagenet1k", root).notes == ("1 classes without test images: n01-b",)
+
+
+def test_fingerprints_stay_what_they_were(root: Path) -> None:
+    """Records hold them: the layout's other readers came later."""
+    digest = hashlib.sha256()
+    for split in ("train", "val"):
+        for name in CLASSES:
+            files = sorted(path for path in (root / split / name).iterdir())
+            names = [path.relative_to(root).as_posix() for path in files]
+            digest.update("\n".join([*names, f"{files[0].stat().st_size}\n"]).encode())
+    assert read("imagenet1k", root).fingerprint == digest.hexdigest()[:16]
+
+
+def test_ones_own_folders_go_by_the_name_of_theirs(root: Path) -> None:
+    mine = root.parent / "my birds"
+    shutil.copytree(root, mine)
+    data = read("folder", mine)
+    assert data.facts.name == "my birds"
+    assert data.classes == tuple(CLASSES)
+    assert data.fingerprint == read("imagenet1k", root).fingerprint
+    assert not data.standard
+    (mine / "linked").symlink_to(mine)
+    assert read("folder", mine / "linked").facts.name == "my birds"
+    assert "does not exist; expected train/<class>/* and val/<class>/*; sort your images" in (
+        one_line(mine / "no", "folder")
+    )
+
+
+def test_one_can_never_own_the_official_data() -> None:
+    facts = DATASETS["folder"]
+    assert (facts.num_classes, facts.num_train, facts.num_val) == (0, 0, 0)
 
 
 def test_other_files_beside_the_classes_do_not_matter(root: Path) -> None:

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from backbones import BackboneError
 from tasks import TaskError
 from tasks.classification.datasets import DATASETS
 from tasks.classification.recipe import ClassificationRecipe
@@ -233,14 +234,14 @@ def test_crop_ratio(image_size: int, test_crop_ratio: float | None, expected: fl
     ("asked", "told"),
     [
         (("imagenet1k", "vit_bb", "finetune"), "'vit_bb'; did you mean vit_b"),
-        (("imagenet1k", "resnet50", "finetune"), "there are vit_b, vit_l, vit_h, vit_s, vit_t"),
+        (("imagenet1k", "resnet50", "finetune"), "there are vit_mini, vit_t, vit_s, vit_b"),
         (("imagenet1k", "vit_b", "finetuned"), "'finetuned'; did you mean finetune"),
         (("imagenet1k", "vit_b", "knn5"), "there are finetune, finetune-448, linear, partial:K"),
         (("imagenet", "vit_b", "linear"), "'imagenet'; did you mean imagenet1k?"),
     ],
 )
 def test_unknown_names(asked: tuple[str, str, str], told: str) -> None:
-    with pytest.raises(TaskError, match="unknown") as error:
+    with pytest.raises((TaskError, BackboneError), match="unknown") as error:
         recipe(*asked)
     assert told in str(error.value)
     assert "\n" not in str(error.value)
@@ -289,3 +290,13 @@ def test_recipes_do_not_import_torch() -> None:
         "import sys, tasks.classification.recipes; assert not {'torch', 'numpy'} & {*sys.modules}"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_backbone_of_a_published_size_takes_its_numbers() -> None:
+    """Of timm's or one's own; any other takes ViT-B's, and says so."""
+    name = "timm:vit_large_patch32_224"
+    made = recipe("imagenet1k", name, "finetune")
+    assert dataclasses.replace(made, backbone="vit_l") == recipe("imagenet1k", "vit_l", "finetune")
+    assert sources("imagenet1k", name, "finetune")["layer_decay"].startswith("ours: ViT-L's value")
+    told = sources("imagenet1k", "timm:vit_small_patch16_224", "finetune")
+    assert told["layer_decay"].startswith("ours: ViT-B's value")

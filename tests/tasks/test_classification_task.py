@@ -6,12 +6,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from PIL import Image
-from sklearn.metrics import top_k_accuracy_score
+from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -23,7 +24,6 @@ from backbones.colour import IMAGENET_MEAN, IMAGENET_STD
 from backbones.sizes import Size
 from backbones.vit import ViT
 from tasks import TaskError
-from tasks.classification.accuracy import Hits
 from tasks.classification.recipes import ClassificationRecipe, recipe
 from tasks.classification.task import Classification
 
@@ -290,6 +290,7 @@ def test_evaluation_is_that_of_image_folder_and_sklearn(root: Path) -> None:
     logits = timm_twin(task, "avg")(images).detach().numpy()
     expected = {f"top{k}": 100 * top_k_accuracy_score(folder.targets, logits, k=k) for k in (1, 5)}
     assert 0 < expected["top1"] < expected["top5"] < 100
+    expected["per_class"] = 100 * balanced_accuracy_score(folder.targets, logits.argmax(1))
 
     done: list[int] = []
     task.train()
@@ -312,24 +313,6 @@ def test_above_224_pixels_the_crop_is_the_whole(root: Path, tmp_path: Path) -> N
     oracle = transforms.Compose([shrink, transforms.CenterCrop(232), transforms.PILToTensor()])
     folder = ImageFolder(str(tmp_path / "val"), transform=oracle)
     assert torch.equal(seen[0], torch.stack([image for image, _ in folder]))
-
-
-def test_hits_against_sklearn() -> None:
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(500, 9, generator=generator)
-    targets = torch.randint(9, (500,), generator=generator)
-    hits = Hits()
-    for part in (slice(0, 200), slice(200, 499), slice(499, 500)):
-        hits.add(logits[part], targets[part])
-    assert hits.images == 500
-    for k, count in ((1, hits.top1), (5, hits.top5)):
-        expected = top_k_accuracy_score(targets, logits, k=k, normalize=False)
-        assert count == expected
-
-
-def test_hits_refuse_a_diverged_model() -> None:
-    with pytest.raises(TaskError, match="not finite"):
-        Hits().add(torch.tensor([[0.0, float("nan")]]), torch.tensor([0]))
 
 
 def test_limit_takes_part_of_both_splits(root: Path) -> None:
@@ -370,10 +353,10 @@ def test_unreadable_test_images_are_left_out_and_named(tmp_path: Path) -> None:
     fewer = build(tmp_path, "finetune")
     fewer.load_state_dict(task.state_dict())
     assert fewer.evaluate(workers=0).metrics == scores.metrics
-    assert whole.metrics.keys() == {"top1", "top5"}
+    assert whole.metrics.keys() == {"top1", "top5", "per_class"}
     for image in (tmp_path / "val").glob("*/*.jpg"):
         image.write_bytes(b"")
-    with pytest.raises(TaskError, match=r"no image below .* decodes"):
+    with pytest.raises(TaskError, match=r"no test image decodes, val/n0/0.jpg being the first"):
         fewer.evaluate(workers=0)
 
 
@@ -388,7 +371,8 @@ def test_unreadable_training_image_is_replaced(tmp_path: Path) -> None:
 
 def test_top5_needs_six_classes(tmp_path: Path) -> None:
     write_images(tmp_path, 5, train=1, val=2)
-    assert build(tmp_path, "linear").evaluate(workers=0).metrics.keys() == {"top1"}
+    scored = build(tmp_path, "linear").evaluate(workers=0)
+    assert scored.metrics.keys() == scored.intervals.keys() == {"top1", "per_class"}
 
 
 def test_a_copy_shares_the_data_and_scores_the_same(root: Path) -> None:
@@ -430,7 +414,7 @@ def test_learns_colours(tmp_path: Path) -> None:
         loss.backward()
         optimizer.step()
     assert before.metrics["top1"] < 50
-    assert task.evaluate(workers=0).metrics == {"top1": 100.0}
+    assert task.evaluate(workers=0).metrics == {"top1": 100.0, "per_class": 100.0}
 
 
 def score_in_process(rank: int, root: str, store: str, out: str) -> None:
@@ -439,7 +423,8 @@ def score_in_process(rank: int, root: str, store: str, out: str) -> None:
     task = build(Path(root), "finetune")
     visible(task)
     done: list[int] = []
-    scores = task.evaluate(batch_size=4, workers=0, on_progress=done.append)
+    folder = Path(out, "files")
+    scores = task.evaluate(batch_size=4, workers=0, on_progress=done.append, folder=folder)
     Path(out, f"{rank}").write_text(repr((scores, done)))
     dist.destroy_process_group()
 
@@ -447,7 +432,10 @@ def score_in_process(rank: int, root: str, store: str, out: str) -> None:
 def test_two_processes_score_each_image_once(root: Path, tmp_path: Path) -> None:
     task = build(root, "finetune")
     visible(task)
-    expected = task.evaluate(workers=0)
+    alone, together = tmp_path / "alone", tmp_path / "files"
+    alone.mkdir()
+    together.mkdir()
+    expected = task.evaluate(batch_size=4, workers=0, folder=alone)
     arguments = (str(root), str(tmp_path / "store"), str(tmp_path))
     # Forked, as loader workers are: fresh interpreters would spend ten seconds on imports.
     mp.start_processes(score_in_process, arguments, nprocs=2, start_method="fork")
@@ -455,6 +443,14 @@ def test_two_processes_score_each_image_once(root: Path, tmp_path: Path) -> None
     done = {0: [8, 16, 24, 32, 35], 1: [8, 16, 24, 32, 34]}
     for rank in (0, 1):
         assert (tmp_path / f"{rank}").read_text() == repr((expected, done[rank]))
+    names = sorted(file.name for file in alone.iterdir())
+    assert names == ["classes.txt", "per_class.csv", "predictions.csv"]
+    for name in names:
+        if name != "predictions.csv":  # its probabilities depend on the batch in the last digits
+            assert (together / name).read_bytes() == (alone / name).read_bytes(), name
+    ours, theirs = (pd.read_csv(place / "predictions.csv") for place in (alone, together))
+    pd.testing.assert_frame_equal(ours, theirs, rtol=1e-4)
+    assert list(ours.file) == list(task.data.val.names)
 
 
 @pytest.mark.parametrize(

@@ -153,10 +153,10 @@ def test_the_command(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        ("check", "data check names no data set; expected data check coco|ade20k --root DIR"),
-        ("check coco", "data check coco has no --root; expected data check coco|ade20k --root DIR"),
+        ("check", "data check names no data set; expected data check NAME --root DIR; data list"),
+        ("check coco", "data check coco has no --root; expected data check NAME --root DIR; data"),
         ("check cocoo --root x", "unknown data set 'cocoo'; did you mean coco? there are coco"),
-        ("check coco --root x --out y", "data check takes no --out; expected data check coco"),
+        ("check coco --root x --out y", "data check takes no --out; expected data check NAME"),
         ("make coco", "data make takes no data set and no --root"),
         ("make --root x", "data make takes no data set and no --root"),
     ],

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 import tasks
+from backbones import BackboneError
 from mae_bench.batches import MicroBatches
 from tasks import TaskError
 from tasks.coco.recipes import PROTOCOLS, WARMUP, CocoRecipe, recipe, sourced
@@ -101,8 +102,13 @@ def test_what_the_source_does_otherwise_with_random_weights():
 def test_unknown_names_have_near_matches():
     with pytest.raises(TaskError, match="did you mean mask_rcnn-vitdet"):
         recipe("coco", "vit_b", "mask_rcnn_vitdet")
-    with pytest.raises(TaskError, match="there are"):
+    with pytest.raises(BackboneError, match="there are"):
         recipe("coco", "resnet50", "mask_rcnn-fpn")
+
+
+def test_a_backbone_of_a_published_size_takes_its_numbers():
+    made = recipe("coco", "timm:vit_large_patch16_224", "mask_rcnn-fpn")
+    assert dataclasses.replace(made, backbone="vit_l") == recipe("coco", "vit_l", "mask_rcnn-fpn")
 
 
 def test_warmup_is_250_steps_of_64_images():

@@ -1,0 +1,204 @@
+"""`mae-bench evaluate`: score a finished ImageNet-1k run on another test set."""
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from backbones.checkpoint import check_keys, file_sha256, read_tensors
+from backbones.loading import rebuild
+from mae_bench import provenance
+from mae_bench.data import announce, task_root
+from mae_bench.errors import RunError
+from mae_bench.execution import Execution
+from mae_bench.progress import duration, progress, say
+from mae_bench.report import show
+from mae_bench.run import RECORD_FILE, open_run, run_folder
+from mae_bench.setup import already_finished, evaluation_flags, start
+from mae_bench.transfer import MODEL_FILE
+from results import Cost, Data, Record, ResultsError, parse_record, write_record
+from tasks import check_known
+from tasks.classification.classifier import Classifier
+from tasks.classification.recipe import ClassificationRecipe
+from tasks.classification.robustness import CORRUPTED, SETS, Robustness
+from tasks.classification.scores import CLASSES_FILE, read_classes
+
+TRAINED_ON = "imagenet1k"
+
+
+def evaluate(
+    run: str | Path,
+    on: str,
+    data: str | Path = "mini",
+    out: str | Path | None = None,
+    name: str | None = None,
+    limit: int | None = None,
+    execution: Execution | None = None,
+) -> Record:
+    """Score the classifier of a finished ImageNet-1k run on another test set, and record it.
+
+    `run` is that run's folder; `on` is one of `tasks.classification.robustness.SETS`, below the
+    folder `data` in its official layout. The result is a run folder of its own in `out` (default:
+    beside the run), called after the run and the set, with the protocol "<set>/<the run's>".
+    `limit` takes only so many images, in ImageNet-C of each corruption and severity, which marks
+    the result. A finished evaluation is returned as it is. Bad input raises a one-line error.
+    """
+    check_known("test set", on, list(SETS))
+    how = execution or Execution()
+    source = read_run(Path(run))
+    root = task_root(on, data)
+    accelerator = start(how, source.record.seed)
+    model = source.model().to(accelerator.device)
+    measured = Robustness(model, source.classes, on, root, limit)
+    flags = evaluation_flags(measured, how)
+    for note in measured.notes():
+        say(f"note: {note}")
+    facts = Data.model_validate(measured.data_facts() | {"miniature": announce(root)})
+    folder = run_folder(
+        Path(run).resolve().parent if out is None else out,
+        f"{Path(run).resolve().name}-{on}" if name is None else name,
+    )
+    with open_run(folder, source.identity(on, facts, limit)) as opened:
+        record = already_finished(opened)
+        if record is not None:
+            return record
+        started, clock = datetime.now(UTC), time.monotonic()
+        with progress(f"evaluating on {on}", facts.val_images) as bar:
+            scored = measured.evaluate(
+                batch_size=source.recipe.device_batch,
+                device=accelerator.device,
+                on_progress=bar.update,
+                folder=folder,
+                **flags,
+            )
+        seconds = time.monotonic() - clock
+        record = Record(
+            **dict(source.record)
+            | {
+                "name": folder.name,
+                "protocol": source.protocol(on),
+                "task": on,
+                "data": facts,
+                "deviations": source.deviations(on, facts, limit),
+                "metrics": scored.metrics,
+                "intervals": scored.intervals,
+                "cost": Cost(
+                    seconds=seconds,
+                    images_per_second=facts.val_images / seconds,
+                    peak_memory_bytes=provenance.peak_memory(accelerator),
+                ),
+                "environment": provenance.environment(accelerator),
+                "started": started,
+                "finished": max(datetime.now(UTC), started),
+                "skipped_images": len(scored.unreadable),
+            }
+        )
+        if accelerator.is_main_process:
+            write_record(folder, record)
+            say(f"{record.protocol}, run {source.record.name}: {told(record)}")
+            say(f"  predictions  {folder}  ({duration(seconds)})")
+            show([record])
+    return record
+
+
+def told(record: Record) -> str:
+    """ "top1 35.90 (34.81 to 37.02), top5 56.10 (55.00 to 57.23)": scores with intervals."""
+    parts = []
+    for metric, value in record.metrics.items():
+        ends = record.intervals.get(metric)
+        interval = f" ({ends[0]:.2f} to {ends[1]:.2f})" if ends else ""
+        parts.append(f"{metric} {value:.2f}{interval}")
+    return ", ".join(parts)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run whose classifier can be built again."""
+
+    folder: Path
+    record: Record
+    recipe: ClassificationRecipe
+    classes: list[str]
+    """wnids in the order of their indices"""
+
+    def model(self) -> Classifier:
+        """The classifier with the run's weights, strictly; `RunError` or `BackboneError`."""
+        file = self.folder / MODEL_FILE
+        tensors, said = read_tensors(file)
+        vit = rebuild(self.record.backbone, self.recipe.backbone_options(), said)
+        model = Classifier(self.recipe, vit, len(self.classes))
+        check_keys(file, self.record.backbone, tensors, model.state_dict())
+        model.load_state_dict(tensors)
+        return model
+
+    def protocol(self, on: str) -> str:
+        return f"{on}/{self.record.protocol.partition('/')[2]}"
+
+    def identity(self, on: str, facts: Data, limit: int | None) -> dict[str, Any]:
+        """What an evaluation's folder belongs to."""
+        record = self.record
+        return {
+            "task": on,
+            "protocol": self.protocol(on),
+            "weights": file_sha256(self.folder / MODEL_FILE),
+            "recipe": record.recipe,
+            "seed": record.seed,
+            "data": facts.model_dump(),
+            "init": record.init,
+            "limit": limit,
+        }
+
+    def deviations(self, on: str, facts: Data, limit: int | None) -> list[str]:
+        """The run's own, and what an evaluation adds to them."""
+        found, trained = list(self.record.deviations), self.record.data
+        if not trained.standard and not (trained.miniature and facts.miniature):
+            found.append(
+                f"trained on {trained.train_images} images of {trained.name}, not the official set"
+            )
+        if limit is not None:
+            each = " of each corruption and severity" if on == CORRUPTED else ""
+            found.append(f"limited to {limit} test images{each}")
+        return found
+
+
+def read_run(folder: Path) -> Finished:
+    """The run in a folder; `RunError` unless it is a finished ImageNet-1k classifier's."""
+    wanted = f"expected the folder of a finished {TRAINED_ON} run"
+    if not folder.is_dir():
+        raise RunError(f"run {folder}: no such folder; {wanted}")
+    file = folder / RECORD_FILE
+    if not file.is_file():
+        raise RunError(
+            f"run {folder}: has no {RECORD_FILE}, so it is not finished; {wanted}: the command "
+            "that began it goes on with it"
+        )
+    try:
+        record = parse_record(file.read_bytes())
+    except ResultsError as error:
+        raise RunError(f"{file}: damaged ({error}); {wanted}") from None
+    if (record.kind, record.task) != ("transfer", TRAINED_ON) or not record.complete:
+        raise RunError(f"run {folder}: is {record.protocol} on {record.data.name}; {wanted}")
+    for needed in (MODEL_FILE, CLASSES_FILE):
+        if not (folder / needed).is_file():
+            raise RunError(
+                f"run {folder}: its {record.protocol} run has left no {needed}; {wanted} that "
+                "trains a classifier, by this version of mae-bench"
+            )
+    return Finished(folder, record, recipe_of(record, folder), read_classes(folder / CLASSES_FILE))
+
+
+def recipe_of(record: Record, folder: Path) -> ClassificationRecipe:
+    """The recipe that a record tells; `RunError` unless it is a classifier's, field by field."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        recipe = TypeAdapter(ClassificationRecipe).validate_python(record.recipe)
+    except (ValidationError, ValueError):
+        recipe = None
+    if recipe is None or recipe.digest() != record.recipe_hash:
+        raise RunError(
+            f"run {folder}: the recipe of its {record.protocol} run is not of a classifier that "
+            "this version of mae-bench trains; expected finetune, linear, partial:K or scratch"
+        )
+    return recipe

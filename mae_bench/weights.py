@@ -1,0 +1,89 @@
+"""`mae-bench weights`: what a checkpoint holds, in another layout, and which are public."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import backbones
+from backbones.baselines import BASELINES, UNRELEASED
+from mae_bench.data import weights_folder
+from mae_bench.errors import RunError
+from mae_bench.progress import say
+from mae_bench.run_files import atomic, write_json
+
+if TYPE_CHECKING:
+    from backbones.inspection import Inspection
+
+LAYOUTS = {
+    "timm": "a .safetensors file for timm.create_model(..., num_classes=0)",
+    "hf": "a folder for transformers' ViTModel or BeitModel",
+    "mae": "a .pth file for the MAE release's code",
+}
+"""layout -> what is written"""
+ENDINGS = {"timm": "-timm.safetensors", "hf": "-hf", "mae": "-mae.pth"}
+
+
+def inspect_weights(
+    checkpoint: str | Path, format: str | None = None, allow_pickle: bool = False
+) -> Inspection:
+    """Print what a checkpoint holds and which backbone it fits."""
+    found = backbones.inspect(checkpoint, format, allow_pickle)
+    say(str(found))
+    return found
+
+
+def convert_weights(
+    checkpoint: str | Path,
+    to: str,
+    output: str | Path | None = None,
+    format: str | None = None,
+    allow_pickle: bool = False,
+) -> Path:
+    """Write a checkpoint's encoder in one of `LAYOUTS`, without any head; the file or folder.
+
+    `output` is made of the checkpoint's name by default, in the current folder. Raises
+    `BackboneError` for what the layout cannot hold, `RunError` if something is there already.
+    """
+    if output is None:
+        name = str(checkpoint).replace(":", "-").rpartition("/")[2]
+        output = name.partition(".")[0] + ENDINGS.get(to, "")
+    place = Path(output)
+    if place.exists():
+        raise RunError(f"--output {place}: is there already; name another, or delete it")
+    made, report = backbones.convert(checkpoint, to, format, allow_pickle)
+    say(str(report))
+    from backbones.checkpoint import save
+
+    if to == "hf":
+        place.mkdir(parents=True)
+        write_json(place / "config.json", made.config)
+        save(made.tensors, place / "model.safetensors", {})
+    elif to == "timm":
+        place.parent.mkdir(parents=True, exist_ok=True)
+        save(made.tensors, place, {})
+    else:
+        import torch
+
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(place) as stream:
+            torch.save({"model": made.tensors}, stream)
+    say(f"written to {place}: {LAYOUTS[to]}")
+    return place
+
+
+def list_weights() -> None:
+    """Print the public weights of the paper's baselines, and what was never released."""
+    for name, sizes in BASELINES.items():
+        say(f"\n{name}")
+        for backbone, release in sizes.items():
+            digest = f"  {release.digest}..." if release.digest else "  no hash is published"
+            note = f"\n         {release.note}" if release.note else ""
+            say(f"  {backbone}  {release.file}{digest}\n         {release.url}{note}")
+        for (other, backbone), reason in UNRELEASED.items():
+            if other == name:
+                say(f"  {backbone}  {reason}")
+    say(
+        f"\nPut the files into {weights_folder()}, or into a folder that --checkpoint names;\n"
+        "then mae-bench transfer --init NAME takes them."
+    )

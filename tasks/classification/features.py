@@ -1,0 +1,348 @@
+"""Features of a frozen backbone: extracted once, kept on disk, used by every probe.
+
+Shapes: B images of a batch, N images of a split, P patches, C channels, S image side.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import torch
+import torch.distributed as dist
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from backbones.vit import ViT
+from tasks import TaskError
+from tasks.atomic import PARTIAL
+from tasks.classification.data import EvalImages
+from tasks.classification.layouts import LabelledImages, Split
+from tasks.classification.probe_recipes import ProbeRecipe
+from tasks.task import Progress
+
+VERSION = 1
+"""rises when the same key would give other features"""
+MAY_CHANGE = ("version", "files")
+"""what of a key is not in the name of its file: such a file is out of date, and replaced"""
+STAT_THREADS, STAT_FILES = 16, 4096
+PATIENCE = timedelta(days=1)
+"""how long processes wait for the first one, which extracts, reads or solves alone"""
+
+TENSORS = ("values", "targets", "index")
+
+Key = dict[str, str]
+Part = Literal["train", "val"]
+Say = Callable[[str], None]
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Features:
+    """One split through a backbone: a row for each image that decodes, in the split's order."""
+
+    values: Tensor
+    """float32 (N, C)"""
+    targets: Tensor
+    """class indices, int64 (N,)"""
+    index: Tensor
+    """places in the split, int64 (N,)"""
+    unreadable: list[str]
+    """names of the images that were left out"""
+
+
+class Unusable(Exception):
+    """A file of features that is not what is asked for. The message says why in one line."""
+
+
+def key_of(backbone: ViT, recipe: ProbeRecipe, data: LabelledImages, part: Part) -> Key:
+    """All that decides a split's features; reads the size and time of every image file."""
+    split = data.train if part == "train" else data.val
+    return {
+        "version": str(VERSION),
+        "data": data.facts.name,
+        "fingerprint": data.fingerprint,
+        "split": part,
+        "images": str(len(split)),
+        "files": files_digest(split),
+        "backbone": recipe.backbone,
+        "anatomy": str(getattr(backbone, "anatomy", type(backbone).__qualname__)),
+        "weights": weights_digest(backbone),
+        "pixels": json.dumps([backbone.pixel_mean, backbone.pixel_std]),
+        "image_size": str(recipe.image_size),
+        "crop_ratio": str(recipe.crop_ratio),
+        "interpolation": "bicubic",
+        "pooling": recipe.pooling,
+        "precision": recipe.precision,
+    }
+
+
+def files_digest(split: Split) -> str:
+    """SHA-256 of the names, sizes, times of change and classes of a split's files, in order."""
+
+    def described(start: int) -> bytes:
+        lines = []
+        for index in range(start, min(start + STAT_FILES, len(split))):
+            name = split.names[index]
+            try:
+                found = split.path(index).stat()
+            except OSError:  # it will be named as unreadable
+                lines.append(f"{name} -")
+            else:
+                lines.append(f"{name} {found.st_size} {found.st_mtime_ns}")
+        return os.fsencode("\n".join(lines))
+
+    digest = hashlib.sha256(split.targets.tobytes())
+    with ThreadPoolExecutor(STAT_THREADS) as threads:  # network storage answers many at once
+        for part in threads.map(described, range(0, len(split), STAT_FILES)):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def weights_digest(backbone: ViT) -> str:
+    """SHA-256 of a backbone's weights as they are used: after any resize of positions."""
+    digest = hashlib.sha256()
+    for name, value in sorted(backbone.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def file_name(key: Key) -> str:
+    stable = {name: value for name, value in key.items() if name not in MAY_CHANGE}
+    digest = hashlib.sha256(json.dumps(stable, sort_keys=True).encode()).hexdigest()
+    backbone = re.sub("[:/]", "-", key["backbone"])
+    return f"{key['data']}-{key['split']}-{backbone}-{digest[:12]}.safetensors"
+
+
+def read(file: Path, key: Key) -> Features:
+    """The features in a file, if they are the ones of `key`; else raises `Unusable`."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            said = opened.metadata() or {}
+            if "version" not in said:
+                raise Unusable("holds no features of ours")
+            for name, value in key.items():
+                if said.get(name) != value:
+                    there = said.get(name, "nothing")
+                    raise Unusable(f"{name} differs ({there[:16]} there, {value[:16]} here)")
+            tensors = {name: opened.get_tensor(name) for name in TENSORS}
+            return Features(**tensors, unreadable=json.loads(said["unreadable"]))
+    except SafetensorError as error:
+        raise Unusable(f"truncated or no safetensors ({error})") from None
+
+
+def write(file: Path, key: Key, features: Features) -> None:
+    """Write features; a reader sees the old file or the whole new one."""
+    temporary = file.with_name(f".{file.name}{PARTIAL}")
+    tensors = {name: getattr(features, name) for name in TENSORS}
+    try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        save_file(tensors, temporary, {**key, "unreadable": json.dumps(features.unreadable)})
+        temporary.chmod(mode)  # else the owner's alone
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class Processes:
+    """All processes of a run, of which the first does alone what is not shared out."""
+
+    def __init__(self) -> None:
+        spread = dist.is_available() and dist.is_initialized()
+        self.rank, self.count = (dist.get_rank(), dist.get_world_size()) if spread else (0, 1)
+        # Through memory and not through GPUs, and with more patience than the usual minutes.
+        self.group: Any = dist.new_group(backend="gloo", timeout=PATIENCE) if spread else None
+
+    def share(self, total: int) -> range:
+        """This process's part of `total` images, in a row."""
+        return range(total * self.rank // self.count, total * (self.rank + 1) // self.count)
+
+    def first_alone(self, work: Callable[[], Result]) -> Result:
+        """Let the first process do `work`; its result, or its error, is every process's."""
+        if self.group is None:
+            return work()
+        outcome: list[Any] = [None, None]
+        if self.rank == 0:
+            try:
+                outcome[0] = work()
+            except Exception as error:
+                outcome[1] = error
+        dist.broadcast_object_list(outcome, group=self.group)
+        if outcome[1] is not None:
+            raise outcome[1]
+        return outcome[0]
+
+    def gather(self, part: Features) -> Features:
+        """The parts of all processes in order, in the first one; the others keep their own."""
+        if self.group is None:
+            return part
+        parts: list[Any] = [None] * self.count
+        dist.gather_object(part, parts if self.rank == 0 else None, group=self.group)
+        if self.rank != 0:
+            return part
+        tensors = {name: torch.cat([getattr(each, name) for each in parts]) for name in TENSORS}
+        return Features(**tensors, unreadable=[name for each in parts for name in each.unreadable])
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """How features are extracted. Nothing here changes what they are."""
+
+    processes: Processes
+    device: torch.device
+    batch_size: int
+    workers: int
+    folder: Path | None
+    """where they are kept; None: nowhere"""
+    say: Say
+    """prints a line"""
+
+
+def obtain(
+    backbone: ViT,
+    recipe: ProbeRecipe,
+    data: LabelledImages,
+    part: Part,
+    how: Extraction,
+    on_progress: Progress,
+) -> Features | None:
+    """The features of a split, from their file or extracted and kept.
+
+    The first process returns them, any other None. A file that is not exactly what is asked for is
+    named with the reason, and replaced. Whoever else wants the same features at the same time
+    waits for them. Raises `TaskError` if no image decodes, or features are not finite.
+    """
+    split = data.train if part == "train" else data.val
+    found: Features | None = None
+    key: Key = {}
+    lock: FileLock | None = None
+
+    def look() -> bool:
+        nonlocal found, key, lock
+        if how.folder is not None:
+            how.folder.mkdir(parents=True, exist_ok=True)
+            key = key_of(backbone, recipe, data, part)
+            file = how.folder / file_name(key)
+            lock = wait_for(file, how.say)
+            found = look_up(file, key, how.say)
+        return found is not None
+
+    def keep() -> None:
+        assert found is not None
+        check(found, recipe, split)
+        if how.folder is not None:
+            file = how.folder / file_name(key)
+            try:
+                write(file, key, found)
+            except (OSError, SafetensorError) as error:
+                how.say(f"{file}: not kept, the next probe extracts again ({error})")
+
+    try:
+        if how.processes.first_alone(look):
+            on_progress(len(split))
+        else:
+            found = extract(backbone, recipe, split, how, on_progress)
+            how.processes.first_alone(keep)
+    finally:
+        if lock is not None:
+            lock.release()
+    return found if how.processes.rank == 0 else None
+
+
+def wait_for(file: Path, say: Say) -> FileLock:
+    """A lock on a file of features that is this process's own."""
+    lock = FileLock(f"{file}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"{file}: waiting for another process that works on it")
+        lock.acquire()
+    return lock
+
+
+def look_up(file: Path, key: Key, say: Say) -> Features | None:
+    """The features in a file; None, after a line that says why, if it cannot be used."""
+    if not file.exists():
+        return None
+    try:
+        found = read(file, key)
+    except Unusable as error:
+        say(f"{file}: {error}; extracting again")
+        return None
+    say(f"features of {len(found.targets)} {key['split']} images: {file}")
+    return found
+
+
+def check(found: Features, recipe: ProbeRecipe, split: Split) -> None:
+    """Raise `TaskError` for features that nothing can be measured with."""
+    if not len(found.targets):
+        raise TaskError(
+            f"no image of {split.root / split.names[0]} and {len(split) - 1} more decodes; check "
+            "the files"
+        )
+    if not found.values.isfinite().all():
+        raise TaskError(
+            f"the features of {recipe.backbone} are not finite; check the checkpoint, or use "
+            "--precision fp32"
+        )
+
+
+@torch.no_grad()
+def extract(
+    backbone: ViT, recipe: ProbeRecipe, split: Split, how: Extraction, on_progress: Progress
+) -> Features:
+    """Features of the centre crops of a split: all in the first process, its share in another.
+
+    The transform is that of facebookresearch/dino, eval_knn.py.
+    """
+    backbone = backbone.to(how.device).eval()
+    mean, std = (
+        255 * torch.tensor(colour, device=how.device).view(3, 1, 1)
+        for colour in (backbone.pixel_mean, backbone.pixel_std)
+    )
+    own, size = how.processes.share(len(split)), how.batch_size
+    loader = DataLoader(
+        EvalImages(split, recipe.image_size, recipe.crop_ratio),
+        batch_size=None,  # the data set makes whole batches
+        sampler=[own[start : start + size] for start in range(0, len(own), size)],
+        num_workers=how.workers,
+        pin_memory=how.device.type == "cuda",
+    )
+    values = torch.empty(len(own), backbone.embed_dim)
+    index = torch.empty(len(own), dtype=torch.int64)
+    count = 0
+    unreadable: list[str] = []
+    for batch in loader:
+        rows = slice(count, count + len(batch["index"]))
+        if len(batch["index"]):
+            images = (batch["images"].to(how.device, non_blocking=True).float() - mean) / std
+            values[rows] = pooled(backbone, images, recipe).cpu()
+            index[rows] = batch["index"]
+        count = rows.stop
+        unreadable += batch["skipped"]
+        on_progress(min((count + len(unreadable)) * how.processes.count, len(split)))
+    index = index[:count]
+    targets = torch.from_numpy(split.targets)[index]
+    return how.processes.gather(Features(values[:count], targets, index, unreadable))
+
+
+def pooled(backbone: ViT, images: Tensor, recipe: ProbeRecipe) -> Tensor:
+    """Normalised images (B, 3, S, S) to float32 features (B, C), after the final norm."""
+    bf16 = recipe.precision == "bf16"
+    with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=bf16):
+        tokens = backbone(images)  # (B, 1 + P, C)
+    tokens = tokens.float()
+    return tokens[:, 0] if recipe.pooling == "cls" else tokens[:, 1:].mean(dim=1)

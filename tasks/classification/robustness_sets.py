@@ -1,0 +1,164 @@
+"""Readers of ImageNet-A, -R, -Sketch and -C: test images in folders called by ImageNet's wnids.
+
+<wnid>/*                             ImageNet-A, -R, -Sketch; the data folder, or imagenet-a/,
+                                     imagenet-r/, sketch/ in it
+<corruption>/<severity>/<wnid>/*     ImageNet-C; a corruption lies in the data folder, or in
+                                     noise/, blur/, weather/, digital/ as the archives have it
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from tasks import TaskError
+from tasks.classification.class_folders import visible
+from tasks.classification.datasets import CORRUPTIONS, ROBUSTNESS, SEVERITIES, RobustnessFacts
+from tasks.classification.labelled import Split, expected, identity, refuse_no_folder
+from tasks.images.files import FileNames, list_images, shorten
+
+WNID = re.compile(r"n\d{8}")
+
+
+@dataclass(frozen=True, eq=False)
+class RobustnessImages:
+    """A data set of test images on disk."""
+
+    facts: RobustnessFacts
+    splits: dict[str, Split]
+    """"<corruption>/<severity>" -> images, for ImageNet-C; else the name of the set -> images.
+    Targets are indices into the model's classes."""
+    class_indices: np.ndarray
+    """those of the model's classes that have images, ascending, int64"""
+    fingerprint: str
+    """16 hex digits over every file name and the size of each class's first file"""
+    notes: tuple[str, ...] = ()
+    """what is odd, but no reason to refuse the data; a line each"""
+
+    def __len__(self) -> int:
+        """Images of all splits."""
+        return sum(len(split) for split in self.splits.values())
+
+    @property
+    def standard(self) -> bool:
+        """Whether classes and images are as many as in the official release."""
+        facts = self.facts
+        counts = [len(split) for split in self.splits.values()]
+        return (
+            len(self.class_indices) == facts.num_classes
+            and counts == [facts.num_images] * facts.num_sets
+        )
+
+    def limited(self, limit: int | None) -> Self:
+        """`limit` images of each split; the fingerprint stays that of the whole."""
+        splits = {name: split.limited(limit) for name, split in self.splits.items()}
+        return replace(self, splits=splits)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self  # never changes, and a model's copy must not double it
+
+
+def read_robustness(name: str, root: str | Path, wnids: Sequence[str]) -> RobustnessImages:
+    """The data set `name` in a folder; `wnids` are the model's class folders in index order.
+
+    Raises `TaskError` for a folder that is missing or empty, or is called by none of `wnids`.
+    """
+    facts = ROBUSTNESS[name]
+    folders = locate(facts, Path(root).expanduser())
+    digest = hashlib.sha256()
+    splits = {}
+    for key, folder in folders.items():
+        digest.update(f"{key}\n".encode())
+        splits[key] = read_split(facts, folder, wnids, digest.update)
+    class_indices = np.unique(np.concatenate([split.targets for split in splits.values()]))
+    notes = unequal(splits)
+    return RobustnessImages(facts, splits, class_indices, digest.hexdigest()[:16], notes)
+
+
+def locate(facts: RobustnessFacts, root: Path) -> dict[str, Path]:
+    """Name of a split -> folder of its classes. `TaskError` if one is missing."""
+    refuse_no_folder(facts, root)
+    inner = root / facts.folder
+    if facts.name != "imagenet_c":
+        return {facts.name: inner if inner.is_dir() else root}
+    root = inner if inner.is_dir() else root
+    found: dict[str, Path] = {}
+    absent = []
+    for group, corruptions in CORRUPTIONS.items():
+        for corruption in corruptions:
+            places = [
+                folder
+                for folder in (root / corruption, root / group / corruption)
+                if folder.is_dir()
+            ]
+            if len(places) > 1:
+                both = " and ".join(str(place) for place in places)
+                raise TaskError(f"{both} are both there; keep one of them")
+            for severity in SEVERITIES:
+                key = f"{corruption}/{severity}"
+                if places and (places[0] / str(severity)).is_dir():
+                    found[key] = places[0] / str(severity)
+                else:
+                    absent.append(key)
+    if absent:
+        raise TaskError(
+            f"{root} lacks {len(absent)} of {len(absent) + len(found)} corruptions with severity: "
+            f"{shorten(absent)}; {expected(facts)}"
+        )
+    return found
+
+
+def read_split(
+    facts: RobustnessFacts,
+    folder: Path,
+    wnids: Sequence[str],
+    update: Callable[[bytes], None],
+) -> Split:
+    """The images of one split; feeds what identifies them to a digest's `update`."""
+    folders = wnid_folders(facts, folder)
+    index_of = {wnid: index for index, wnid in enumerate(wnids)}
+    unknown = [name for name in folders if name not in index_of]
+    if unknown:
+        raise TaskError(
+            f"{folder} has {len(unknown)} folders that are none of the model's {len(wnids)} "
+            f"classes: {shorten(unknown)}; expected {facts.layout} with ImageNet's wnids"
+        )
+    names: list[str] = []
+    counts: list[int] = []
+    classes = sorted(folders, key=index_of.__getitem__)
+    for wnid in classes:
+        files = [f"{wnid}/{file}" for file in list_images(folder / wnid)]
+        names += files
+        counts.append(len(files))
+        update(identity(folder, files))
+    indices = np.array([index_of[wnid] for wnid in classes], dtype=np.int64)
+    return Split(folder, FileNames(names), np.repeat(indices, counts))
+
+
+def wnid_folders(facts: RobustnessFacts, folder: Path) -> list[str]:
+    """Sorted names of the class folders. `TaskError` if there are none, or images beside them."""
+    folders, loose = visible(folder)
+    if loose:
+        raise TaskError(
+            f"{folder} holds images outside class folders: {shorten(loose, most=2)}; expected "
+            f"{facts.layout}"
+        )
+    if not folders:
+        raise TaskError(f"{folder} has no class folders; {expected(facts)}")
+    return folders
+
+
+def unequal(splits: dict[str, Split]) -> tuple[str, ...]:
+    """A note about the splits that have fewer images than the fullest, if there are any."""
+    most = max(len(split) for split in splits.values())
+    fewer = [f"{key} ({len(split):,})" for key, split in splits.items() if len(split) < most]
+    if not fewer:
+        return ()
+    what = (
+        f"{len(fewer)} of {len(splits)} corruptions with severity have fewer images than {most:,}"
+    )
+    return (f"{what}: {shorten(fewer)}",)

@@ -1,0 +1,191 @@
+"""Accuracy from the best classes of each image, its confidence intervals, and re-scoring.
+
+Shapes: N images, K classes, R best classes kept of each image.
+"""
+
+import csv
+from array import array
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tasks import TaskError
+from tasks.atomic import atomic_text
+from tasks.task import Scored
+
+PREDICTIONS_FILE = "predictions.csv"
+PER_CLASS_FILE = "per_class.csv"
+CLASSES_FILE = "classes.txt"
+
+MOST_KEPT = 5
+"""best classes kept of an image; of five classes or fewer, all but the worst"""
+RESAMPLES = 2000
+"""bootstrap resamples behind an interval"""
+ENDS = (2.5, 97.5)
+"""percentiles of the bootstrap distribution that a 95 % interval ends at"""
+SEED = 2111_06377
+"""of the bootstrap: the intervals of the same counts are the same numbers everywhere"""
+
+
+def accuracy(targets: np.ndarray, best: np.ndarray) -> Scored:
+    """ "top1", "top5" and "per_class" in percent, with intervals; no "top5" below six classes.
+
+    `targets` (N,) and `best` (N, R), best first, are class indices. "per_class" is the mean of
+    the classes' accuracies, over classes that have images.
+    """
+    hits = best == targets[:, None]
+    count = len(targets)
+    found = {"top1": int(hits[:, 0].sum())}
+    if best.shape[1] == MOST_KEPT:
+        found["top5"] = int(hits.sum())
+    images, correct = by_class(targets, hits[:, 0])
+    present = images > 0
+    cells = np.stack([correct[present], (images - correct)[present]])  # (2, classes)
+    metrics = {name: 100 * right / count for name, right in found.items()}
+    intervals = {name: share_interval(right, count) for name, right in found.items()}
+    metrics["per_class"] = 100 * mean_of_classes(cells)
+    intervals["per_class"] = per_class_interval(cells)
+    return Scored(metrics, intervals=intervals)
+
+
+def by_class(
+    targets: np.ndarray, hits: np.ndarray, num_classes: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images of each class, and how many of them are hits; of `num_classes` classes at least."""
+    images = np.bincount(targets, minlength=num_classes)
+    return images, np.bincount(targets[hits], minlength=len(images))
+
+
+def mean_of_classes(cells: np.ndarray) -> float:
+    """Mean accuracy, 0 to 1, of hits and misses (2, classes), over classes that have any."""
+    images = cells.sum(axis=0)
+    return float((cells[0][images > 0] / images[images > 0]).mean())
+
+
+def share_interval(right: int, count: int) -> tuple[float, float]:
+    """95 % percentile bootstrap interval, in percent, of `right` images out of `count`.
+
+    Drawing images with replacement makes the number of right ones binomial, so it is drawn.
+    """
+    generator = np.random.default_rng(SEED)
+    return ends(generator.binomial(count, right / count, RESAMPLES) / count)
+
+
+def per_class_interval(cells: np.ndarray) -> tuple[float, float]:
+    """The same of `mean_of_classes`: images drawn with replacement fall into cells."""
+    generator = np.random.default_rng(SEED)
+    count, shares = cells.sum(), cells.ravel() / cells.sum()
+    draws = (generator.multinomial(count, shares).reshape(cells.shape) for _ in range(RESAMPLES))
+    return ends(np.array([mean_of_classes(drawn) for drawn in draws]))
+
+
+def mean_interval(values: np.ndarray) -> tuple[float, float]:
+    """The same of the mean of `values` (N,), one per image, 0 to 1."""
+    generator = np.random.default_rng(SEED)
+    count = len(values)
+    means = [values[generator.integers(count, size=count)].mean() for _ in range(RESAMPLES)]
+    return ends(np.array(means))
+
+
+def ends(drawn: np.ndarray) -> tuple[float, float]:
+    """Percentiles `ENDS`, in percent, of a bootstrap distribution of shares."""
+    low, high = np.percentile(100 * drawn, ENDS)
+    return float(low), float(high)
+
+
+def rescore(file: Path) -> Scored:
+    """What a run's `predictions.csv` scores: the metrics and intervals of its record.
+
+    Raises `TaskError`, with the line, for a file that is no such table.
+    """
+    _, targets, best = read_predictions(file)
+    return accuracy(targets, best)
+
+
+def header(kept: int) -> list[str]:
+    """Columns of `predictions.csv`; classes are indices into `classes.txt`, counted from 0."""
+    ranks = range(1, kept + 1)
+    return ["file", "target"] + [f"{what}_{r}" for r in ranks for what in ("class", "probability")]
+
+
+def write_predictions(
+    file: Path,
+    names: Iterable[str],
+    targets: np.ndarray,
+    best: np.ndarray,
+    probabilities: np.ndarray,
+) -> None:
+    """A CSV of one row an image: file, class, best classes (N, R) and their probabilities."""
+    with atomic_text(file) as stream:
+        writer = csv.writer(stream)
+        writer.writerow(header(best.shape[1]))
+        for name, target, classes, shares in zip(names, targets, best, probabilities, strict=True):
+            pairs = zip(classes.tolist(), shares.tolist(), strict=True)
+            cells = [cell for index, share in pairs for cell in (index, f"{share:.6g}")]
+            writer.writerow([name, target, *cells])
+
+
+def read_predictions(file: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """File names, targets (N,) and best classes (N, R) of a `predictions.csv`."""
+    names: list[str] = []
+    cells = array("q")
+    try:
+        with file.open(newline="", encoding="utf-8") as stream:
+            reader = csv.reader(stream, strict=True)
+            columns = next(reader, [])
+            kept = (len(columns) - 2) // 2
+            if kept < 1 or columns != header(kept):
+                raise TaskError(f"{file}: no predictions of ours; expected columns {header(1)} ...")
+            for row in reader:
+                if len(row) != len(columns):
+                    raise ValueError(f"{len(row)} cells for {len(columns)} columns")
+                cells.extend([int(cell) for cell in (row[1], *row[2::2])])
+                names.append(row[0])
+    except OSError as error:
+        raise TaskError(f"{file}: {error.strerror}; expected a run's {PREDICTIONS_FILE}") from None
+    except (ValueError, csv.Error) as error:
+        if isinstance(error, TaskError):
+            raise
+        raise TaskError(
+            f"{file}, row {len(names) + 2}: {error}; expected the table of a run"
+        ) from None
+    if not names:
+        raise TaskError(f"{file}: has no images; expected a row for each")
+    table = np.array(cells).reshape(len(names), -1)
+    if table.min() < 0:
+        raise TaskError(f"{file}: has a class index below 0; expected indices into {CLASSES_FILE}")
+    return names, table[:, 0], table[:, 1:]
+
+
+def write_per_class(
+    file: Path, classes: Sequence[str], rows: Iterable[int], targets: np.ndarray, hits: np.ndarray
+) -> None:
+    """A CSV of one row for each class index in `rows`; no accuracy for a class without images."""
+    images, correct = by_class(targets, hits, len(classes))
+    with atomic_text(file) as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["index", "class", "images", "correct", "accuracy"])
+        for index in rows:
+            total, right = int(images[index]), int(correct[index])
+            share = 100 * right / total if total else ""
+            writer.writerow([index, classes[index], total, right, share])
+
+
+def write_classes(file: Path, classes: Sequence[str]) -> None:
+    """Class names in the order of their indices, one per line; a line break in one as \\n."""
+    escaped = (name.replace("\r", "\\r").replace("\n", "\\n") for name in classes)
+    with atomic_text(file) as stream:
+        stream.writelines(f"{name}\n" for name in escaped)
+
+
+def read_classes(file: Path) -> list[str]:
+    """Class names of a run, in the order of their indices; `TaskError` if there is no such file."""
+    try:
+        return file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise TaskError(
+            f"{file}: {reason}; expected the names of the run's classes, one per line, in the "
+            "order of their indices"
+        ) from None
