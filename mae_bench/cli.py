@@ -40,7 +40,8 @@ class RunFlags:
     """What pretrain and transfer share."""
 
     backbone: str = "vit_mini"
-    """vit_mini, vit_t, vit_s, vit_b, vit_l or vit_h"""
+    """vit_mini, vit_t, vit_s, vit_b, vit_l or vit_h; timm:<model> for any plain ViT of timm;
+    <module>:<name> for your own, see backbones/plugin.py"""
     data: str = "mini"
     """folder of the data set, or mini for the built-in miniature world; for coco also
     TRAIN.json,VAL.json, your own annotations"""
@@ -83,8 +84,14 @@ class Transfer(RunFlags):
     """classification: finetune (default), finetune-448, linear, partial:K (the last K blocks
     train), partial:all (the whole curve), knn, logistic, scratch; coco: mask_rcnn-vitdet (default),
     mask_rcnn-fpn; ade20k: upernet-512-160k (default), upernet-512-100ep"""
-    checkpoint: Path | None = None
-    """weights: a file, or the folder where the file of --init's released weights is"""
+    checkpoint: str | None = None
+    """weights: a file of MAE, MoCo v3, BEiT, DINO, DeiT, AugReg, timm, Hugging Face or our own;
+    timm:<model> or hf:<repository>, with a network; or the folder of --init's released file"""
+    format: str | None = None
+    """the checkpoint's format, where its keys do not tell it, or to have it confirmed; mae-bench
+    weights inspect says what they tell"""
+    allow_pickle: bool = False
+    """read torch files that hold more than data; this runs code that is in the file"""
     init: str | None = None
     """short name of what the weights came from, for the tables (default: from the checkpoint);
     mae, moco_v3, beit, dino or supervised without a file: the released weights of that name, see
@@ -103,16 +110,151 @@ class Transfer(RunFlags):
 
 
 @dataclass
+class Evaluate:
+    """Score a finished imagenet1k run on another test set, which needs no training.
+
+    The result is a run folder of its own, with a protocol such as imagenet_a/finetune@1.
+    """
+
+    source: Annotated[Positional[Path], arg(metavar="RUN")]
+    """folder of the finished run: finetune, linear, partial:K or scratch"""
+    on: str
+    """imagenet_a, imagenet_r, imagenet_sketch, imagenet_c, or imagenet1k (its val folder alone)"""
+    data: str = "mini"
+    """folder of the test set, or mini for its twin in the built-in miniature world"""
+    out: Path | None = None
+    """folder of all runs (default: the one that the run is in)"""
+    name: str | None = None
+    """folder of the result inside it (default: made of the run and the test set)"""
+    limit: int | None = None
+    """use so many images only, in imagenet_c of each corruption and severity; the result is marked
+    as shortened"""
+    workers: int = 2
+    """loader processes per process; 0 loads in the process itself"""
+    device: Literal["auto", "cpu"] = "auto"
+    """auto takes a GPU if there is one"""
+    save_logits: bool = False
+    """keep the logits too; not on imagenet_c, which has too many"""
+
+    def run(self) -> None:
+        how = Execution(workers=self.workers, device=self.device, save_logits=self.save_logits)
+        where = (self.data, self.out, self.name, self.limit)
+        mae_bench.evaluate(self.source, self.on, *where, execution=how)
+
+
+@dataclass
 class Report:
-    """Print the tables of all finished runs beside the published numbers; write Markdown."""
+    """Print the tables of all finished runs beside the published numbers; write them with figures.
+
+    The HTML page is one file that needs no network: tables, figures, pictures, and the recipe
+    behind each row.
+    """
 
     runs: Path = Path("runs")
     """folder of the runs"""
     output: Path | None = None
-    """Markdown file (default: report.md in the folder of the runs)"""
+    """name of the files, each with the ending of its format, or of one file (default: report in
+    the folder of the runs)"""
+    table: tuple[str, ...] = ()
+    """tables of the MAE paper in its own layout: 1a to 1f, 2 to 7, 12, 13, partial or all
+    (default: a table for each protocol)"""
+    compare: tuple[str, str] | None = None
+    """test the difference between two sets of runs, each a name, a folder of runs or a pattern such
+    as 'mae-seed*': over seeds, and over images where predictions were kept"""
+    costs: bool = False
+    """add columns of what the runs took: device-hours, images/s, peak memory"""
+    intervals: bool = False
+    """add 95 % bootstrap intervals over the test images to the scores of single runs"""
+    formats: tuple[Literal["md", "html", "tex", "csv"], ...] = ("md", "html")
+    """what to write; figures are beside it as svg, png and pdf"""
+    watch: bool = False
+    """write the HTML page again while runs are under way, until Ctrl-C"""
 
     def run(self) -> None:
-        mae_bench.report(self.runs, self.output)
+        mae_bench.report(
+            self.runs,
+            self.output,
+            table=self.table,
+            compare=self.compare,
+            costs=self.costs,
+            intervals=self.intervals,
+            formats=self.formats,
+            watch=self.watch,
+        )
+
+
+@dataclass
+class Runs:
+    """Look at the runs in a folder, clear them up, pack one into a file, check such a file."""
+
+    action: Positional[Literal["list", "show", "compare", "prune", "pack", "rescore"]]
+    """list: a line for each run; show NAME: all that is known of one; compare NAME NAME: what
+    differs; prune [NAME ...]: delete what finished runs have no more use for; pack NAME: one file
+    with recipe, record, log and predictions; rescore FILE: compute the scores of such a file again
+    from its predictions, exit code 1 if they differ"""
+    names: Positional[tuple[str, ...]] = ()
+    """runs, as list shows them, or the file to rescore"""
+    runs: Path = Path("runs")
+    """folder of the runs"""
+    task: str | None = None
+    """list: runs of this task alone"""
+    protocol: str | None = None
+    """list: runs of this protocol alone"""
+    yes: bool = False
+    """prune: delete, and do not only say what would be"""
+    weights: bool = False
+    """prune: the weights of finished runs too; pack: put the weights in"""
+    pictures: bool = False
+    """pack: put the pictures in"""
+    output: Path | None = None
+    """pack: the file (default: beside the run's folder)"""
+    data: str | None = None
+    """rescore: for coco and ade20k the data set that the run was scored on, or mini"""
+
+    def run(self) -> None:
+        from mae_bench import runs
+
+        self.refuse_unfit()
+        first, second = (*self.names, "", "")[:2]
+        match self.action:
+            case "list":
+                runs.list_runs(self.runs, self.task, self.protocol)
+            case "show":
+                runs.show(first, self.runs)
+            case "compare":
+                runs.compare(first, second, self.runs)
+            case "prune":
+                runs.prune(self.runs, self.names, weights=self.weights, yes=self.yes)
+            case "pack":
+                options = {"weights": self.weights, "pictures": self.pictures}
+                runs.pack(first, self.output, self.runs, **options)
+            case "rescore":
+                if not all(row.same for row in runs.rescore(first, self.data)):
+                    raise SystemExit(1)
+
+    def refuse_unfit(self) -> None:
+        """Raise `RunError` for too few or too many names, and a flag that the action ignores."""
+        usage = {"list": "", "show": "NAME", "compare": "NAME NAME", "pack": "NAME"}
+        usage |= {"rescore": "FILE"}
+        if self.action != "prune" and len(self.names) != len(usage[self.action].split()):
+            raise RunError(
+                f"runs {self.action} names {len(self.names)}; expected runs "
+                f"{f'{self.action} {usage[self.action]}'.strip()}"
+            )
+        takers = {
+            "task": ("list",),
+            "protocol": ("list",),
+            "yes": ("prune",),
+            "weights": ("prune", "pack"),
+            "pictures": ("pack",),
+            "output": ("pack",),
+            "data": ("rescore",),
+        }
+        for flag, actions in takers.items():
+            if getattr(self, flag) and self.action not in actions:
+                raise RunError(
+                    f"runs {self.action} takes no --{flag}; runs {' and '.join(actions)} does"
+                )
 
 
 @dataclass
@@ -130,20 +272,20 @@ class Quickstart:
 
 @dataclass
 class Data:
-    """Make the built-in miniature world, or check a data set on disk."""
+    """Make the built-in miniature world, list the data sets, or check one on disk."""
 
-    action: Positional[Literal["make", "check"]]
-    """make: draw the world, with a contact sheet to look at; check: say what is right and wrong
-    with a data set, exit code 1 if anything is wrong"""
+    action: Positional[Literal["make", "list", "check"]]
+    """make: draw the world, with a contact sheet to look at; list: print a table of all data sets;
+    check: say what is right and wrong with a data set, exit code 1 if anything is wrong"""
     dataset: Positional[str] = ""
-    """what to check: coco or ade20k"""
+    """what to check; data list shows the names"""
     root: str | None = None
     """check: folder of the data set; for coco also TRAIN.json,VAL.json, your own annotations"""
     out: Path | None = None
     """make: folder for the world (default: a cache folder, where --data mini finds it)"""
 
     def run(self) -> None:
-        from mae_bench.data import CHECKED, check_data, make_miniature_world
+        from mae_bench.data import CHECKED, check_data, list_data, make_miniature_world
 
         if self.action == "make":
             if self.dataset or self.root:
@@ -152,7 +294,12 @@ class Data:
                 )
             make_miniature_world(self.out)
             return
-        usage = f"expected data check {'|'.join(CHECKED)} --root DIR"
+        if self.action == "list":
+            if self.dataset or self.root or self.out:
+                raise RunError("data list takes no data set, no --root and no --out; it lists all")
+            list_data()
+            return
+        usage = "expected data check NAME --root DIR; data list shows the names"
         if self.out is not None:
             raise RunError(f"data check takes no --out; {usage}")
         if not self.dataset:
@@ -162,6 +309,40 @@ class Data:
             raise RunError(f"data check {self.dataset} has no --root; {usage}")
         if not check_data(self.dataset, self.root):
             raise SystemExit(1)
+
+
+@dataclass
+class Weights:
+    """Look into a checkpoint, convert it, or list the public weights of the paper's baselines."""
+
+    action: Positional[Literal["inspect", "convert", "list"]]
+    """inspect: format, size, statistics and what is left out; convert: write the encoder in another
+    layout; list: file names, addresses and hashes, and what was never released"""
+    checkpoint: Positional[str] = ""
+    """a file, timm:<model> or hf:<repository>"""
+    to: Literal["timm", "hf", "mae"] | None = None
+    """convert: the layout"""
+    output: Path | None = None
+    """convert: file or, for hf, folder (default: made of the checkpoint's name)"""
+    format: str | None = None
+    """the format, where its keys do not tell it, or to have it confirmed"""
+    allow_pickle: bool = False
+    """read torch files that hold more than data; this runs code that is in the file"""
+
+    def run(self) -> None:
+        from mae_bench.weights import convert_weights, inspect_weights, list_weights
+
+        if self.action == "list":
+            list_weights()
+            return
+        if not self.checkpoint:
+            raise RunError(f"weights {self.action} names no checkpoint; expected a file")
+        if self.action == "inspect":
+            inspect_weights(self.checkpoint, self.format, self.allow_pickle)
+            return
+        if self.to is None:
+            raise RunError("weights convert has no --to; expected --to timm, hf or mae")
+        convert_weights(self.checkpoint, self.to, self.output, self.format, self.allow_pickle)
 
 
 @dataclass
@@ -253,8 +434,11 @@ def parse(argv: Sequence[str]) -> Any:
         "quickstart": Quickstart,
         "pretrain": pretrain,
         "transfer": transfer,
+        "evaluate": Evaluate,
         "report": Report,
+        "runs": Runs,
         "data": Data,
+        "weights": Weights,
         "doctor": Doctor,
     }
     if known.command is not None:

@@ -14,6 +14,12 @@ BACKBONE = "vit_mini"
 RUNS = (
     ("finetune", "imagenet1k", "finetune", True),
     ("scratch", "imagenet1k", "scratch", False),
+    ("knn", "imagenet1k", "knn", True),
+    ("logistic", "imagenet1k", "logistic", True),
+    ("inat2018-mae", "inat2018", "finetune", True),
+    ("inat2018-scratch", "inat2018", "scratch", False),
+    ("places365-mae", "places365", "finetune", True),
+    ("places365-scratch", "places365", "scratch", False),
     ("coco-mae", "coco", "mask_rcnn-vitdet", True),
     ("coco-scratch", "coco", "mask_rcnn-vitdet", False),
     ("ade20k-mae", "ade20k", "upernet-512-160k", True),

@@ -1,71 +1,397 @@
 """`mae-bench report`: the records of runs beside the published numbers. Imports no torch."""
 
+import contextlib
+import difflib
+import fnmatch
 import os
-from collections.abc import Iterable
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from mae_bench.errors import RunError
 from mae_bench.progress import console, say
-from mae_bench.run_files import atomic
+from mae_bench.run_files import LOG_FILE, RECORD_FILE, RUN_FILE, atomic
+from mae_bench.run_folders import RunFolder, age, is_locked, read_run
 from results import (
     Record,
+    RunScores,
+    Skipped,
     Table,
+    compare,
     comparison_table,
+    paper_tables,
     published,
-    read_records,
-    record_folders,
+    to_csv,
+    to_latex,
     to_markdown,
     to_markdown_pictures,
     to_terminal,
 )
+from results.predictions import FILE_NAME, read_hits
+from results.store import folders_with
+from results.text import one_line
 
+if TYPE_CHECKING:
+    from results.figures import Drawn
+    from results.logs import Log
+    from results.page import Unfinished
+
+Format = Literal["md", "html", "tex", "csv"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+DEFAULT_FORMATS: tuple[Format, ...] = ("md", "html")
+FIGURES = "figures"
+"""folder beside the report"""
 PICTURES = {
     "reconstructions.png": "reconstructions",
     "predictions.png": "ground truth and predictions",
 }
 """file in a run folder -> what it shows"""
+REFRESH_SECONDS = 10
+PATIENCE = 5
+"""times what a refresh took, that is waited at least: the runs need the processor more"""
 
 
-def report(runs: str | Path = "runs", output: str | Path | None = None) -> list[Table]:
-    """Print the tables of all records below `runs` and write them as Markdown.
+@dataclass(frozen=True)
+class Found:
+    """What lies in a folder of runs."""
 
-    Markdown goes to `output`, by default report.md in `runs`, with the runs' pictures. A broken
-    record is named and left out. Raises `results.ResultsError` if `runs` is no folder, `RunError`
-    if `output` is one.
+    root: Path
+    finished: Sequence[RunFolder]
+    """oldest first"""
+    unfinished: Sequence[RunFolder]
+    skipped: Sequence[Skipped]
+
+    @property
+    def records(self) -> list[Record]:
+        return [run.record for run in self.finished if run.record is not None]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which tables, and what in them."""
+
+    table: Sequence[str] = ()
+    compare: tuple[str, str] | None = None
+    costs: bool = False
+    intervals: bool = False
+
+    def tables(self, found: Found) -> list[Table]:
+        """Two sets against each other, if asked for; then one table per protocol, or those of
+        the paper that were asked for."""
+        tables = [two_sets(found.finished, *self.compare)] if self.compare else []
+        records, rows = found.records, published()
+        for name in self.table:
+            tables += paper_tables(name, records, rows, intervals=self.intervals)
+        if not self.table:
+            tables += comparison_table(records, rows, costs=self.costs, intervals=self.intervals)
+        return tables
+
+
+def two_sets(runs: Sequence[RunFolder], a: str, b: str) -> Table:
+    """The runs of two names or patterns against each other; `RunError` if one names no run."""
+    sets = [[run for run in runs if is_named(run, each)] for each in (a, b)]
+    for each, chosen in zip((a, b), sets, strict=True):
+        if not chosen:
+            near = difflib.get_close_matches(each, [run.name for run in runs], n=2)
+            hint = f"did you mean {' or '.join(near)}? " if near else ""
+            raise RunError(
+                f"--compare {each}: no finished run has that name; {hint}expected a run, a folder "
+                "of runs, or a pattern such as 'mae-seed*'"
+            )
+    both = {run.name for run in sets[0]} & {run.name for run in sets[1]}
+    if both:
+        raise RunError(f"--compare {a} {b}: run {min(both)} is in both sets")
+    first, second = ([run_scores(run) for run in chosen] for chosen in sets)
+    return compare(first, second, (a, b))
+
+
+def is_named(run: RunFolder, name: str) -> bool:
+    inside = run.name.startswith(f"{name.rstrip('/')}/")
+    return inside or fnmatch.fnmatchcase(run.name, name) or run.name == name
+
+
+def run_scores(run: RunFolder) -> RunScores:
+    file = run.folder / FILE_NAME
+    assert run.record is not None
+    return RunScores(run.record, read_hits(file) if file.is_file() else None)
+
+
+def report(
+    runs: str | Path = "runs",
+    output: str | Path | None = None,
+    *,
+    table: Sequence[str] = (),
+    compare: tuple[str, str] | None = None,
+    costs: bool = False,
+    intervals: bool = False,
+    formats: Collection[Format] = DEFAULT_FORMATS,
+    watch: bool = False,
+) -> list[Table]:
+    """Print the tables of all records below `runs` and write them, with figures and pictures.
+
+    `table` names tables of the MAE paper (1a to 1f, 2 to 7, 12, 13, partial, all) to show in its
+    own layout; by default there is a table for each protocol. `compare` names two runs, folders of
+    runs or patterns, and tests the difference of their scores. `costs` adds columns of what runs
+    took, `intervals` those of the scores. Files are report.md and so on in `runs`, or `output`
+    with the ending of each format; an ending that it has is a format too. Figures go to the folder
+    figures beside them. A broken record is named and left out. `watch` writes the HTML page again
+    while runs are under way, until it is interrupted. Raises `RunError` or `results.ResultsError`
+    for bad input.
     """
-    file = Path(output) if output is not None else Path(runs) / "report.md"
-    if file.is_dir():
-        raise RunError(f"--output {file}: is a folder; expected the name of a Markdown file in it")
-    records, skipped = read_records(runs)
-    for each in skipped:
-        say(f"left out {each.path}: {each.reason}")
-    if not records:
+    if costs and table:
+        raise RunError("--costs adds to the tables of protocols, not to the paper's; leave it out")
+    files = output_files(Path(runs), output, [*formats, "html"] if watch else formats)
+    for name in table:
+        paper_tables(name, [], published())  # a name that there is none of is said at once
+    wanted = Wanted(table, compare, costs, intervals)
+    if watch:
+        keep_up(Path(runs), files, wanted)
+    found = find_runs(runs)
+    for each in found.skipped:
+        say(f"left out {one_line(str(each.path))}: {each.reason}")
+    if not found.records:
         say(f"no records in {runs} yet; `mae-bench transfer` and `pretrain` write them")
         return []
-    tables = show(records)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(file) as stream:
-        text = to_markdown(tables) + to_markdown_pictures(pictures(Path(runs), file.parent))
-        stream.write(text.encode())
-    say(f"written to {file}")
+    tables = wanted.tables(found)
+    print_tables(tables)
+    write(found, tables, files)
     return tables
 
 
 def show(records: Iterable[Record]) -> list[Table]:
     """Print the tables of some records."""
     tables = comparison_table(records, published())
-    for renderable in to_terminal(tables):
-        console.print(renderable, soft_wrap=False)
+    print_tables(tables)
     return tables
 
 
-def pictures(runs: Path, beside: Path) -> list[tuple[str, str]]:
+def print_tables(tables: Iterable[Table]) -> None:
+    for renderable in to_terminal(tables):
+        console.print(renderable, soft_wrap=False)
+
+
+def output_files(
+    runs: Path, output: str | Path | None, formats: Collection[Format]
+) -> dict[Format, Path]:
+    """The file of each format that is asked for; `RunError` if a format or `output` is none."""
+    for name in formats:
+        if name not in FORMATS:
+            raise RunError(f"unknown format {name!r}; there are {', '.join(FORMATS)}")
+    chosen = Path(output) if output is not None else runs / "report"
+    if chosen.is_dir() and output is not None:
+        raise RunError(f"--output {chosen}: is a folder; expected the name of a file in it")
+    ending = chosen.suffix.removeprefix(".")
+    files: dict[Format, Path] = {}
+    for name in FORMATS:
+        if name == ending or (name == "md" and ending and ending not in FORMATS):
+            files[name] = chosen
+        elif name in formats and ending in FORMATS:
+            files[name] = chosen.with_suffix(f".{name}")
+        elif name in formats:
+            files[name] = chosen.with_name(f"{chosen.name}.{name}")
+        if name in files and files[name].is_dir():
+            raise RunError(f"{files[name]}: is a folder; choose another --output")
+    return files
+
+
+def find_runs(root: str | Path) -> Found:
+    """All runs in `root` and below; `RunError` if it is no folder."""
+    root = Path(root)
+    if not root.is_dir():
+        raise RunError(
+            f"--runs {root}: no such folder of runs; name the folder that `mae-bench transfer` "
+            "wrote to"
+        )
+    skipped: list[Skipped] = []
+
+    def unreadable(error: OSError) -> None:
+        skipped.append(Skipped(Path(error.filename), f"cannot be opened: {error.strerror}"))
+
+    finished, unfinished = [], []
+    for folder in folders_with((RECORD_FILE, RUN_FILE), root, unreadable):
+        run = read_run(folder.relative_to(root).as_posix(), folder)
+        if run.record is not None:
+            finished.append((run.record.finished, run.name, run))
+        elif run.fault:
+            file, _, reason = run.fault.partition(": ")
+            skipped.append(Skipped(folder / file, reason))
+        else:
+            unfinished.append(run)
+    finished.sort(key=lambda each: each[:2])
+    skipped.sort(key=lambda each: each.path)
+    return Found(root, [run for *_, run in finished], unfinished, skipped)
+
+
+def write(found: Found, tables: Sequence[Table], files: dict[Format, Path]) -> None:
+    """Write the report in each format, and its figures."""
+    from results.drawing import save  # matplotlib takes a second to import
+    from results.figures import figures
+
+    folder = next(iter(files.values())).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn: list[Drawn] = []
+    if set(files) != {"csv"}:
+        drawn = figures(found.records, published(), logs(found.finished))
+    shown = []
+    for each in drawn:
+        (folder / FIGURES).mkdir(exist_ok=True)
+        put(folder / FIGURES / f"{each.key}.svg", each.svg)
+        put(folder / FIGURES / f"{each.key}.png", save(each.figure, "png"))
+        put(folder / FIGURES / f"{each.key}.pdf", save(each.figure, "pdf"))
+        shown.append((each.title, f"{FIGURES}/{each.key}.png"))
+    for name, file in files.items():
+        if name == "html":
+            text = page(found, tables, drawn)
+        elif name == "md":
+            there = [*shown, *pictures(found, folder)]
+            text = to_markdown(tables) + to_markdown_pictures(there)
+        else:
+            text = to_csv(tables) if name == "csv" else to_latex(tables, document=True)
+        put(file, text.encode())
+        say(f"written to {file}")
+    if drawn:
+        say(f"{len(drawn)} figures as svg, png and pdf in {folder / FIGURES}")
+
+
+def put(file: Path, content: bytes) -> None:
+    with atomic(file) as stream:
+        stream.write(content)
+
+
+def pictures(found: Found, beside: Path) -> list[tuple[str, str]]:
     """Titles of the pictures of finished runs, and their paths as seen from a folder."""
+    return [
+        (f"{run.name}: {what}", Path(os.path.relpath(file, beside)).as_posix())
+        for run in sorted(found.finished, key=lambda run: run.name)
+        for what, file in pictures_of(run)
+    ]
+
+
+def pictures_of(run: RunFolder) -> list[tuple[str, Path]]:
+    """What the pictures of a run show, and their files."""
+    files = [(what, run.folder / name) for name, what in PICTURES.items()]
+    return [(what, file) for what, file in files if file.is_file()]
+
+
+def logs(runs: Iterable[RunFolder]) -> list["Log"]:
+    """The logs of the newest runs of each protocol, as many as a figure shows."""
+    from results.figures import MAX_CURVES
+    from results.logs import read_log
+
+    groups: dict[tuple[str, bool], list[RunFolder]] = defaultdict(list)
+    for run in runs:
+        if (run.folder / LOG_FILE).is_file():
+            groups[run.protocol, is_miniature(run)].append(run)
     found = []
-    for folder in record_folders(runs):
-        name = folder.relative_to(runs).as_posix()
-        for file, what in PICTURES.items():
-            if (folder / file).is_file():
-                path = Path(os.path.relpath(folder / file, beside)).as_posix()
-                found.append((f"{name}: {what}", path))
+    for (protocol, miniature), group in groups.items():
+        for run in group[-MAX_CURVES:]:
+            log = read_log(run.folder / LOG_FILE, run.name, protocol, miniature)
+            if log is not None:
+                found.append(log)
+    return found
+
+
+def is_miniature(run: RunFolder) -> bool:
+    if run.record is not None:
+        return run.record.data.miniature
+    data = (run.identity or {}).get("data")
+    return isinstance(data, dict) and data.get("miniature") is True
+
+
+def page(
+    found: Found, tables: Sequence[Table], drawn: Sequence["Drawn"], refresh: int | None = None
+) -> str:
+    """The HTML page; with `refresh` also of runs under way, and one that loads itself again."""
+    from results.page import ShownRun, to_html
+
+    runs = [
+        ShownRun(run.name, run.record, tuple(pictures_of(run)))
+        for run in found.finished
+        if run.record is not None
+    ]
+    return to_html(
+        tables,
+        drawn,
+        runs,
+        unfinished=[under_way(run) for run in found.unfinished] if refresh else (),
+        skipped=found.skipped,
+        made=datetime.now(UTC),
+        refresh=refresh,
+    )
+
+
+def under_way(run: RunFolder) -> "Unfinished":
+    """A row of the page's table of runs that are not finished."""
+    from results.logs import read_log
+    from results.page import Unfinished
+
+    identity: dict[str, Any] = run.identity or {}
+    log = read_log(run.folder / LOG_FILE, run.name, run.protocol, is_miniature(run))
+    epochs = identity.get("recipe", {}).get("epochs")
+    whole = isinstance(epochs, int | float) and 0 < epochs < float("inf")
+    busy = is_locked(run.folder)
+    return Unfinished(
+        name=run.name,
+        protocol=run.protocol,
+        backbone=run.recipe("backbone"),
+        init=run.init,
+        seed=str(identity.get("seed", "")),
+        epoch=log.epochs[-1] if log else 0.0,
+        epochs=float(epochs) if whole else None,
+        loss=log.losses[-1] if log else None,
+        said=f"{age(run)} ago" if busy else f"stopped, {age(run)} ago",
+    )
+
+
+def keep_up(
+    runs: Path,
+    files: dict[Format, Path],
+    wanted: Wanted,
+    wait: Callable[[float], None] = time.sleep,
+) -> None:
+    """Write the HTML page again whenever something has changed, until Ctrl-C."""
+    file = files["html"]
+    find_runs(runs)  # a folder that there is none of is said at once
+    say(f"watching {runs}: {file} refreshes itself in a browser; Ctrl-C ends this")
+    before, told = None, None
+    try:
+        while True:
+            began, now = time.monotonic(), changes(runs)
+            if now != before:
+                with contextlib.suppress(FileNotFoundError):  # a run was deleted meanwhile
+                    counts = refresh(runs, file, wanted)
+                    if counts != told:
+                        say(f"{datetime.now():%H:%M:%S}  {counts}")
+                    before, told = now, counts
+            wait(max(REFRESH_SECONDS, PATIENCE * (time.monotonic() - began)))
+    except KeyboardInterrupt:
+        say("stopped watching; the last report:")
+
+
+def refresh(runs: Path, file: Path, wanted: Wanted) -> str:
+    """Write the page of a folder of runs, some of them under way; how many there are."""
+    from results.figures import figures
+
+    found = find_runs(runs)
+    drawn = figures(found.records, published(), logs([*found.finished, *found.unfinished]))
+    tables = wanted.tables(found)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    put(file, page(found, tables, drawn, REFRESH_SECONDS).encode())
+    return f"{len(found.finished)} finished, {len(found.unfinished)} not finished"
+
+
+def changes(runs: Path) -> list[tuple[str, int, int]]:
+    """What changes whenever a run does: names, times and sizes of its files."""
+    found = []
+    for folder in folders_with((RECORD_FILE, RUN_FILE), runs):
+        for name in (RECORD_FILE, RUN_FILE, LOG_FILE, *PICTURES):
+            try:
+                stat = (folder / name).stat()
+            except OSError:
+                continue
+            found.append((str(folder / name), stat.st_mtime_ns, stat.st_size))
     return found

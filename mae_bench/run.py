@@ -22,13 +22,22 @@ from filelock import FileLock, Timeout
 from mae_bench.errors import RunError, first_line
 from mae_bench.processes import first_alone
 from mae_bench.progress import say
-from mae_bench.run_files import PARTIAL, atomic, naming, sweep, write_json
+from mae_bench.run_files import (
+    LOCK_FILE,
+    LOG_FILE,
+    PARTIAL,
+    RECORD_FILE,
+    RUN_FILE,
+    STATE_FOLDER,
+    STATES,
+    atomic,
+    naming,
+    sweep,
+    write_json,
+)
 from results import Record, ResultsError, parse_record
 
 KEEP_STATES = 2
-RUN_FILE = "run.json"
-RECORD_FILE = "record.json"
-LOCK_FILE = ".lock"
 LOCK_SECONDS = 7.0
 """a killed run's loading processes may hold its lock until they notice, within five seconds"""
 
@@ -38,8 +47,8 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.states = folder / "state"
-        self.log_file = folder / "log.jsonl"
+        self.states = folder / STATE_FOLDER
+        self.log_file = folder / LOG_FILE
 
     @property
     def record(self) -> Record | None:
@@ -89,7 +98,7 @@ class Run:
         return None, {}
 
     def state_files(self) -> list[Path]:
-        return sorted(self.states.glob("step-*.pt"))
+        return sorted(self.states.glob(STATES))
 
     def cut_log(self, step: int) -> None:
         """Drop log lines after `step`: what the crash lost will be computed and logged again."""
@@ -162,7 +171,7 @@ def take(folder: Path, lock: FileLock, identity: dict[str, Any]) -> None:
         ) from None
     claim(folder, identity)
     sweep(folder)
-    sweep(folder / "state")
+    sweep(folder / STATE_FOLDER)
 
 
 def refuse_foreign(folder: Path) -> None:
@@ -190,7 +199,8 @@ def claim(folder: Path, identity: dict[str, Any]) -> None:
         there = None
     if not isinstance(there, dict):
         raise RunError(f"{file}: damaged; delete the folder or choose another --name")
-    if there != identity and not any((folder / kept).exists() for kept in ("state", RECORD_FILE)):
+    saved = any((folder / kept).exists() for kept in (STATE_FOLDER, RECORD_FILE))
+    if there != identity and not saved:
         write_json(file, identity)  # a run that failed before it came to save anything
     elif there != identity:
         raise RunError(

@@ -1,325 +1,339 @@
 """From records and published rows to the tables of a report. Pure functions."""
 
-import itertools
-import string
+from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from results.cells import (
+    BEST,
+    COST_COLUMNS,
+    COSTS,
+    DIFFERENCE,
+    INTERVALS,
+    OTHER_RECIPE,
+    OURS,
+    THEIRS,
+    Entry,
+    Identities,
+    Notes,
+    any_best,
+    better,
+    caveats,
+    cost_cells,
+    decimals_of,
+    difference_cell,
+    measured_group,
+    pretraining,
+    published_cell,
+    with_best,
+)
 from results.configuration import Configuration, configurations
+from results.labels import (
+    DATA_TITLES,
+    METRICS,
+    family_of,
+    plain,
+    protocol_order,
+    protocol_title,
+    table_title,
+    task_order,
+    trained_blocks,
+)
 from results.published import Published, headline, same_recipe
 from results.record import Record
 from results.table import Cell, Column, Note, Table
 
-METRICS = {
-    "top1": ("top-1", "%"),
-    "miou": ("mIoU", "%"),
-    "ap_box": ("box AP", ""),
-    "ap_mask": ("mask AP", ""),
-}
-"""Scores with title and unit. A table shows these; where runs have none of them, all they have."""
-
-DATA_TITLES = {
-    "imagenet1k": "ImageNet-1k",
-    "coco": "COCO",
-    "ade20k": "ADE20K",
-    "inat2017": "iNaturalist 2017",
-    "inat2018": "iNaturalist 2018",
-    "inat2019": "iNaturalist 2019",
-    "places205": "Places205",
-    "places365": "Places365",
-    "pretrain": "",
-}
-PROTOCOL_TITLES = {
-    "finetune": "fine-tuning",
-    "linear": "linear probing",
-    "scratch": "training from scratch",
-    "upernet-512-160k": "UperNet",
-    "upernet-512-100ep": "UperNet (100 epochs)",
-    "mask_rcnn-vitdet": "Mask R-CNN (ViTDet)",
-    "mask_rcnn-fpn": "Mask R-CNN (four-stage FPN)",
-    "mae": "masked autoencoder pre-training",
-}
-
-OURS = (
-    "ours: measured by mae-bench; mean ± sample standard deviation over n runs that differ only in"
-    " the seed (one run has no spread)."
-)
-THEIRS = "published: as printed by the source named below; not measured here."
-DIFFERENCE = (
-    "difference: ours − published, in points; only where our runs are complete, follow the whole"
-    " protocol and use the official data, and the published number has that protocol too."
-)
 MINIATURE = "Small images drawn by mae-bench itself: not comparable with any published number."
+PARTIAL_NOTE = "trained blocks: the last ones of the backbone; 0.5 is the MLP half of the last."
+
+MOST_METRICS = 12
+"""of a task that is not known here"""
+
+BACKBONE = Column("backbone", "backbone", "label")
+WEIGHTS = Column("init", "weights", "label")
+BLOCKS = Column("blocks", "trained blocks", "label")
 
 
-def comparison_table(records: Iterable[Record], published: Iterable[Published]) -> list[Table]:
+def comparison_table(
+    records: Iterable[Record],
+    published: Iterable[Published],
+    *,
+    costs: bool = False,
+    intervals: bool = False,
+) -> list[Table]:
     """One table per protocol: ours beside the headline rows of `published`.
 
     A difference is printed only where our runs are comparable (`Record.comparable`) and the
     published number was scored with the same protocol; everything else is marked, with a note
-    that says why. Miniature runs come after the others and never beside published numbers: one
-    table per task, a column for each protocol.
+    that says why. The protocols of partial fine-tuning share a table. Miniature runs come after
+    the others and never beside published numbers: one table per task, a column for each protocol.
+    `costs` adds columns of what the runs took, `intervals` the bootstrap interval of single runs.
     """
-    records, rows = list(records), list(published)
-    tables = []
-    photos = [record for record in records if not record.data.miniature]
-    for protocol in sorted({record.protocol for record in photos}):
-        same = [record for record in photos if record.protocol == protocol]
-        tables.append(_table(protocol, same, rows))
-    drawn = [record for record in records if record.data.miniature]
-    for task in sorted({record.task for record in drawn}):
-        tables.append(_miniature_table([record for record in drawn if record.task == task]))
+    rows, show = list(published), _Show(costs, intervals)
+    photos: dict[str, list[Record]] = defaultdict(list)
+    drawn: dict[tuple[str, bool], list[Record]] = defaultdict(list)
+    for record in records:
+        if record.data.miniature:
+            partial = trained_blocks(record.protocol) is not None
+            drawn[record.task, partial].append(record)
+        else:
+            photos[family_of(record.protocol)].append(record)
+    families = sorted(photos, key=protocol_order)
+    tables = [_table(family, photos[family], rows, show) for family in families]
+    for task, partial in sorted(drawn, key=lambda each: (task_order(each[0]), each[1])):
+        same = drawn[task, partial]
+        tables.append(_miniature_curve(same, show) if partial else _miniature_table(same, show))
     return tables
 
 
-@dataclass
-class _Notes:
-    """Hands out marks: numbers for what others published, letters for what to know about ours."""
+@dataclass(frozen=True)
+class _Show:
+    """What a table shows on request."""
 
-    about_published: dict[str, str] = field(default_factory=dict)
-    about_ours: dict[str, str] = field(default_factory=dict)
+    costs: bool
+    intervals: bool
 
-    def published(self, text: str) -> str:
-        return self.about_published.setdefault(text, str(len(self.about_published) + 1))
+    def notes(self, rows: Iterable[tuple[Cell, ...]]) -> list[str]:
+        """The general notes that its rows need."""
+        rows = list(rows)
+        intervals = any(cell.interval is not None for row in rows for cell in row)
+        wanted = {BEST: any_best(rows), INTERVALS: intervals, COSTS: self.costs}
+        return [note for note, is_wanted in wanted.items() if is_wanted]
 
-    def ours(self, text: str) -> str:
-        return self.about_ours.setdefault(text, _letters(len(self.about_ours)))
+    def score(self, c: Configuration | None, metric: str, notes: Notes) -> Entry:
+        if c is None:
+            return Entry(Cell())
+        cell = c.cell(metric, decimals_of(metric), caveats(c, notes))
+        return Entry(cell if self.intervals else replace(cell, interval=None), measured_group(c))
 
-    def listed(self, general: list[str]) -> tuple[Note, ...]:
-        marked = itertools.chain(self.about_published.items(), self.about_ours.items())
-        return (*map(Note, general), *(Note(text, mark) for text, mark in marked))
-
-
-def _letters(index: int) -> str:
-    """a to z, then aa, ab, ..."""
-    higher, lower = divmod(index, 26)
-    return (_letters(higher - 1) if higher else "") + string.ascii_lowercase[lower]
+    def cost(self, c: Configuration | None, notes: Notes) -> list[Entry]:
+        if not self.costs:
+            return []
+        cells = cost_cells(c, notes) if c else [Cell()] * len(COST_COLUMNS)
+        return [Entry(cell) for cell in cells]
 
 
 @dataclass(frozen=True)
 class _Plan:
     """What the rows of one table are filled from."""
 
-    protocol: str
+    show: _Show
     places: dict[str, list[tuple[str, str]]]
-    """metric -> (source, locator) of its published columns, the first being subtracted"""
-    beside: dict[tuple[str, str, str, str, str], Published]
-    """backbone, plain method, metric, source, locator -> row"""
-    notes: _Notes
+    """metric -> places of its published columns, the first being subtracted"""
+    beside: dict[tuple[str, str, str, str, tuple[str, str]], Published]
+    """protocol, backbone, plain method, metric, place -> row"""
+    notes: Notes = field(default_factory=Notes)
 
 
-def _table(protocol: str, records: list[Record], published: list[Published]) -> Table:
-    """The table of runs that share a protocol, none of them miniature."""
-    found = configurations(records)
-    backbones = list(dict.fromkeys(c.first.backbone for c in found))
-    rows = [row for backbone in backbones for row in headline(protocol, backbone, published)]
-    plan = _plan(protocol, _metrics(records), rows)
-    columns = _columns(plan)
+def _table(family: str, records: list[Record], published: list[Published], show: _Show) -> Table:
+    """The table of runs of one protocol, or of one partial fine-tuning, none of them miniature."""
+    found, is_curve = _ordered(records)
+    pairs = dict.fromkeys((c.first.protocol, c.first.backbone) for c in found)
+    rows = [(pair[0], row) for pair in pairs for row in headline(*pair, published)]
+    plan = _plan(_metrics(records), rows, show, is_curve)
+    columns = _columns(plan, is_curve)
+    identities = Identities(found)
 
-    body = []
-    for backbone in backbones:
+    lines = []
+    for backbone in dict.fromkeys(c.first.backbone for c in found):
         ours = [c for c in found if c.first.backbone == backbone]
         for c in ours:
-            label = Cell(c.first.init, marks=_identity(c, found, plan.notes))
-            body.append((Cell(backbone), label, *_scores(plan, backbone, c.first.init, c)))
-        shown = {_plain(c.first.init) for c in ours}
-        methods = dict.fromkeys(row.method for row in rows if row.backbone == backbone)
-        for method in (m for m in methods if _plain(m) not in shown):
-            body.append((Cell(backbone), Cell(method), *_scores(plan, backbone, method, None)))
+            labels = _labels(c.first.protocol, backbone, c.first.init, is_curve)
+            labels[1] = Entry(replace(labels[1].cell, marks=identities.marks(c, plan.notes)))
+            lines.append(labels + _scores(plan, c.first.protocol, backbone, c.first.init, c))
+        shown = {(c.first.protocol, plain(c.first.init)) for c in ours}
+        theirs = dict.fromkeys((r.method, of) for of, r in rows if r.backbone == backbone)
+        order = list(dict.fromkeys(method for method, _ in theirs))
+        for method, protocol in sorted(
+            theirs, key=lambda pair: (order.index(pair[0]), _blocks(pair[1]))
+        ):
+            if (protocol, plain(method)) not in shown:
+                labels = _labels(protocol, backbone, method, is_curve)
+                lines.append(labels + _scores(plan, protocol, backbone, method, None))
 
+    body = with_best(columns, lines)
     general = [OURS, THEIRS, DIFFERENCE] if any(plan.places.values()) else [OURS]
-    return Table(_title(records[0]), columns, tuple(body), plan.notes.listed(general))
+    general += [PARTIAL_NOTE] if is_curve else []
+    return Table(
+        table_title(family), columns, tuple(body), plan.notes.listed(general + show.notes(body))
+    )
 
 
-def _miniature_table(records: list[Record]) -> Table:
+def _ordered(records: list[Record]) -> tuple[list[Configuration], bool]:
+    """Configurations, those of a partial fine-tuning along its curves; whether they are that."""
+    found = configurations(records)
+    is_curve = trained_blocks(records[0].protocol) is not None
+    if is_curve:
+        size = {b: i for i, b in enumerate(dict.fromkeys(c.first.backbone for c in found))}
+        found.sort(
+            key=lambda c: (
+                size[c.first.backbone],
+                c.first.init,
+                c.weights,
+                _blocks(c.first.protocol),
+            )
+        )
+    return found, is_curve
+
+
+def _blocks(protocol: str) -> float:
+    return float(trained_blocks(protocol) or 0)
+
+
+def _labels(protocol: str, backbone: str, init: str, is_curve: bool) -> list[Entry]:
+    texts = [backbone, init, trained_blocks(protocol)] if is_curve else [backbone, init]
+    return [Entry(Cell(text)) for text in texts]
+
+
+def _metrics(records: Iterable[Record]) -> list[str]:
+    """The scores of METRICS that any run has; else metrics by name, no more than a table holds."""
+    present = {name for record in records for name in record.metrics}
+    return [name for name in METRICS if name in present] or sorted(present)[:MOST_METRICS]
+
+
+def _plan(
+    metrics: list[str], rows: list[tuple[str, Published]], show: _Show, is_curve: bool
+) -> _Plan:
+    def place(row: Published) -> tuple[str, str]:
+        """A column each; the points of a curve are one column, wherever they are printed."""
+        return (row.source, "" if is_curve else row.locator)
+
+    places = {
+        metric: list(dict.fromkeys(place(row) for _, row in rows if row.metric == metric))
+        for metric in metrics
+    }
+    beside = {
+        (protocol, row.backbone, plain(row.method), row.metric, place(row)): row
+        for protocol, row in rows
+    }
+    return _Plan(show, places, beside)
+
+
+def _columns(plan: _Plan, is_curve: bool) -> tuple[Column, ...]:
+    columns = [BACKBONE, WEIGHTS, BLOCKS] if is_curve else [BACKBONE, WEIGHTS]
+    for metric, places in plan.places.items():
+        ours = _ours(metric)
+        columns.append(ours)
+        for place in places:
+            rows = [row for key, row in plan.beside.items() if key[3:] == (metric, place)]
+            citations = dict.fromkeys(row.citation for row in rows)
+            marks = tuple(plan.notes.published(f"{citation}.") for citation in citations)
+            columns.append(
+                replace(
+                    ours,
+                    key=f"{metric} {' '.join(place)}".strip(),
+                    kind="published",
+                    source=rows[0].title,
+                    marks=marks,
+                )
+            )
+        if places:
+            key, source = f"{metric} difference", columns[-len(places)].source
+            columns.append(Column(key, ours.title, "difference", "points", source))
+    return (*columns, *COST_COLUMNS) if plan.show.costs else tuple(columns)
+
+
+def _ours(metric: str) -> Column:
+    title, unit = METRICS.get(metric, (metric, ""))
+    return Column(f"{metric} ours", title, "measured", unit, better=better(metric))
+
+
+def _scores(
+    plan: _Plan, protocol: str, backbone: str, method: str, configuration: Configuration | None
+) -> list[Entry]:
+    """What stands in one row after its labels; no configuration: only published numbers."""
+    entries = []
+    for metric, places in plan.places.items():
+        entries.append(plan.show.score(configuration, metric, plan.notes))
+        rows = [plan.beside.get((protocol, backbone, plain(method), metric, p)) for p in places]
+        entries += [Entry(_theirs(plan, protocol, row), (protocol, backbone)) for row in rows]
+        if rows:
+            entries.append(Entry(_difference(plan, protocol, configuration, metric, rows[0])))
+    return entries + plan.show.cost(configuration, plan.notes)
+
+
+def _theirs(plan: _Plan, protocol: str, row: Published | None) -> Cell:
+    if row is None:
+        return Cell()
+    other = "" if same_recipe(protocol, row) else OTHER_RECIPE
+    return published_cell(row, plan.notes, pretraining(row), row.note, other)
+
+
+def _difference(
+    plan: _Plan, protocol: str, c: Configuration | None, metric: str, row: Published | None
+) -> Cell:
+    """Ours minus a confirmed number of the same protocol."""
+    if c is None or row is None or not c.first.comparable:
+        return Cell()
+    if row.status == "recalled" or not same_recipe(protocol, row):
+        return Cell()
+    return difference_cell(c, metric, row, plan.notes)
+
+
+def _miniature_curve(records: list[Record], show: _Show) -> Table:
+    """Miniature runs of partial fine-tuning: the usual table, with nothing published in it."""
+    table = _table(family_of(records[0].protocol), records, [], show)
+    protocols = (
+        f"protocols: {', '.join(sorted({r.protocol for r in records}, key=protocol_order))}."
+    )
+    title = f"{_miniature_title(records[0].task)}, partial fine-tuning"
+    return replace(table, title=title, notes=(Note(MINIATURE), Note(protocols), *table.notes))
+
+
+def _miniature_table(records: list[Record], show: _Show) -> Table:
     """Miniature runs of one task: weights down, protocols across.
 
     Runs of one protocol that start from the same weights but differ otherwise take a row each.
     """
-    found, notes = configurations(records), _Notes()
-    rows: list[dict[str, Configuration]] = []
+    found, notes = configurations(records), Notes()
+    identities = Identities(found)
+    rows: dict[tuple[str, str], list[dict[str, Configuration]]] = {}
+    taken: Counter[tuple[str, str, str]] = Counter()
     for c in found:
-        for row in rows:
-            other = next(iter(row.values())).first
-            same = (other.backbone, other.init) == (c.first.backbone, c.first.init)
-            if same and c.first.protocol not in row:
-                row[c.first.protocol] = c
-                break
-        else:
-            rows.append({c.first.protocol: c})
+        key = (c.first.backbone, c.first.init)
+        place = taken[*key, c.first.protocol]
+        taken[*key, c.first.protocol] += 1
+        group = rows.setdefault(key, [])
+        if place == len(group):
+            group.append({})
+        group[place][c.first.protocol] = c
+    by_protocol: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        by_protocol[record.protocol].append(record)
     metrics = {
-        protocol: _metrics([r for r in records if r.protocol == protocol])
-        for protocol in sorted({record.protocol for record in records})
+        protocol: _metrics(by_protocol[protocol])
+        for protocol in sorted(by_protocol, key=protocol_order)
     }
-    columns = [Column("backbone", "backbone", "label"), Column("init", "weights", "label")]
+
+    columns = [BACKBONE, WEIGHTS]
     for protocol, names in metrics.items():
+        doing = protocol_title(protocol)
         for name in names:
-            title, unit = METRICS.get(name, (name, ""))
-            columns.append(
-                Column(
-                    f"{protocol} {name}", f"{_protocol_title(protocol)} {title}", "measured", unit
-                )
-            )
-    body = []
-    for row in rows:
-        first = next(iter(row.values()))
-        marks = dict.fromkeys(mark for c in row.values() for mark in _identity(c, found, notes))
-        cells = [Cell(first.first.backbone), Cell(first.first.init, marks=tuple(marks))]
-        for protocol, names in metrics.items():
-            for name in names:
-                ours, decimals = row.get(protocol), 2 if name in METRICS else 4
-                cells.append(ours.cell(name, decimals, _caveats(ours, notes)) if ours else Cell())
-        body.append(tuple(cells))
-    task = records[0].task
-    title = f"Miniature world: {DATA_TITLES.get(task) or 'pre-training'}"
+            column = _ours(name)
+            title = f"{doing} {column.title}"
+            columns.append(replace(column, key=f"{protocol} {name}", title=title))
+        if show.costs:
+            columns += [
+                replace(column, key=f"{protocol} {column.key}", title=f"{doing} {column.title}")
+                for column in COST_COLUMNS
+            ]
+
+    lines = []
+    for (backbone, init), group in rows.items():
+        for row in group:
+            marks = dict.fromkeys(m for c in row.values() for m in identities.marks(c, notes))
+            entries = [Entry(Cell(backbone)), Entry(Cell(init, marks=tuple(marks)))]
+            for protocol, names in metrics.items():
+                entries += [show.score(row.get(protocol), name, notes) for name in names]
+                entries += show.cost(row.get(protocol), notes)
+            lines.append(entries)
+    body = with_best(columns, lines)
     protocols = f"protocols: {', '.join(metrics)}."
-    return Table(title, tuple(columns), tuple(body), notes.listed([MINIATURE, protocols, OURS]))
-
-
-def _metrics(records: list[Record]) -> list[str]:
-    """The scores of METRICS that any run has; else every metric, by name."""
-    present = {name for record in records for name in record.metrics}
-    return [name for name in METRICS if name in present] or sorted(present)
-
-
-def _plan(protocol: str, metrics: list[str], rows: list[Published]) -> _Plan:
-    places = {
-        metric: list(dict.fromkeys((r.source, r.locator) for r in rows if r.metric == metric))
-        for metric in metrics
-    }
-    beside = {(r.backbone, _plain(r.method), r.metric, r.source, r.locator): r for r in rows}
-    return _Plan(protocol, places, beside, _Notes())
-
-
-def _columns(plan: _Plan) -> tuple[Column, ...]:
-    columns = [Column("backbone", "backbone", "label"), Column("init", "weights", "label")]
-    for metric, places in plan.places.items():
-        title, unit = METRICS.get(metric, (metric, ""))
-        columns.append(Column(f"{metric} ours", title, "measured", unit))
-        rows = [
-            next(row for row in plan.beside.values() if (row.source, row.locator) == place)
-            for place in places
-        ]
-        for row in rows:
-            key = f"{metric} {row.source} {row.locator}"
-            mark = plan.notes.published(f"{row.citation}.")
-            columns.append(Column(key, title, "published", unit, row.title, (mark,)))
-        if rows:
-            key, source = f"{metric} difference", rows[0].title
-            columns.append(Column(key, title, "difference", "points", source))
-    return tuple(columns)
-
-
-def _scores(
-    plan: _Plan, backbone: str, method: str, configuration: Configuration | None
-) -> list[Cell]:
-    """The cells of one row after its labels; no configuration: only published numbers."""
-    caveats = _caveats(configuration, plan.notes) if configuration else ()
-    cells = []
-    for metric, places in plan.places.items():
-        decimals = 2 if metric in METRICS else 4
-        ours = configuration.cell(metric, decimals, caveats) if configuration else Cell()
-        cells.append(ours)
-        rows = [plan.beside.get((backbone, _plain(method), metric, *place)) for place in places]
-        cells += [_published_cell(plan, row) for row in rows]
-        if rows:
-            comparable = configuration is not None and configuration.first.comparable
-            cells.append(_difference(plan.protocol, ours, rows[0]) if comparable else Cell())
-    return cells
-
-
-def _published_cell(plan: _Plan, row: Published | None) -> Cell:
-    if row is None:
-        return Cell()
-    data = row.pretrain_data.replace("IN1K", "ImageNet-1k")
-    weights = "no pre-training" if data == "none" else f"{row.method} pre-trained on {data}"
-    parts = [weights, row.note]
-    if row.status == "recalled":
-        parts.append("recalled, not confirmed in the source")
-    if not same_recipe(plan.protocol, row):
-        parts.append(
-            "scored with a recipe that may differ from this protocol, so without a difference"
-        )
-    mark = plan.notes.published("; ".join(part for part in parts if part) + ".")
-    return Cell(row.value, min(row.decimals, 2), marks=(mark,), source=row.citation)
-
-
-def _difference(protocol: str, ours: Cell, row: Published | None) -> Cell:
-    """Ours minus a confirmed number of the same protocol, no finer than that was printed."""
-    if row is None or not isinstance(ours.value, float):
-        return Cell()
-    if row.status == "recalled" or not same_recipe(protocol, row):
-        return Cell()
-    return Cell(ours.value - row.value, min(row.decimals, 2))
-
-
-def _identity(
-    configuration: Configuration, found: list[Configuration], notes: _Notes
-) -> tuple[str, ...]:
-    """The mark that names the checkpoint, the data where rows differ in it, and the recipe where
-    nothing else tells two rows apart."""
-    this = configuration.first
-    parts = []
-    weights = {r.checkpoint.sha256: r.checkpoint for r in configuration.records if r.checkpoint}
-    if len(weights) == 1:
-        (only,) = weights.values()
-        parts.append(f"weights {only.file}, sha256 {only.sha256[:12]}")
-    elif weights:
-        (recipe,) = {each.recipe_hash for each in weights.values()}
-        parts.append(f"{len(weights)} weights, pre-trained with a seed each by recipe {recipe}")
-    if len({c.first.data.fingerprint for c in found}) > 1:
-        parts.append(f"data {this.data.name}, fingerprint {this.data.fingerprint[:12]}")
-    if len({c.first.recipe_hash for c in found if _looks(c.first) == _looks(this)}) > 1:
-        parts.append(f"recipe {this.recipe_hash[:12]}")
-    return (notes.ours("; ".join(parts) + "."),) if parts else ()
-
-
-def _looks(record: Record) -> tuple:
-    """What labels and notes tell about a row besides its recipe."""
-    return (
-        record.protocol,
-        record.backbone,
-        record.init,
-        record.checkpoint,
-        record.data,
-        sorted(record.deviations),
-        record.complete,
+    general = [MINIATURE, protocols, OURS, *show.notes(body)]
+    return Table(
+        _miniature_title(records[0].task), tuple(columns), tuple(body), notes.listed(general)
     )
 
 
-def _caveats(configuration: Configuration, notes: _Notes) -> tuple[str, ...]:
-    """Marks that say why a number is not comparable, and what else a reader should know."""
-    this, records = configuration.first, configuration.records
-    reasons = list(this.deviations)
-    if not this.complete:
-        reasons.append("the run is incomplete")
-    if not this.data.standard and not this.data.miniature:
-        counts = f"{this.data.train_images} training and {this.data.val_images} validation images"
-        reasons.append(f"data {this.data.name} ({counts}) is not the official set")
-    verdict = "differs from the protocol" if this.data.miniature else "not comparable"
-    marks = [notes.ours(f"{verdict}: {'; '.join(reasons)}.")] if reasons else []
-    skipped = sum(record.skipped_images for record in records)
-    if skipped:
-        marks.append(notes.ours(f"unreadable images left out: {skipped}."))
-    if configuration.repeats:
-        marks.append(notes.ours("a seed ran more than once; its latest run counts."))
-    if len({record.environment.commit for record in records}) > 1:
-        marks.append(notes.ours("the seeds ran under different versions of mae-bench."))
-    return tuple(marks)
-
-
-def _protocol_title(protocol: str) -> str:
-    rest = protocol.partition("/")[2]
-    return PROTOCOL_TITLES.get(rest.partition("@")[0], rest)
-
-
-def _title(record: Record) -> str:
-    task = record.protocol.partition("/")[0]
-    protocol, data = _protocol_title(record.protocol), DATA_TITLES.get(task, task)
-    title = f"{data}: {protocol}" if data else protocol.capitalize()
-    return f"{title} (protocol {record.protocol})"
-
-
-def _plain(label: str) -> str:
-    """So that the label mocov3 of a run meets the method "MoCo v3" of a paper."""
-    return "".join(character for character in label.lower() if character.isalnum())
+def _miniature_title(task: str) -> str:
+    return f"Miniature world: {DATA_TITLES.get(task) or 'pre-training'}"

@@ -1,14 +1,17 @@
 """Runs that differ only in their seed, taken together."""
 
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from results.record import Record
 from results.table import Cell
 
 SIZES = ("vit_mini", "vit_t", "vit_s", "vit_b", "vit_l", "vit_h")
+LARGEST = 1e9
+"""no score and no cost is larger; a stranger's record may hold 1e308, whose mean overflows"""
 
 
 @dataclass(frozen=True)
@@ -24,13 +27,39 @@ class Configuration:
         """Any run stands for what all share."""
         return self.records[0]
 
+    @property
+    def weights(self) -> str:
+        """What tells the checkpoints of two configurations apart; "" without a checkpoint."""
+        return _weights(self.first) or ""
+
+    def values(self, metric: str) -> list[float]:
+        """The scores of the runs that have `metric`, in the order of the seeds."""
+        found = [r.metrics[metric] for r in self.records if metric in r.metrics]
+        return [value for value in found if abs(value) <= LARGEST]
+
     def cell(self, metric: str, decimals: int, marks: tuple[str, ...] = ()) -> Cell:
-        """Mean, sample standard deviation (n - 1) and n over the runs that have `metric`."""
-        values = [r.metrics[metric] for r in self.records if metric in r.metrics]
-        if not values:
-            return Cell(marks=marks)
-        std = statistics.stdev(values) if len(values) > 1 else None
-        return Cell(statistics.fmean(values), decimals, std, len(values), marks)
+        """Mean, sample standard deviation (n - 1) and n over the runs that have `metric`.
+
+        A single run's cell has its confidence interval over images, where the record has one.
+        """
+        cell = mean_cell(self.values(metric), decimals, marks)
+        return replace(cell, interval=self.interval(metric))
+
+    def interval(self, metric: str) -> tuple[float, float] | None:
+        """The 95 % interval over images of a single run; several runs show their spread instead."""
+        runs = [r for r in self.records if abs(r.metrics.get(metric, math.inf)) <= LARGEST]
+        if len(runs) != 1 or metric not in runs[0].intervals:
+            return None
+        low, high = runs[0].intervals[metric]
+        return (low, high) if -LARGEST <= low <= high <= LARGEST else None
+
+
+def mean_cell(values: list[float], decimals: int, marks: tuple[str, ...] = ()) -> Cell:
+    """Mean, sample standard deviation and count of measured values; empty without any."""
+    if not values:
+        return Cell(marks=marks)
+    std = statistics.stdev(values) if len(values) > 1 else None
+    return Cell(statistics.fmean(values), decimals, std, len(values), marks)
 
 
 def configurations(records: Iterable[Record]) -> list[Configuration]:
@@ -59,7 +88,7 @@ def _key(record: Record) -> tuple:
         record.task,
         record.backbone,
         record.init,
-        record.checkpoint and (record.checkpoint.recipe_hash or record.checkpoint.sha256),
+        _weights(record),
         record.recipe_hash,
         record.data.fingerprint,
         record.data.miniature,
@@ -67,6 +96,12 @@ def _key(record: Record) -> tuple:
         tuple(sorted(record.deviations)),
         record.complete,
     )
+
+
+def _weights(record: Record) -> str | None:
+    """The recipe of our pre-training, or else the file."""
+    file = record.checkpoint
+    return None if file is None else file.recipe_hash or file.sha256
 
 
 def _size(record: Record) -> tuple[int, str]:

@@ -144,6 +144,13 @@ class Record(_Part):
             raise ValueError("finished lies before started")
         return self
 
+    @model_validator(mode="after")
+    def _intervals_of_metrics(self) -> Self:
+        for name, (low, high) in self.intervals.items():
+            if name not in self.metrics or low > high:
+                raise ValueError("expected intervals of metrics, the lower end first")
+        return self
+
     @property
     def comparable(self) -> bool:
         """Whether the scores may be subtracted from published ones of the same protocol."""

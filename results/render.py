@@ -12,6 +12,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from results.table import Cell, Column, Kind, Table
+from results.text import one_line
 
 EMPTY = "–"
 OWNERS: dict[Kind, str] = {
@@ -34,6 +35,10 @@ TITLE_WIDTH = 20
 LABEL_WIDTH = 8
 """characters that a label keeps in a narrow terminal"""
 
+LABEL_LIMIT = 120
+NOTE_LIMIT = 2000
+"""characters of a label or title, and of a note, that are shown; strangers' may be endless"""
+
 
 def to_markdown(tables: Iterable[Table]) -> str:
     """A heading, the table and its notes for each; user text cannot break out of its cell."""
@@ -51,10 +56,7 @@ def to_markdown_pictures(pictures: Iterable[tuple[str, str]]) -> str:
 def _markdown(table: Table) -> str:
     header = [_markdown_header(column) for column in table.columns]
     body = [
-        [
-            _escape(cell_text(column, cell)) + _superscript(cell.marks)
-            for column, cell in zip(table.columns, row, strict=True)
-        ]
+        [_markdown_cell(column, cell) for column, cell in zip(table.columns, row, strict=True)]
         for row in table.rows
     ]
     widths = [max(3, *map(len, texts)) for texts in zip(header, *body, strict=True)]
@@ -77,15 +79,20 @@ def _markdown(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _markdown_cell(column: Column, cell: Cell) -> str:
+    text = _escape(cell_text(column, cell))
+    return (f"**{text}**" if cell.best else text) + _superscript(cell.marks)
+
+
 def _markdown_header(column: Column) -> str:
-    owner, source = _owner(column)
+    owner, source = owner_of(column)
     whose = ", ".join(part for part in (owner, source) if part)
     unit = f" ({column.unit})" if column.unit else ""
-    text = f"{whose}: {column.title}{unit}" if whose else f"{column.title}{unit}"
-    return _escape(text) + _superscript(column.marks)
+    title = one_line(column.title, LABEL_LIMIT) + unit
+    return _escape(f"{whose}: {title}" if whose else title) + _superscript(column.marks)
 
 
-def _owner(column: Column) -> tuple[str, str]:
+def owner_of(column: Column) -> tuple[str, str]:
     """Whose numbers: ours; published, by whom; or a difference, to whom."""
     to = "to " if column.kind == "difference" and column.source else ""
     return OWNERS[column.kind], to + column.source
@@ -98,7 +105,7 @@ def _superscript(marks: Iterable[str]) -> str:
 
 def _escape(text: str) -> str:
     """User text as literal Markdown on one line, safe inside a table cell."""
-    text = re.sub(r"([\\`*\[\]<|~&$])", r"\\\1", _one_line(text))
+    text = re.sub(r"([\\`*\[\]<|~&$])", r"\\\1", one_line(text, NOTE_LIMIT))
     return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", text)  # vit_b needs no escape, _b_ does
 
 
@@ -107,28 +114,30 @@ def _escape_line(text: str) -> str:
     return re.sub(r"^(\d*)([#>+.)=-])", r"\1\\\2", _escape(text))
 
 
-def _one_line(text: str) -> str:
-    """Control characters would break a row, or reach the terminal as commands."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-
-
 def cell_text(column: Column, cell: Cell) -> str:
-    """A cell without its marks: 83.53 ± 0.10 (n=3), +0.1, or an en dash when empty."""
+    """A cell without its marks: 83.53 ± 0.10 (n=3), 83.5 [83.2, 83.8] (n=1), +0.1, or an en dash
+    when empty."""
     if cell.value is None:
         return EMPTY
     if isinstance(cell.value, str):
-        return _one_line(cell.value)
+        return one_line(cell.value, LABEL_LIMIT)
     sign = "+" if column.kind == "difference" else ""
-    text = f"{cell.value:{sign}.{cell.decimals}f}"
-    if float(text) == 0:
-        text = text.lstrip("+-")
+    text = _number(cell.value, cell.decimals, sign)
     if cell.std is not None:
         text += f" ± {cell.std:.{cell.decimals}f}"
+    if cell.interval is not None:
+        text += f" [{', '.join(_number(end, cell.decimals, sign) for end in cell.interval)}]"
     return f"{text} (n={cell.n})" if cell.n else text
 
 
+def _number(value: float, decimals: int, sign: str) -> str:
+    text = f"{value:{sign}.{decimals}f}"
+    return text.lstrip("+-") if float(text) == 0 else text
+
+
 def to_terminal(tables: Iterable[Table]) -> list[RenderableType]:
-    """One renderable per table. Bold is ours and italic published, and the headings say so too."""
+    """One renderable per table. Bold is ours, italic published, as the headings say too; the best
+    of a column is underlined."""
     return [_terminal(table) for table in tables]
 
 
@@ -146,22 +155,27 @@ def _terminal(table: Table) -> RenderableType:
         )
     for row in table.rows:
         grid.add_row(
-            *(
-                Text(cell_text(column, cell) + _bracketed(cell.marks))
-                for column, cell in zip(table.columns, row, strict=True)
-            )
+            *(_terminal_cell(column, cell) for column, cell in zip(table.columns, row, strict=True))
         )
     notes = RichTable.grid(padding=(0, 1, 0, 0))
     for note in table.notes:
-        notes.add_row(Text(_bracketed((note.mark,)).strip() or "·"), Text(_one_line(note.text)))
-    return Group(Text(_one_line(table.title), style="bold underline"), grid, Padding(notes, (1, 0)))
+        notes.add_row(
+            Text(_bracketed((note.mark,)).strip() or "·"), Text(one_line(note.text, NOTE_LIMIT))
+        )
+    title = one_line(table.title, NOTE_LIMIT)
+    return Group(Text(title, style="bold underline"), grid, Padding(notes, (1, 0)))
+
+
+def _terminal_cell(column: Column, cell: Cell) -> Text:
+    text = Text(cell_text(column, cell), style="underline" if cell.best else "")
+    return text.append(_bracketed(cell.marks), style="not underline")
 
 
 def _terminal_header(column: Column) -> Text:
-    owner, source = _owner(column)
+    owner, source = owner_of(column)
     title = f"{column.title} {column.unit}{_bracketed(column.marks)}"
-    lines = [owner, source, *textwrap.wrap(_one_line(title), TITLE_WIDTH)]
-    shown = "\n".join(_one_line(line) for line in lines if line)
+    lines = [owner, source, *textwrap.wrap(one_line(title, LABEL_LIMIT), TITLE_WIDTH)]
+    shown = "\n".join(one_line(line) for line in lines if line)
     return Text(shown, style=STYLES[column.kind])
 
 

@@ -1,17 +1,22 @@
-"""Records on disk: one `record.json` per run folder."""
+"""Records on disk: one `record.json` per run folder, written once and never changed."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from results.errors import ResultsError
 from results.record import Record, parse_record
+from results.text import one_line
 
 FILE_NAME = "record.json"
 MAX_BYTES = 4 * 1024 * 1024
+MAX_REASON = 300
+"""characters of the reason why a file is no record"""
 MAX_DEPTH = 6
 """folders below the root that are searched"""
+NO_RUNS = ("state", "tensorboard", "predictions")
+"""what a run keeps in folders of its own: thousands of files, and no run among them"""
 
 
 @dataclass(frozen=True)
@@ -23,9 +28,11 @@ class Skipped:
 
 
 def write_record(folder: str | Path, record: Record) -> Path:
-    """Write `folder`/record.json; a reader sees the old file or the whole new one, never a part.
+    """Write `folder`/record.json; a reader sees no file or the whole one, never a part.
 
-    Raises ResultsError when the record would not read back equal.
+    Records are append-only: a file that is there stays as it is, whatever it holds. The same
+    record once more changes nothing; for anything else ResultsError is raised, as it is for a
+    record that would not read back equal.
     """
     text = record.to_json()
     if len(text.encode()) > MAX_BYTES:
@@ -35,15 +42,38 @@ def write_record(folder: str | Path, record: Record) -> Path:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILE_NAME
+    if path.exists():
+        return _same_record(path, record)
     partial = folder / f".{FILE_NAME}.{os.getpid()}.partial"
     try:
         with partial.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(path)
+        try:
+            path.hardlink_to(partial)  # unlike a rename it replaces nothing
+        except FileExistsError:
+            return _same_record(path, record)
+        except OSError:  # some file systems have no such links
+            partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+    return path
+
+
+def _same_record(path: Path, record: Record) -> Path:
+    """`path`, where a record lies already; ResultsError unless it is `record`."""
+    try:
+        same = read_record(path) == record
+    except ResultsError as error:
+        raise ResultsError(
+            f"{path} is there, and no record ({error}); look at it, and move it away"
+        ) from None
+    if not same:
+        raise ResultsError(
+            f"{path} holds the record of another run; records are never overwritten: choose "
+            "another folder"
+        )
     return path
 
 
@@ -66,7 +96,7 @@ def read_records(root: str | Path) -> tuple[list[Record], list[Skipped]]:
 
     for folder in record_folders(root, unreadable):
         try:
-            records.append(_read(folder / FILE_NAME))
+            records.append(read_record(folder / FILE_NAME))
         except ResultsError as error:
             skipped.append(Skipped(folder / FILE_NAME, str(error)))
     records.sort(key=lambda record: (record.finished, record.name))
@@ -76,15 +106,28 @@ def read_records(root: str | Path) -> tuple[list[Record], list[Skipped]]:
 
 def record_folders(root: Path, on_error: Callable[[OSError], None] | None = None) -> Iterator[Path]:
     """Folders that hold a record.json, `root` and below; MAX_DEPTH deep, no linked folders."""
+    return folders_with((FILE_NAME,), root, on_error)
+
+
+def folders_with(
+    names: Collection[str], root: Path, on_error: Callable[[OSError], None] | None = None
+) -> Iterator[Path]:
+    """Folders that hold a file of one of these names, searched as by `record_folders`."""
+    top = len(root.parts)
     for folder, subfolders, files in os.walk(root, onerror=on_error):
-        subfolders.sort()
-        if len(Path(folder).relative_to(root).parts) >= MAX_DEPTH:
+        place = Path(folder)
+        found = not set(names).isdisjoint(files)
+        if len(place.parts) - top >= MAX_DEPTH:
             subfolders.clear()
-        if FILE_NAME in files:
-            yield Path(folder)
+        elif found:
+            subfolders[:] = [name for name in subfolders if name not in NO_RUNS]
+        subfolders.sort()
+        if found:
+            yield place
 
 
-def _read(path: Path) -> Record:
+def read_record(path: Path) -> Record:
+    """The record in a file. Raises ResultsError with a one-line reason for anything else."""
     if not path.is_file():
         raise ResultsError("not a regular file")
     try:
@@ -94,4 +137,7 @@ def _read(path: Path) -> Record:
         raise ResultsError(f"cannot be opened: {error.strerror}") from error
     if len(content) > MAX_BYTES:
         raise ResultsError(f"larger than {MAX_BYTES // 1024**2} MB; not a record of mae-bench")
-    return parse_record(content)
+    try:
+        return parse_record(content)
+    except ResultsError as error:  # which may repeat what the file says
+        raise ResultsError(one_line(str(error), MAX_REASON)) from None

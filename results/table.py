@@ -21,6 +21,8 @@ class Column:
     """short name of who published the numbers, or of whose numbers are subtracted"""
     marks: tuple[str, ...] = ()
     """notes that concern the whole column"""
+    better: Literal["higher", "lower"] | None = None
+    """which of the column's numbers is the best; None: none is, as in a label or a cost"""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,10 @@ class Cell:
     marks: tuple[str, ...] = ()
     source: str | None = None
     """where a published value is printed; None for everything else"""
+    interval: tuple[float, float] | None = None
+    """ends of the 95 % confidence interval of the value, where a table shows it"""
+    best: bool = False
+    """the best of the values that it may be compared with in its column"""
 
 
 @dataclass(frozen=True)
@@ -92,4 +98,7 @@ def _problem(column: Column, cell: Cell) -> str | None:
         return "a measured number needs the count of its runs"
     if cell.std is not None and (cell.n is None or cell.n < 2):
         return "a spread needs at least two runs"
+    low, high = cell.interval or (0.0, 0.0)
+    if not -math.inf < low <= high < math.inf:
+        return f"({low}, {high}) are no ends of an interval"
     return None

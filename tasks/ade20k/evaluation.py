@@ -15,8 +15,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from tasks import TaskError
 from tasks.ade20k.data import EvalImages
 from tasks.ade20k.datasets import IGNORED
+from tasks.ade20k.labels import decode_label, read_label
 from tasks.ade20k.layout import SegmentationData
 from tasks.ade20k.pictures import NUM_PICTURED, overlay_sheet
 from tasks.ade20k.upernet import load_mmseg
@@ -86,8 +88,7 @@ def segment_all(
     world: int,
 ) -> Found:
     """Areas of the images `own`, their predictions, the names of unreadable ones."""
-    metric, num_classes = load_mmseg().metric, len(data.classes)
-    found = Found(torch.zeros(4, num_classes, dtype=torch.float64))
+    found = Found(torch.zeros(4, len(data.classes), dtype=torch.float64))
     loader = DataLoader(views, batch_size=None, sampler=own, num_workers=workers)
     for done, item in enumerate(loader, start=1):
         if item["skipped"]:
@@ -95,13 +96,18 @@ def segment_all(
         else:
             label = item["label"]
             predicted = predict(item["images"], tuple(label.shape)).cpu()
-            areas = metric.intersect_and_union(predicted, label, num_classes, IGNORED)
-            # Sums of float32, which is what comes, would be inexact from 2^24 pixels on.
-            found.areas += torch.stack(areas).double()
+            found.areas += areas(predicted, label, len(data.classes))
             found.predictions[item["index"]] = png(predicted.numpy())
         if on_progress is not None:
             on_progress(min(done * world, len(views)))
     return found
+
+
+def areas(predicted: Tensor, label: Tensor, num_classes: int) -> Tensor:
+    """The `Found.areas` of an image: its classes and the true ones, both uint8 (H, W)."""
+    parts = load_mmseg().metric.intersect_and_union(predicted, label, num_classes, IGNORED)
+    # Sums of float32, which is what comes, would be inexact from 2^24 pixels on.
+    return torch.stack(parts).double()
 
 
 def png(labels: np.ndarray) -> bytes:
@@ -167,3 +173,44 @@ def write_predictions(folder: Path, data: SegmentationData, found: dict[int, byt
     for index, image in found.items():
         name = f"{Path(data.val.names[index]).stem}.png"
         (folder / name).write_bytes(png(pixels(image) + np.uint8(data.rule.first)))
+
+
+def rescore(folder: Path, data: SegmentationData) -> Scored:
+    """What a run's `predictions/` score on the val set of `data`: the metrics of its record.
+
+    Images without a prediction, those that the run could not read, are left out and named.
+    Raises `TaskError` for predictions of other images, and for a file that is none.
+    """
+    if not folder.is_dir():
+        raise TaskError(f"{folder}: no such folder; expected a run's {PREDICTIONS_FOLDER}/")
+    there = {file.stem: file for file in folder.glob("*.png")}
+    stems = [Path(name).stem for name in data.val.names]
+    foreign = sorted(there.keys() - set(stems))
+    if foreign or not there:
+        reason = f"{foreign[0]}.png is of no test image" if foreign else "holds no .png"
+        raise TaskError(f"{folder}: {reason}; expected predictions of the {len(stems)} test images")
+    found = Found(torch.zeros(4, len(data.classes), dtype=torch.float64))
+    for index, stem in enumerate(stems):
+        if stem in there:
+            label = torch.from_numpy(read_label(data.val.label_path(index), data.rule))
+            predicted = read_prediction(there[stem], tuple(label.shape), data)
+            found.areas += areas(torch.from_numpy(predicted), label, len(data.classes))
+        else:
+            found.unreadable.append(data.val.names[index])
+    return Scored(figures(found.areas)[0], found.unreadable)
+
+
+def read_prediction(file: Path, shape: tuple[int, ...], data: SegmentationData) -> np.ndarray:
+    """The classes, uint8 (H, W), in a PNG of `write_predictions`, which may be anybody's."""
+    values, first = decode_label(file), data.rule.first
+    if values.shape != shape:
+        raise TaskError(
+            f"{file} is {values.shape[1]} wide and {values.shape[0]} high; expected {shape[1]} and "
+            f"{shape[0]}, as its label image is"
+        )
+    if values.min() < first or values.max() >= first + len(data.classes):
+        raise TaskError(
+            f"{file} holds {values.min()} to {values.max()}; expected classes, {first} to "
+            f"{first + len(data.classes) - 1}"
+        )
+    return values - np.uint8(first)

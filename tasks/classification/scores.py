@@ -20,6 +20,8 @@ CLASSES_FILE = "classes.txt"
 
 MOST_KEPT = 5
 """best classes kept of an image; of five classes or fewer, all but the worst"""
+MOST_CLASSES = 100_000
+"""of a file to score again"""
 RESAMPLES = 2000
 """bootstrap resamples behind an interval"""
 ENDS = (2.5, 97.5)
@@ -144,7 +146,7 @@ def read_predictions(file: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
                 names.append(row[0])
     except OSError as error:
         raise TaskError(f"{file}: {error.strerror}; expected a run's {PREDICTIONS_FILE}") from None
-    except (ValueError, csv.Error) as error:
+    except (ValueError, OverflowError, csv.Error) as error:
         if isinstance(error, TaskError):
             raise
         raise TaskError(
@@ -153,8 +155,11 @@ def read_predictions(file: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
     if not names:
         raise TaskError(f"{file}: has no images; expected a row for each")
     table = np.array(cells).reshape(len(names), -1)
-    if table.min() < 0:
-        raise TaskError(f"{file}: has a class index below 0; expected indices into {CLASSES_FILE}")
+    if table.min() < 0 or table.max() >= MOST_CLASSES:  # it is counted by class
+        raise TaskError(
+            f"{file}: has a class index below 0 or of {MOST_CLASSES} and more; expected indices "
+            f"into {CLASSES_FILE}"
+        )
     return names, table[:, 0], table[:, 1:]
 
 

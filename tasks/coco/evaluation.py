@@ -20,11 +20,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.ops import clip_boxes_to_image
 
+from tasks import TaskError
 from tasks.coco.annotations import CocoData
 from tasks.coco.data import EvalImages
 from tasks.coco.mask_rcnn import Detections
 from tasks.coco.masks import paste, run_lengths
 from tasks.coco.pictures import overlay_sheet
+from tasks.coco.segmentation import BAD_RLE, pack_run_lengths
 from tasks.dense import finish_in_first, own_share
 from tasks.task import Progress, Scored
 
@@ -35,6 +37,8 @@ PREDICTIONS_FILE = "predictions.json"
 PER_CLASS_FILE = "per_class.csv"
 PICTURE_FILE = "predictions.png"
 
+LARGEST = 1e6
+"""number, a coordinate in pixels, that a result may hold"""
 FIGURES = ("", "_50", "_75", "_small", "_medium", "_large")
 """what the first six numbers of COCO's summary are called, after ap_box or ap_mask"""
 KINDS = {"box": "bbox", "mask": "segm"}
@@ -138,6 +142,17 @@ def finish(
     if folder is not None:
         (folder / PREDICTIONS_FILE).write_text(json.dumps(results))
     truth = ground_truth(data)
+    metrics, per_class = figures(truth, results, data)
+    if folder is not None:
+        write_per_class(folder / PER_CLASS_FILE, data, per_class)
+        overlay_sheet(truth, results, data, folder / PICTURE_FILE)
+    return Scored(metrics, unreadable)
+
+
+def figures(
+    truth: COCO, results: list[Result], data: CocoData
+) -> tuple[dict[str, float], dict[str, list[float | None]]]:
+    """The metrics, without those that COCO does not define here, and the AP of each class."""
     metrics: dict[str, float] = {}
     per_class: dict[str, list[float | None]] = {}
     for name, kind in KINDS.items():
@@ -147,10 +162,66 @@ def finish(
             for figure, value in zip(FIGURES, found, strict=True)
             if value is not None
         }
-    if folder is not None:
-        write_per_class(folder / PER_CLASS_FILE, data, per_class)
-        overlay_sheet(truth, results, data, folder / PICTURE_FILE)
-    return Scored(metrics, unreadable)
+    return metrics, per_class
+
+
+def rescore(file: Path, data: CocoData) -> Scored:
+    """What a run's `predictions.json` scores on the val set of `data`: the metrics of its record.
+
+    Raises `TaskError`, with the place, for a file that is no such list.
+    """
+    return Scored(figures(ground_truth(data), read_predictions(file, data), data)[0])
+
+
+def read_predictions(file: Path, data: CocoData) -> list[Result]:
+    """The results in a `predictions.json`, which may be anybody's; pycocotools checks nothing."""
+    expected = "expected a list of results as COCO defines it"
+    try:
+        content = json.loads(file.read_bytes())
+    except OSError as error:
+        raise TaskError(f"{file}: {error.strerror}; expected a run's {PREDICTIONS_FILE}") from None
+    except (ValueError, RecursionError) as error:
+        raise TaskError(f"{file}: no JSON ({error}); {expected}") from None
+    if not isinstance(content, list):
+        raise TaskError(f"{file}: no list; {expected}")
+    sizes = dict(zip(data.val.image_ids.tolist(), data.val.sizes.tolist(), strict=True))
+    results = []
+    for number, each in enumerate(content, start=1):
+        try:
+            results.append(checked(each, sizes, data.category_ids))
+        except ValueError as error:
+            raise TaskError(f"{file}, result {number}: {error}; {expected}") from None
+    return results
+
+
+def checked(each: Any, sizes: dict[int, list[int]], category_ids: Sequence[int]) -> Result:
+    """A result of one of the images with `sizes` (height, width) by id; ValueError if it is none.
+
+    Broken run lengths are decoded by pycocotools into memory that is not its own.
+    """
+    keys = ("image_id", "category_id", "bbox", "score", "segmentation")
+    if not isinstance(each, dict) or set(each) != set(keys):
+        raise ValueError(f"not the keys {', '.join(keys)}")
+    image, category, box, score, mask = (each[key] for key in keys)
+    if type(image) is not int or image not in sizes:
+        raise ValueError("its image_id is that of no test image")
+    if type(category) is not int or category not in category_ids:
+        raise ValueError("its category_id is that of no class")
+    if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
+        raise ValueError("its bbox is not four numbers")
+    if not is_number(score):
+        raise ValueError("its score is no number")
+    if not isinstance(mask, dict) or not isinstance(mask.get("counts"), str):
+        raise ValueError("its segmentation is not run lengths as a string")
+    if pack_run_lengths(mask, *sizes[image])[1] == BAD_RLE:
+        raise ValueError("its segmentation does not fill the image")
+    mask = {"size": sizes[image], "counts": mask["counts"]}
+    return each | {"segmentation": mask}
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of a result is a number, finite and of a sane size."""
+    return type(value) in (int, float) and abs(value) <= LARGEST
 
 
 def ground_truth(data: CocoData) -> COCO:

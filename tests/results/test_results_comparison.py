@@ -1,9 +1,11 @@
 import math
 from datetime import timedelta
 
+import numpy as np
 import pytest
+from scipy import stats
 
-from results import Checkpoint, Data, comparison_table, configurations, published
+from results import Checkpoint, Cost, Data, comparison_table, configurations, headline, published
 
 MINIATURE = Data(
     name="miniature",
@@ -232,3 +234,198 @@ def test_an_unconfirmed_number_is_marked_and_not_subtracted(make_record):
     paper, difference = table.rows[0][3], table.rows[0][5]
     assert "recalled, not confirmed in the source" in note(table, paper.marks[0])
     assert difference.value is None
+
+
+def test_partial_fine_tuning_is_one_table(make_record):
+    scores = {"12": 84.0, "0": 73.0, "0.5": 78.0, "2": 83.0}
+    runs = [
+        make_record(protocol=f"imagenet1k/partial-{k}@1", backbone="vit_l", metrics={"top1": v})
+        for k, v in scores.items()
+    ]
+    runs.append(make_record(protocol="imagenet1k/partial-2@1", backbone="vit_l", init="dino"))
+    (table,) = comparison_table(runs, published())
+    assert table.title == "ImageNet-1k: partial fine-tuning (protocol imagenet1k/partial-K@1)"
+    assert [(column.kind, column.title) for column in table.columns[:4]] == [
+        ("label", "backbone"),
+        ("label", "weights"),
+        ("label", "trained blocks"),
+        ("measured", "top-1"),
+    ]
+    rows = [[cell.value for cell in row[1:5]] for row in table.rows]
+    assert rows == [
+        ["dino", "2", 83.5, None],
+        ["mae", "0", 73.0, 73.5],
+        ["mae", "0.5", 78.0, 79.1],  # printed elsewhere than the others, in the same column
+        ["mae", "2", 83.0, 83.1],
+        ["mae", "12", 84.0, 84.6],
+        ["MoCo v3", "0", None, 77.6],
+        ["MoCo v3", "2", None, 80.8],
+        ["MoCo v3", "12", None, 83.2],
+    ]
+    assert [note(table, mark) for mark in table.columns[4].marks] == [
+        "MAE paper: arXiv 2111.06377, Figure 9.",
+        "MAE paper: arXiv 2111.06377, Section 4.3 text.",
+    ]
+    # Unlike versions are unlike protocols, and another task is another table.
+    other = [make_record(protocol=f"{name}/partial-1@{v}") for name, v in (("folder", 1), ("x", 2))]
+    assert len(comparison_table([*runs, *other], published())) == 3
+
+
+def test_miniature_partial_fine_tuning_is_a_table_of_its_own(make_record):
+    runs = [
+        make_record(protocol=f"imagenet1k/partial-{k}@1", data=MINIATURE, metrics={"top1": v})
+        for k, v in (("1", 50.0), ("0", 30.0))
+    ]
+    runs.append(make_record(data=MINIATURE, metrics={"top1": 60.0}))
+    plain, curve = comparison_table(runs, published())
+    assert plain.title == "Miniature world: ImageNet-1k"
+    assert [row[2].value for row in plain.rows] == [60.0]
+    assert curve.title == "Miniature world: ImageNet-1k, partial fine-tuning"
+    assert {column.kind for column in curve.columns} == {"label", "measured"}
+    assert [[cell.value for cell in row] for row in curve.rows] == [
+        ["vit_b", "mae", "0", 30.0],
+        ["vit_b", "mae", "1", 50.0],
+    ]
+    assert curve.notes[0].text.startswith("Small images drawn")
+
+
+def test_costs_on_request(make_record):
+    run = make_record()
+    run = run.model_copy(
+        update={"environment": run.environment.model_copy(update={"processes": 8})}
+    )
+    slower = make_record(seed=1, cost=run.cost.model_copy(update={"seconds": 7200.0}))
+    (table,) = comparison_table([run, slower], published(), costs=True)
+    hours, speed, memory = table.rows[0][-3:]
+    assert [column.title for column in table.columns[-3:]] == [
+        "device-hours",
+        "images/s",
+        "peak memory",
+    ]
+    assert (hours.value, hours.n) == (pytest.approx((1 * 8 + 2 * 1) / 2), 2)
+    assert (speed.value, speed.std) == (812.5, 0.0)
+    assert (memory.value, table.columns[-1].unit) == (16.0, "GiB")
+    assert note(table, hours.marks[0]) == "cost measured on 8 × cpu and on 1 × cpu."
+    assert [cell.value for cell in table.rows[1][-3:]] == [None] * 3  # a method nobody ran
+    assert any(each.text.startswith("cost: means over the runs.") for each in table.notes)
+    drawn = make_record(data=MINIATURE)
+    (table,) = comparison_table([drawn], published(), costs=True)
+    assert [column.title for column in table.columns[3:]] == [
+        "fine-tuning device-hours",
+        "fine-tuning images/s",
+        "fine-tuning peak memory",
+    ]
+    unknown = make_record(cost=Cost())
+    (table,) = comparison_table([unknown], published(), costs=True)
+    assert [(cell.value, cell.marks) for cell in table.rows[0][-3:]] == [(None, ())] * 3
+
+
+def test_intervals_on_request_and_of_single_runs_alone(make_record):
+    run = make_record(intervals={"top1": (83.2, 83.8)})
+    (table,) = comparison_table([run], published())
+    assert column(table, "top1 ours")[0].interval is None
+    (table,) = comparison_table([run], published(), intervals=True)
+    assert column(table, "top1 ours")[0].interval == (83.2, 83.8)
+    assert any(each.text.startswith("[low, high]: 95 %") for each in table.notes)
+    seeds = [run, run.model_copy(update={"seed": 1})]
+    (table,) = comparison_table(seeds, published(), intervals=True)
+    assert column(table, "top1 ours")[0].interval is None
+
+
+def test_the_best_of_comparable_runs_is_marked(make_record):
+    runs = [
+        make_record(metrics={"top1": 83.0}),
+        make_record(init="dino", metrics={"top1": 82.0}),
+        make_record(init="mine", metrics={"top1": 99.0}, deviations=["epochs 100 -> 200"]),
+        make_record(backbone="vit_l", metrics={"top1": 86.0}),
+    ]
+    (table,) = comparison_table(runs, published())
+    best = {row[1].value: row[2].best for row in table.rows if row[0].value == "vit_b"}
+    assert best == {
+        "mae": True,
+        "dino": False,
+        "mine": False,
+        "MoCo v3": False,
+        "BEiT": False,
+    }
+    # ViT-L has no rival of ours; among published numbers the best of each backbone is marked.
+    assert [row[2].best for row in table.rows if row[0].value == "vit_l"] == [False] * 3
+    assert [row[1].value for row in table.rows if row[3].best] == ["mae", "mae"]
+    assert any(each.text.startswith("bold") for each in table.notes)
+
+
+def test_the_best_corruption_error_is_the_lowest(make_record):
+    shared = {"task": "imagenet_c", "protocol": "imagenet_c/finetune@1"}
+    runs = [
+        make_record(**shared, metrics={"mce": 50.0}),
+        make_record(**shared, metrics={"mce": 40.0}, init="dino"),
+    ]
+    (table,) = comparison_table(runs, published())
+    assert {row[1].value: row[2].best for row in table.rows} == {"mae": False, "dino": True}
+    (loss,) = comparison_table(
+        [
+            make_record(kind="pretrain", protocol="pretrain/mae@1", metrics={"loss": x}, init=i)
+            for i, x in (("a", 0.2), ("b", 0.3))
+        ],
+        [],
+    )
+    assert [cell.best for cell in column(loss, "loss ours")] == [True, False]
+
+
+def test_miniature_rivals_share_protocol_and_data(make_record):
+    linear = "imagenet1k/linear@1"
+    runs = [
+        make_record(data=MINIATURE, metrics={"top1": 60.0}),
+        make_record(data=MINIATURE, metrics={"top1": 50.0}, init="scratch"),
+        make_record(data=MINIATURE, protocol=linear, metrics={"top1": 40.0}, init="scratch"),
+        make_record(data=MINIATURE, protocol=linear, metrics={"top1": 45.0}),
+    ]
+    (table,) = comparison_table(runs, published())
+    assert [[cell.best for cell in row[2:]] for row in table.rows] == [
+        [True, True],
+        [False, False],
+    ]
+
+
+@pytest.mark.parametrize(("paper", "near"), [(83.0, True), (84.0, True), (84.1, False)])
+def test_within_noise_of_several_seeds(make_record, paper, near):
+    """By scipy: the 95 % prediction interval of one further run, and half a printed digit."""
+    scores = [83.4, 83.5, 83.6]
+    runs = [make_record(seed=seed, metrics={"top1": v}) for seed, v in enumerate(scores)]
+    rows = [
+        row.model_copy(update={"value": paper}) if row.method == "MAE" else row
+        for row in headline("imagenet1k/finetune@1", "vit_b")
+    ]
+    half = stats.t.ppf(0.975, 2) * np.std(scores, ddof=1) * math.sqrt(1 + 1 / 3)
+    assert (abs(paper - 83.5) <= half + 0.05) == near  # half is 0.497
+    (table,) = comparison_table(runs, rows)
+    (gap,) = [cell for cell in column(table, "top1 difference") if cell.value is not None]
+    assert gap.marks == (("≈",) if near else ())
+
+
+@pytest.mark.parametrize(
+    ("interval", "near"), [((83.3, 83.56), True), ((83.3, 83.54), False), (None, False)]
+)
+def test_within_noise_of_one_seed(make_record, interval, near):
+    run = make_record(intervals={"top1": interval} if interval else {})
+    (table,) = comparison_table([run], published())
+    assert column(table, "top1 difference")[0].marks == (("≈",) if near else ())
+    assert any(each.mark == "≈" for each in table.notes) == near
+
+
+def test_absurd_records_are_fatal_to_no_table(make_record):
+    run = make_record()
+    many = run.environment.model_copy(update={"processes": 10**400})
+    cost = run.cost.model_copy(update={"seconds": 1e308, "peak_memory_bytes": 10**400})
+    runs = [
+        make_record(metrics={"top1": 1e308}, environment=many),
+        make_record(metrics={"top1": -1e308}, seed=1, cost=cost),
+        make_record(metrics={"top1": 83.0}, seed=2),
+    ]
+    (table,) = comparison_table(runs, published(), costs=True, intervals=True)
+    cell = column(table, "top1 ours")[0]
+    assert (cell.value, cell.n, cell.interval) == (83.0, 1, None)
+    assert "a score beyond 1e+09 is left out." in [note(table, mark) for mark in cell.marks]
+    metrics = {f"metric {index}": 1.0 for index in range(1000)}
+    (table,) = comparison_table([make_record(metrics=metrics)], published())
+    assert len(table.columns) < 20

@@ -60,6 +60,9 @@ def test_foreign_text_is_refused_in_one_line(text, reason):
         ({"metrics": {"top1": math.nan}}, "metrics.top1: .*finite"),
         ({"metrics": {"top1": math.inf}}, "metrics.top1: .*finite"),
         ({"recipe": {"lr": {"head": [math.nan]}}}, "recipe: .*finite"),
+        ({"intervals": {"top1": [84.0, 83.0]}}, "expected intervals of metrics, the lower"),
+        ({"intervals": {"miou": [1.0, 2.0]}}, "expected intervals of metrics, the lower"),
+        ({"intervals": {"top1": [83.0]}}, "intervals.top1"),
         ({"protocol": "imagenet1k/finetune"}, "protocol: .*pattern"),
         ({"protocol": "imagenet1k/finetune@0"}, "protocol: .*pattern"),
         ({"kind": "evaluate"}, "kind: .*transfer"),
@@ -89,6 +92,14 @@ def test_record_is_frozen_and_checked_when_made(make_record):
     with pytest.raises(ValidationError, match="UTC"):
         make_record(started=datetime(2026, 1, 1, tzinfo=timezone(timedelta(hours=2))))
     assert make_record(started=datetime(2025, 1, 1, tzinfo=UTC)).started.year == 2025
+
+
+def test_intervals_survive_the_file(make_record):
+    record = make_record(intervals={"top1": (83.0, 84.0)})
+    assert parse_record(record.to_json()) == record
+    text = make_record().to_json().replace('"intervals": {},', "")  # of before there were any
+    assert "intervals" not in text
+    assert parse_record(text) == make_record()
 
 
 def test_comparable_needs_all_four(make_record):

@@ -111,6 +111,8 @@ def test_user_text_shows_literally_in_markdown(text):
         (DIFFERENCE, Cell(0.26, decimals=1), "+0.3"),
         (DIFFERENCE, Cell(-0.04, decimals=1), "0.0"),
         (DIFFERENCE, Cell(), "–"),
+        (MEASURED, Cell(83.5, n=1, interval=(83.17, 83.834)), "83.50 [83.17, 83.83] (n=1)"),
+        (DIFFERENCE, Cell(0.2, 1, interval=(-0.04, 0.41)), "+0.2 [0.0, +0.4]"),
     ],
 )
 def test_numbers(column, cell, text):
@@ -121,6 +123,27 @@ def test_terminal_names_ours_and_theirs_without_colour():
     assert "\n".join(line.rstrip() for line in printed(TABLE, 80)) == TERMINAL
 
 
+def test_the_best_is_bold_in_markdown_and_underlined_in_a_terminal():
+    best = Table("t", (MEASURED,), ((Cell(83.5, n=1, best=True, marks=("a",)),),), TABLE.notes[2:])
+    assert "| **83.50 (n=1)** <sup>a</sup> |" in to_markdown([best])
+    tokens = MarkdownIt("commonmark").enable("table").parse(to_markdown([best]))
+    inline = [child.type for token in tokens for child in token.children or ()]
+    assert inline.count("strong_open") == inline.count("strong_close") == 1
+    stream = io.StringIO()
+    console = Console(width=80, file=stream, force_terminal=True, color_system="standard")
+    console.print(to_terminal([best])[0])
+    (line,) = [line for line in stream.getvalue().splitlines() if "83.50" in line]
+    assert "\x1b[1;4m83.50 (n=1)\x1b[0m" in line
+    assert "\x1b[1m [a]\x1b[0m" in line
+
+
+def test_endless_texts_are_cut_off():
+    long = "x" * 100_000
+    table = Table(long, (Column("a", long, "label"),), ((Cell(long),),), (Note(long),))
+    assert len(to_markdown([table])) < 10_000
+    assert sum(map(len, printed(table, 120))) < 10_000
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_a_full_comparison_fits_the_terminal(make_record, width):
     runs = [make_record(seed=seed, metrics={"top1": 83.5 + seed / 10}) for seed in range(3)]
@@ -128,7 +151,7 @@ def test_a_full_comparison_fits_the_terminal(make_record, width):
     lines = printed(table, width)
     assert max(map(len, lines)) <= width
     (ours,) = [line for line in lines if line.startswith("vit_b     mae")]
-    assert " ".join(ours.split()) == "vit_b mae [a] 83.60 ± 0.10 (n=3) 83.6 [3] 83.66 [4] 0.0"
+    assert " ".join(ours.split()) == "vit_b mae [a] 83.60 ± 0.10 (n=3) 83.6 [3] 83.66 [4] 0.0 [≈]"
 
 
 @pytest.mark.parametrize("text", [*HOSTILE, "[red]styled[/red]", "[/]"])

@@ -31,6 +31,8 @@ def test_each_kind_of_number_fits_its_own_column():
         (OURS, Cell(83.5), "needs the count of its runs"),
         (OURS, Cell(83.5, std=0.0, n=1), "a spread needs at least two runs"),
         (OURS, Cell(float("nan"), n=1), "not a finite number"),
+        (OURS, replace(MEASURED, interval=(84.0, 83.0)), "are no ends of an interval"),
+        (OURS, replace(MEASURED, interval=(83.0, float("inf"))), "are no ends of an interval"),
         (OURS, Cell("83.5", n=1), "not a finite number"),
         (Column("x", "x", "label"), Cell(1.0), "a label is a text"),
         (OURS, replace(MEASURED, marks=("a",)), r"explains no mark \['a'\]"),

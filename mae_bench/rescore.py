@@ -1,0 +1,139 @@
+"""`mae-bench runs rescore`: a bundle's scores, computed again from its predictions."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mae_bench.errors import RunError
+from mae_bench.progress import say
+from mae_bench.run_files import RUN_FILE
+from mae_bench.text_table import NOTHING, plain, show_table
+from results import Record
+from results.bundle import open_bundle
+from tasks import TaskError
+
+SAME_WITHIN = 1e-6
+"""points; less is what another machine's sums differ by"""
+
+
+@dataclass(frozen=True)
+class Rescored:
+    """A metric as it was recorded, and as the predictions give it."""
+
+    metric: str
+    recorded: float | None
+    recomputed: float | None
+    """None: the predictions alone do not give it"""
+
+    @property
+    def same(self) -> bool:
+        if self.recomputed is None:
+            return True
+        return self.recorded is not None and abs(self.recorded - self.recomputed) <= SAME_WITHIN
+
+
+def rescore(bundle: str | Path, data: str | Path | None = None) -> list[Rescored]:
+    """Compute the scores of a bundle's run again from its predictions, and print both.
+
+    `data` is the data set that it was scored on, for coco and ade20k; classifications need none.
+    """
+    with open_bundle(bundle) as unpacked:
+        record = unpacked.record
+        limit = unpacked.identity.get("limit")
+        if limit is not None and (type(limit) is not int or limit < 1):
+            raise RunError(f"{bundle}: {RUN_FILE}: limit is no number of images")
+        try:
+            found, unpredicted = scores(record, unpacked.folder, data, limit)
+        except (RunError, TaskError) as error:  # which may name files that will be gone
+            reason = str(error).replace(f"{unpacked.folder}/", "")
+            raise RunError(plain(f"{bundle}: {reason}")) from None
+    rows = [
+        Rescored(metric, record.metrics.get(metric), found.get(metric))
+        for metric in dict.fromkeys([*record.metrics, *found])
+    ]
+    table = [("metric", "recorded", "recomputed", "")]
+    for row in rows:
+        verdict = "same" if row.same else "DIFFERENT"
+        verdict = verdict if row.recomputed is not None else "not from predictions alone"
+        table.append((row.metric, number(row.recorded), number(row.recomputed), verdict))
+    say(plain(f"{record.name}: {record.protocol}, {record.backbone} from {record.init}"))
+    show_table(table)
+    if unpredicted:
+        say(f"{unpredicted} test images have no prediction and are left out")
+    if not all(row.same for row in rows):
+        say("the record does not say what its predictions score")
+    return rows
+
+
+def scores(
+    record: Record, folder: Path, data: str | Path | None, limit: int | None
+) -> tuple[dict[str, float], int]:
+    """Metrics of the predictions in a folder, and how many test images have none."""
+    if record.kind == "pretrain":
+        raise RunError("a pre-training has no predictions; nothing to re-score")
+    if record.task in ("coco", "ade20k"):
+        return dense_scores(record, folder, data, limit)
+    if data is not None:
+        raise RunError(f"{record.task} is re-scored from its predictions alone; leave out --data")
+    return class_scores(record, folder), 0
+
+
+def class_scores(record: Record, folder: Path) -> dict[str, float]:
+    """The metrics of a classification."""
+    from tasks.classification.robustness import CORRUPTED, rescore_views
+    from tasks.classification.scores import PREDICTIONS_FILE
+    from tasks.classification.scores import rescore as rescore_classes
+
+    file = folder / PREDICTIONS_FILE
+    require(file)
+    return (rescore_views if record.task == CORRUPTED else rescore_classes)(file).metrics
+
+
+def dense_scores(
+    record: Record, folder: Path, source: str | Path | None, limit: int | None
+) -> tuple[dict[str, float], int]:
+    """The same of tasks whose truth is with the data set."""
+    if source is None:
+        mini = ", or mini" if record.data.miniature else ""
+        raise RunError(
+            f"{record.task} needs the data that the run was scored on: expected --data DIR{mini}"
+        )
+    from mae_bench.data import task_root
+
+    root = task_root(record.task, source)
+    if record.task == "coco":
+        from tasks.coco import annotations
+        from tasks.coco.evaluation import PREDICTIONS_FILE
+        from tasks.coco.evaluation import rescore as rescore_coco
+
+        require(folder / PREDICTIONS_FILE)
+        detected = annotations.read(root)
+        require_same_data(record, detected.fingerprint, source)
+        return rescore_coco(folder / PREDICTIONS_FILE, detected.limited(limit)).metrics, 0
+    from tasks.ade20k import layout
+    from tasks.ade20k.evaluation import PREDICTIONS_FOLDER
+    from tasks.ade20k.evaluation import rescore as rescore_ade20k
+
+    require(folder / PREDICTIONS_FOLDER)
+    segmented = layout.read(root)
+    require_same_data(record, segmented.fingerprint, source)
+    found = rescore_ade20k(folder / PREDICTIONS_FOLDER, segmented.limited(limit))
+    return found.metrics, len(found.unreadable)
+
+
+def require(predictions: Path) -> None:
+    """Raise `RunError` unless a bundle holds these."""
+    if not predictions.exists():
+        raise RunError(f"holds no {predictions.name}; a run that kept none cannot be re-scored")
+
+
+def require_same_data(record: Record, fingerprint: str, source: str | Path) -> None:
+    """Raise `RunError` unless this is the data set that a run was scored on."""
+    if fingerprint != record.data.fingerprint:
+        raise RunError(
+            f"--data {source} is another data set than the run was scored on (fingerprint "
+            f"{fingerprint}; expected {record.data.fingerprint})"
+        )
+
+
+def number(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.6f}"

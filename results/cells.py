@@ -1,0 +1,292 @@
+"""The cells and notes that tables of measured beside published numbers are made of."""
+
+import itertools
+import math
+import string
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple
+
+from results.configuration import LARGEST, Configuration, mean_cell
+from results.labels import LOWER_IS_BETTER, METRICS
+from results.published import Published
+from results.record import Record
+from results.student import t_quantile
+from results.table import Cell, Column, Note
+
+OURS = (
+    "ours: measured by mae-bench; mean ± sample standard deviation over n runs that differ only in"
+    " the seed (one run has no spread)."
+)
+THEIRS = "published: as printed by the source named below; not measured here."
+DIFFERENCE = (
+    "difference: ours − published, in points; only where our runs are complete, follow the whole"
+    " protocol and use the official data, and the published number has that protocol too."
+)
+INTERVALS = (
+    "[low, high]: 95 % bootstrap interval over the test images of a single run; several seeds show"
+    " their spread in its place."
+)
+BEST = (
+    "bold (in a terminal underlined): the best of its column among numbers that may be compared:"
+    " complete runs of the whole protocol on the same data with the same backbone."
+)
+COSTS = (
+    "cost: means over the runs. device-hours: seconds × processes / 3600, GPU-hours where the"
+    " device is a GPU; images/s: of all processes together; peak memory: the largest of one"
+    " process."
+)
+OTHER_RECIPE = "scored with a recipe that may differ from this protocol, so without a difference"
+WITHIN_NOISE = "≈"
+NOISE = (
+    "within noise. Several seeds: the published number lies in the 95 % prediction interval of one"
+    " further run, mean ± t · s · √(1 + 1/n), being one run itself. One seed: it lies in the 95 %"
+    " bootstrap interval over the test images, which knows nothing of other seeds. Both are widened"
+    " by half a unit of the last printed digit."
+)
+
+COST_COLUMNS = (
+    Column("cost hours", "device-hours", "measured"),
+    Column("cost speed", "images/s", "measured"),
+    Column("cost memory", "peak memory", "measured", "GiB"),
+)
+
+
+@dataclass
+class Notes:
+    """Hands out marks: numbers for what others published, letters for what to know about ours."""
+
+    about_published: dict[str, str] = field(default_factory=dict)
+    about_ours: dict[str, str] = field(default_factory=dict)
+    symbols: dict[str, str] = field(default_factory=dict)
+
+    def published(self, text: str) -> str:
+        return self.about_published.setdefault(text, str(len(self.about_published) + 1))
+
+    def ours(self, text: str) -> str:
+        return self.about_ours.setdefault(text, _letters(len(self.about_ours)))
+
+    def symbol(self, mark: str, text: str) -> str:
+        """A mark that means the same in every table."""
+        return self.symbols.setdefault(text, mark)
+
+    def listed(self, general: Iterable[str]) -> tuple[Note, ...]:
+        marked = itertools.chain(
+            self.symbols.items(), self.about_published.items(), self.about_ours.items()
+        )
+        return (*map(Note, general), *(Note(text, mark) for text, mark in marked))
+
+
+def _letters(index: int) -> str:
+    """a to z, then aa, ab, ..."""
+    higher, lower = divmod(index, 26)
+    return (_letters(higher - 1) if higher else "") + string.ascii_lowercase[lower]
+
+
+class Entry(NamedTuple):
+    """A cell on its way into a table, and which numbers of its column it competes with."""
+
+    cell: Cell
+    group: Hashable = None
+    """those that share it; None: with no other"""
+
+
+def with_best(columns: Sequence[Column], rows: Sequence[Sequence[Entry]]) -> list[tuple[Cell, ...]]:
+    """The rows of a table; the best of those numbers that compete are marked, ties included."""
+    best: dict[tuple[int, Hashable], float] = {}
+    for (index, group), shown in _competing(columns, rows).items():
+        if len(set(shown)) > 1:
+            best[index, group] = (min if columns[index].better == "lower" else max)(shown)
+    return [
+        tuple(
+            replace(cell, best=True)
+            if (index, group) in best and _as_shown(cell) == best[index, group]
+            else cell
+            for index, (cell, group) in enumerate(row)
+        )
+        for row in rows
+    ]
+
+
+def _competing(
+    columns: Sequence[Column], rows: Sequence[Sequence[Entry]]
+) -> dict[tuple[int, Hashable], list[float]]:
+    """The numbers of each column and group, rounded as they are shown."""
+    found: dict[tuple[int, Hashable], list[float]] = defaultdict(list)
+    for row in rows:
+        for index, (cell, group) in enumerate(row):
+            value = _as_shown(cell)
+            if columns[index].better and group is not None and value is not None:
+                found[index, group].append(value)
+    return found
+
+
+def _as_shown(cell: Cell) -> float | None:
+    if cell.value is None or isinstance(cell.value, str):
+        return None
+    return round(cell.value, cell.decimals)
+
+
+def any_best(rows: Iterable[Sequence[Cell]]) -> bool:
+    return any(cell.best for row in rows for cell in row)
+
+
+def decimals_of(metric: str) -> int:
+    return 2 if metric in METRICS else 4
+
+
+def better(metric: str) -> Literal["higher", "lower"] | None:
+    """Which score is the better one; None for a metric that nobody here knows."""
+    if metric in LOWER_IS_BETTER:
+        return "lower"
+    return "higher" if metric in METRICS else None
+
+
+def measured_group(configuration: Configuration) -> Hashable:
+    """What its scores compete within; None for runs that are no fair match for others."""
+    this = configuration.first
+    fair = this.complete and not this.deviations
+    return (this.protocol, this.backbone, this.data.fingerprint) if fair else None
+
+
+def published_cell(row: Published, notes: Notes, *about: str) -> Cell:
+    """A published number; what is to be known about it becomes one note."""
+    parts = [*about, "recalled, not confirmed in the source" * (row.status == "recalled")]
+    said = "; ".join(part for part in parts if part)
+    marks = (notes.published(f"{said}."),) if said else ()
+    return Cell(row.value, min(row.decimals, 2), marks=marks, source=row.citation)
+
+
+def pretraining(row: Published) -> str:
+    """The weights that a published number started from."""
+    data = row.pretrain_data.replace("IN1K", "ImageNet-1k")
+    return "no pre-training" if data == "none" else f"{row.method} pre-trained on {data}"
+
+
+def difference_cell(
+    configuration: Configuration, metric: str, row: Published, notes: Notes
+) -> Cell:
+    """Our mean minus a published number, no finer than that was printed, marked within noise."""
+    ours = configuration.cell(metric, 2).value
+    if not isinstance(ours, float):
+        return Cell()
+    near = within_noise(configuration, metric, row)
+    marks = (notes.symbol(WITHIN_NOISE, NOISE),) if near else ()
+    return Cell(ours - row.value, min(row.decimals, 2), marks=marks)
+
+
+def within_noise(configuration: Configuration, metric: str, row: Published) -> bool:
+    """Whether a published number may be one more run of ours: see NOISE.
+
+    The interval for one further observation of a normal variable is
+    mean ± t(n - 1) s sqrt(1 + 1/n) (Hahn and Meeker, Statistical Intervals, 1991, section 4.7).
+    """
+    interval = noise_interval(configuration, metric)
+    if interval is None:
+        return False
+    rounding = 0.5 * 10.0**-row.decimals
+    return interval[0] - rounding <= row.value <= interval[1] + rounding
+
+
+def noise_interval(configuration: Configuration, metric: str) -> tuple[float, float] | None:
+    """Where another run of the same would land, by our seeds or else by our test images."""
+    cell = configuration.cell(metric, 2)
+    if cell.std is None or cell.n is None or not isinstance(cell.value, float):
+        return configuration.interval(metric)
+    half = t_quantile(0.975, cell.n - 1) * cell.std * math.sqrt(1 + 1 / cell.n)
+    return cell.value - half, cell.value + half
+
+
+class Identities:
+    """Tells which rows of a table need a note to be told apart."""
+
+    def __init__(self, found: Iterable[Configuration]) -> None:
+        firsts = [c.first for c in found]
+        self.datasets = {record.data.fingerprint for record in firsts}
+        self.recipes: dict[Hashable, set[str]] = defaultdict(set)
+        for record in firsts:
+            self.recipes[_looks(record)].add(record.recipe_hash)
+
+    def marks(self, configuration: Configuration, notes: Notes) -> tuple[str, ...]:
+        """The mark that names the checkpoint, the data where rows differ in it, and the recipe
+        where nothing else tells two rows apart."""
+        this = configuration.first
+        parts = []
+        weights = {r.checkpoint.sha256: r.checkpoint for r in configuration.records if r.checkpoint}
+        if len(weights) == 1:
+            (only,) = weights.values()
+            parts.append(f"weights {only.file}, sha256 {only.sha256[:12]}")
+        elif weights:
+            (recipe,) = {each.recipe_hash for each in weights.values()}
+            parts.append(f"{len(weights)} weights, pre-trained with a seed each by recipe {recipe}")
+        if len(self.datasets) > 1:
+            parts.append(f"data {this.data.name}, fingerprint {this.data.fingerprint[:12]}")
+        if len(self.recipes[_looks(this)]) > 1:
+            parts.append(f"recipe {this.recipe_hash[:12]}")
+        return (notes.ours("; ".join(parts) + "."),) if parts else ()
+
+
+def _looks(record: Record) -> Hashable:
+    """What labels and notes tell about a row besides its recipe."""
+    return (
+        record.protocol,
+        record.backbone,
+        record.init,
+        record.checkpoint,
+        record.data,
+        tuple(sorted(record.deviations)),
+        record.complete,
+    )
+
+
+def caveats(configuration: Configuration, notes: Notes) -> tuple[str, ...]:
+    """Marks that say why a number is not comparable, and what else a reader should know."""
+    this, records = configuration.first, configuration.records
+    reasons = list(this.deviations)
+    if not this.complete:
+        reasons.append("the run is incomplete")
+    if not this.data.standard and not this.data.miniature:
+        counts = f"{this.data.train_images} training and {this.data.val_images} validation images"
+        reasons.append(f"data {this.data.name} ({counts}) is not the official set")
+    verdict = "differs from the protocol" if this.data.miniature else "not comparable"
+    marks = [notes.ours(f"{verdict}: {'; '.join(reasons)}.")] if reasons else []
+    skipped = sum(record.skipped_images for record in records)
+    if skipped:
+        marks.append(notes.ours(f"unreadable images left out: {skipped}."))
+    if configuration.repeats:
+        marks.append(notes.ours("a seed ran more than once; its latest run counts."))
+    if len({record.environment.commit for record in records}) > 1:
+        marks.append(notes.ours("the seeds ran under different versions of mae-bench."))
+    if any(abs(value) > LARGEST for record in records for value in record.metrics.values()):
+        marks.append(notes.ours(f"a score beyond {LARGEST:.0e} is left out."))
+    return tuple(marks)
+
+
+def cost_cells(configuration: Configuration, notes: Notes) -> list[Cell]:
+    """Cells for COST_COLUMNS, with a mark that names the devices."""
+    records = configuration.records
+    costs = [
+        (_measured(device_hours(r) for r in records), 2),
+        (_measured(r.cost.images_per_second for r in records), 0),
+        (_measured((r.cost.peak_memory_bytes for r in records), 1024**3), 1),
+    ]
+    marks = (devices(records, notes),) if any(values for values, _ in costs) else ()
+    return [mean_cell(values, decimals, marks if values else ()) for values, decimals in costs]
+
+
+def device_hours(record: Record) -> float | None:
+    """Hours that a run took, times its processes, where they were measured."""
+    seconds, processes = record.cost.seconds, record.environment.processes
+    return None if seconds is None or processes > LARGEST else seconds * processes / 3600
+
+
+def devices(records: Iterable[Record], notes: Notes) -> str:
+    """The mark that names where some runs happened."""
+    used = dict.fromkeys(f"{r.environment.processes} × {r.environment.device}" for r in records)
+    return notes.ours(f"cost measured on {' and on '.join(used)}.")
+
+
+def _measured(values: Iterable[float | None], unit: int = 1) -> list[float]:
+    """In the unit; without what was not measured or is absurd."""
+    return [value / unit for value in values if value is not None and value <= LARGEST * unit]

@@ -1,0 +1,92 @@
+import csv
+import io
+
+import pandas as pd
+import pytest
+
+from results import Cell, Column, Note, Table, comparison_table, published, to_csv
+
+TABLE = Table(
+    "ImageNet-1k: fine-tuning",
+    (
+        Column("backbone", "backbone", "label"),
+        Column("init", "weights", "label"),
+        Column("ours", "top-1", "measured", "%"),
+        Column("paper", "top-1", "published", "%", "MAE paper", ("1",)),
+        Column("difference", "top-1", "difference", "points", "MAE paper"),
+    ),
+    (
+        (
+            Cell("vit_b"),
+            Cell("mae", marks=("b",)),
+            Cell(83.53456, std=0.102, n=3, marks=("a",), best=True),
+            Cell(83.6, decimals=1, source="MAE paper, Table 3"),
+            Cell(-0.06544, decimals=1),
+        ),
+        (Cell("vit_l"), Cell("dino"), Cell(85.9, n=1, interval=(85.5, 86.25)), Cell(), Cell()),
+    ),
+    (Note("About all."), Note("by its paper.", "1"), Note("short.", "a"), Note("weights.", "b")),
+)
+CSV = """\
+table,row,labels,kind,column,unit,publisher,value,std,n,low,high,best,source,notes
+ImageNet-1k: fine-tuning,1,backbone=vit_b; weights=mae,measured,top-1,%,,83.53456,0.102,3,,,yes,,\
+short. weights.
+ImageNet-1k: fine-tuning,1,backbone=vit_b; weights=mae,published,top-1,%,MAE paper,83.6,,,,,,\
+"MAE paper, Table 3",by its paper. weights.
+ImageNet-1k: fine-tuning,1,backbone=vit_b; weights=mae,difference,top-1,points,MAE paper,-0.1,,,,,,\
+,weights.
+ImageNet-1k: fine-tuning,2,backbone=vit_l; weights=dino,measured,top-1,%,,85.9,,1,85.5,86.25,,,
+ImageNet-1k: fine-tuning,,,note,,,,,,,,,,,About all.
+"""
+
+HOSTILE = [
+    "=cmd|' /C calc'!A0",
+    "+1+1",
+    "-2+3",
+    "@SUM(1)",
+    "\t=1+1",
+    "\r\n=1+1",
+    'a "quote", a comma\nand a line',
+    "x,=1+1",
+    "w" * 10_000,
+]
+
+
+def test_csv_is_exactly_this():
+    assert to_csv([TABLE]) == CSV
+    assert to_csv([]) == CSV.splitlines(keepends=True)[0]
+    assert to_csv([TABLE, TABLE]).count("\n") == 2 * (CSV.count("\n") - 1) + 1
+
+
+def test_pandas_finds_every_number_again(make_record):
+    runs = [make_record(seed=seed, metrics={"top1": 83.1 + seed / 3}) for seed in range(3)]
+    (table,) = comparison_table(runs, published(), costs=True)
+    frame = pd.read_csv(io.StringIO(to_csv([table])))
+    numbers = frame[frame.kind != "note"]
+    expected = [
+        (column.kind, cell.value)
+        for row in table.rows
+        for column, cell in zip(table.columns, row, strict=True)
+        if isinstance(cell.value, float)
+    ]
+    assert numbers.kind.tolist() == [kind for kind, _ in expected]
+    exact = [value for kind, value in expected if kind != "difference"]
+    assert numbers[numbers.kind != "difference"].value.tolist() == exact
+    assert numbers[numbers.kind == "published"].source.notna().all()
+    notes = frame[frame.kind == "note"].notes.tolist()
+    assert notes == [note.text for note in table.notes if not note.mark]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_text_is_a_formula_or_breaks_a_row(text):
+    columns = (Column("a", text, "label"), Column("b", text, "measured"))
+    rows = ((Cell(text, marks=("m",)), Cell(-1.5, n=1)),)
+    table = Table(text, columns, rows, (Note(text), Note(text, "m")))
+    lines = list(csv.reader(io.StringIO(to_csv([table])), strict=True))
+    assert [len(line) for line in lines] == [15] * 3
+    assert lines[1][7] == "-1.5"
+    for line in lines:
+        for place, cell in enumerate(line):
+            assert place == 7 or not cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+            assert "\n" not in cell
+            assert len(cell) < 2100

@@ -1,0 +1,549 @@
+"""The HTML page: read by a parser, and used in a browser where there is one."""
+
+import base64
+import hashlib
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from browser import PROGRAM, Browser
+from PIL import Image
+
+import results.page
+from results import Cell, Column, Note, Skipped, Table, comparison_table, published
+from results.drawing import INK, MUTED, OTHERS, PAPER, RULE, STYLES
+from results.figures import figures
+from results.logs import Log
+from results.page import MAX_PICTURES, PICTURE_SIDE, ShownRun, Unfinished, to_html
+from results.text import one_line
+
+VOID = {"meta", "input", "img", "br", "hr", "link"}
+HOSTILE = [
+    "<script>window.stolen = 1</script>",
+    '"><img src=x onerror="window.stolen = 1">',
+    "'><svg onload='window.stolen = 1'>",
+    "</style></title></script><script>window.stolen = 1</script>",
+    "javascript:window.stolen=1",
+    "{{ 7 * 7 }} {% raw %}",
+    "&lt;b&gt; &amp; \x00\x1b[2J\x7f\r\n\u2028",
+    "\u202egnp.exe\u2066 \u200e\u200f\ufeff",
+    "]]> --> <!-- <![CDATA[",
+]
+
+
+class Page(HTMLParser):
+    """Elements with their attributes, and the visible text; fails where a tag does not close."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.open: list[str] = []
+        self.texts: list[tuple[str, str]] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, {name: value or "" for name, value in attributes}))
+        assert len(dict(attributes)) == len(attributes)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append((self.open[-1] if self.open else "", data))
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for each, attributes in self.elements if each == tag]
+
+    @property
+    def text(self) -> str:
+        kept = [text for tag, text in self.texts if tag not in ("script", "style")]
+        return " ".join(" ".join(kept).split())
+
+
+def shown(records, **more) -> list[ShownRun]:
+    return [ShownRun(f"runs/{i}", record, **more) for i, record in enumerate(records)]
+
+
+def whole(records, **options) -> str:
+    """A page of everything that records give."""
+    tables = comparison_table(records, published(), costs=True, intervals=True)
+    logs = [Log("run", records[0].protocol, False, (1.0, 2.0, 3.0), (3.0, 2.0, 1.0))]
+    drawn = figures(records, published(), logs)
+    return to_html(tables, drawn, shown(records), **options)
+
+
+def check_safe(text: str) -> Page:
+    """What must hold of any page."""
+    page = Page(text)
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for tag, attributes in page.elements:
+        assert not [name for name in attributes if name.startswith("on")]
+        if "href" in attributes:
+            assert attributes["href"].startswith("#")
+            assert attributes["href"][1:] in ids
+        if tag not in ("img", "meta"):
+            assert "src" not in attributes
+        for reference in re.findall(r"url\(([^)]*)\)", " ".join(attributes.values())):
+            assert reference.strip("#\"'") in ids
+    assert all(each["src"].startswith("data:image/jpeg;base64,") for each in page.all("img"))
+    (script,) = [text for tag, text in page.texts if tag == "script"]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    (policy,) = [m["content"] for m in page.all("meta") if "http-equiv" in m]
+    assert policy == (
+        f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
+    assert not {"iframe", "object", "embed", "link", "base"} & {tag for tag, _ in page.elements}
+    assert len(page.all("script")) == len(page.all("style")) == 1
+    assert "://" not in re.sub(r"<(script|style)>.*?</\1>", "", text, flags=re.DOTALL)
+    return page
+
+
+@pytest.fixture
+def records(make_record):
+    """Three methods with seeds, a shortened run, two sizes."""
+    found = [
+        make_record(seed=seed, metrics={"top1": 83.5 + seed / 10, "top5": 96.0})
+        for seed in range(3)
+    ]
+    found += [
+        make_record(backbone="vit_l", metrics={"top1": 85.8}, intervals={"top1": (85.5, 86.1)}),
+        make_record(init="moco_v3", metrics={"top1": 83.0}, name="moco"),
+        make_record(
+            init="beit",
+            metrics={"top1": 81.0},
+            deviations=["epochs 100 -> 10"],
+            recipe={"epochs": 10, "betas": (0.9, 0.999), "clip_grad": None, "ema": True},
+            recipe_hash="ba9876543210",
+        ),
+    ]
+    return found
+
+
+def test_an_empty_page():
+    page = check_safe(to_html([], title="a <title>"))
+    assert "a <title>" in page.text
+    assert "0 finished runs in 0 configurations" in page.text
+
+
+def test_a_whole_page(records):
+    text = whole(records, made=datetime(2026, 1, 2, 3, 4, tzinfo=UTC))
+    page = check_safe(text)
+    assert "6 finished runs in 4 configurations · made 2026-01-02 03:04 UTC" in page.text
+    assert "83.60 ± 0.10 (n=3)" in page.text
+    assert "85.80 [85.50, 86.10] (n=1)" in page.text
+    assert "MAE paper: arXiv 2111.06377, Table 3." in page.text
+    assert page.text.count("mean ± sample standard deviation") == 1  # once for all tables
+    kinds = {each["class"].split()[0] for each in page.all("td") if "class" in each}
+    assert {"measured", "published", "difference"} <= kinds
+    assert {"viewport", "color-scheme"} <= {each.get("name") for each in page.all("meta")}
+    assert page.all("html") == [{"lang": "en"}]
+    assert "data-refresh" not in page.all("body")[0]
+    assert len(page.all("svg")) == 2
+
+
+def test_behind_a_row_is_its_recipe_environment_and_command(records):
+    page = check_safe(whole(records))
+    assert len(page.all("details")) == 4
+    text = page.text
+    for each in (
+        "mae-bench transfer --task imagenet1k",
+        "0.9, 0.999",
+        "clip_grad none",
+        "ema yes",
+        "epochs 10 epochs 100 -> 10",
+        "1,281,167 training, 50,000 validation",
+        "torch 2.15.0",
+        "timm 1.0.31",
+        "812.5",
+        "16 GiB",
+        "1.0 h",
+        "sha256 " + "ab" * 32,
+        "not comparable",
+        "top-1 83.60 ± 0.10 %",
+    ):
+        assert each in text, each
+
+
+def test_rows_and_runs_link_to_each_other(records):
+    """From each measured score to the configuration of its seeds and its labels, and back."""
+    text = whole(records)
+    page = check_safe(text)
+    targets = {}
+    for value in ("83.60", "85.80", "83.00", "81.00"):
+        (href,) = re.findall(rf'<a href="#(c-\d+)">{re.escape(value)}</a>', text)
+        targets[value] = href
+    assert len(set(targets.values())) == 4
+    for value, target in targets.items():
+        block = text.partition(f'<details class="run" id="{target}">')[2].partition("</details>")[0]
+        assert value in block
+        (row,) = re.findall(r'href="#(r-\d+-\d+)"', block)
+        line = text.partition(f'<tr id="{row}">')[2].partition("</tr>")[0]
+        assert value in line
+    assert page.all("details")[0]["id"] == "c-0"
+
+
+def test_a_run_that_has_the_same_score_is_known_by_its_labels(make_record):
+    records = [make_record(metrics={"top1": 80.0}, init=init) for init in ("mae", "dino")]
+    text = whole(records)
+    for init in ("mae", "dino"):
+        row = next(part for part in text.split("<tr id=") if f"<bdi>{init}</bdi>" in part)
+        (target,) = re.findall(r'<a href="#(c-\d+)">80.00</a>', row)
+        block = text.partition(f'id="{target}">')[2].partition("</summary>")[0]
+        assert f"<bdi>{init}</bdi>" in block
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_is_shown_and_does_nothing(text, make_record):
+    """In every field of a record that may hold any text, in tables and in names of files."""
+    record = make_record()
+    every = make_record(
+        name=text,
+        task=text,
+        backbone=text,
+        init=text,
+        checkpoint=record.checkpoint.model_copy(update={"file": text}),
+        data=record.data.model_copy(update={"name": text}),
+        recipe={text: text, "list": [text, {text: text}]},
+        deviations=[text],
+        metrics={"top1": 80.0, text: 1.0},
+        intervals={text: (0.0, 2.0)},
+        environment=record.environment.model_copy(
+            update=dict.fromkeys(("python", "torch", "device", "commit", "command"), text)
+            | {"versions": {text: text}}
+        ),
+    )
+    tables = comparison_table([every], published())
+    column = Column("x", text, "published", text, text, ("1",))
+    tables.append(Table(text, (column,), ((Cell(1.0, source=text),),), (Note(text, "1"),)))
+    drawn = figures([every, make_record()], published(), [Log(text, text, False, (1, 2), (2, 1))])
+    html = to_html(
+        tables,
+        drawn,
+        [ShownRun(text, every, ((text, Path("/no/such")),))],
+        text,
+        unfinished=[Unfinished(text, text, text, text, text, 1.0, 2.0, 0.5, text)],
+        skipped=[Skipped(Path(text.replace("\x00", "")), text)],
+    )
+    page = check_safe(html)
+    assert one_line(text) in page.text
+    assert all(c.isprintable() or c == "\n" for c in html)
+    assert len(page.all("img")) == 0
+
+
+def test_huge_text_is_cut(make_record):
+    huge = "<x> " * 250_000
+    record = make_record(
+        init=huge,
+        recipe={huge: huge, **{f"field {i}": huge for i in range(500)}},
+        deviations=[huge] * 200,
+    )
+    html = whole([record])
+    check_safe(html)
+    assert len(html) < 1_000_000
+    assert "and 150 more" in html
+
+
+def test_many_configurations_are_bounded_and_counted(make_record, monkeypatch):
+    monkeypatch.setattr(results.page, "MAX_CONFIGURATIONS", 2)
+    monkeypatch.setattr(results.page, "MAX_RUNS", 3)
+    records = [make_record(init=f"init {i}", metrics={"top1": 80.0 + i}) for i in range(4)]
+    records += [make_record(init="init 0", seed=s, metrics={"top1": 80.0}) for s in range(1, 6)]
+    page = check_safe(whole(records))
+    assert len(page.all("details")) == 2
+    assert "Shown are 2 of 4 configurations" in page.text
+    assert "3 more runs are not listed." in page.text
+
+
+def png(file: Path, size=(64, 48), colour=(200, 30, 60)) -> Path:
+    Image.new("RGB", size, colour).save(file)
+    return file
+
+
+def decoded(page: Page) -> list[Image.Image]:
+    uris = [each["src"] for each in page.all("img")]
+    return [Image.open(BytesIO(base64.b64decode(uri.partition(",")[2]))) for uri in uris]
+
+
+def test_pictures_are_in_the_page(make_record, tmp_path):
+    file = png(tmp_path / "a.png")
+    runs = shown([make_record()], pictures=(("ground truth and predictions", file),))
+    page = check_safe(to_html([], [], runs))
+    (picture,) = decoded(page)
+    assert picture.size == (64, 48)
+    assert picture.getpixel((30, 20)) == pytest.approx((200, 30, 60), abs=3)
+    (image,) = page.all("img")
+    assert image["alt"] == "ground truth and predictions of runs/0"
+    assert "runs/0 , ground truth and predictions" in page.text  # the link behind the row
+
+
+def test_large_pictures_are_made_smaller(make_record, tmp_path):
+    file = png(tmp_path / "a.png", (2 * PICTURE_SIDE, 200))
+    page = check_safe(to_html([], [], shown([make_record()], pictures=(("p", file),))))
+    assert [picture.size for picture in decoded(page)] == [(PICTURE_SIDE, 100)]
+
+
+def test_what_is_no_picture_is_left_out_and_counted(make_record, tmp_path, monkeypatch):
+    monkeypatch.setattr(results.page, "MAX_PICTURE_PIXELS", 10_000)
+    (tmp_path / "no.png").write_bytes(b"<svg onload=alert(1)>")
+    whole_file = png(tmp_path / "cut.png", (90, 90)).read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole_file[: len(whole_file) // 2])
+    Image.new("RGB", (9, 9)).save(tmp_path / "gif.png", format="GIF")
+    png(tmp_path / "wide.png", (101, 100))
+    names = ("no.png", "cut.png", "gif.png", "wide.png", "missing.png")
+    pictures = tuple((name, tmp_path / name) for name in names)
+    page = check_safe(to_html([], [], shown([make_record()], pictures=pictures)))
+    assert "5 pictures left out" in page.text
+    assert page.all("img") == []
+
+
+def test_many_pictures_are_bounded_and_counted(make_record, tmp_path):
+    """Each run shows one before any shows two."""
+    file = png(tmp_path / "a.png", (8, 8))
+    pictures = (("first", file), ("second", file))
+    records = [make_record(seed=seed) for seed in range(MAX_PICTURES - 1)]
+    page = check_safe(to_html([], [], shown(records, pictures=pictures)))
+    texts = [each["alt"].partition(" ")[0] for each in page.all("img")]
+    assert texts.count("first") == MAX_PICTURES - 1
+    assert texts.count("second") == 1
+    assert f"{MAX_PICTURES - 2} pictures left out" in page.text
+
+
+def test_figures_follow_the_page(records):
+    """Ids of their own, no style, script or metadata, and colours that a dark page can change."""
+    text = whole(records)
+    plots = re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL)
+    assert len(plots) == 2
+    for plot in plots:
+        assert not re.findall(r"<(style|metadata|script|image)", plot)
+        assert not re.findall(r"#[0-9a-f]{6}", plot)
+        assert "var(--sans)" in plot
+    colours = {INK, MUTED, RULE, PAPER, *(colour for colour, _ in (*STYLES.values(), *OTHERS))}
+    light, dark = (results.page.TEMPLATES / "page.css").read_text().split("@media screen")[:2]
+    for colour in colours:
+        assert f"--c-{colour[1:]}: {colour};" in light
+        assert f"--c-{colour[1:]}: #" in dark
+
+
+def test_runs_under_way():
+    rows = [
+        Unfinished(
+            "long", "pretrain/mae@1", "vit_b", "scratch", "0", 200.0, 800.0, 0.43, "3 s ago"
+        ),
+        Unfinished("knn", "imagenet1k/knn@1", "vit_b", "mae", "0", 0.0, None, None, "9 s ago"),
+    ]
+    page = check_safe(to_html([], unfinished=rows, refresh=10))
+    assert page.all("body")[0]["data-refresh"] == "10"
+    (bar,) = page.all("progress")
+    assert float(bar["value"]) == 0.25
+    assert "25 % 200.00 of 800 0.43" in page.text
+    assert "2 not finished" in page.text
+
+
+def test_left_out_files_are_named():
+    page = check_safe(to_html([], skipped=[Skipped(Path("a/record.json"), "not JSON")] * 60))
+    assert page.text.count("a/record.json : not JSON") == 50
+    assert "the first 50 of 60" in page.text
+
+
+def test_importing_results_imports_no_page():
+    code = "import results, sys; assert not {'jinja2', 'matplotlib', 'PIL'} & {*sys.modules}"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# --- in a browser --------------------------------------------------------------------------
+
+COLUMN = """(n => [...document.querySelectorAll(`#t-0 tbody tr:not([hidden]) > :nth-child(${n})`)]
+    .map(cell => cell.textContent.trim()))"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if PROGRAM is None:
+        pytest.skip("no Chromium here")
+    browser = Browser()
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def opened(browser, records, tmp_path):
+    """A whole page with a picture, in a browser; there must be no complaint by the end."""
+    file = tmp_path / "report.html"
+    tables = comparison_table(records, published())
+    runs = shown(records, pictures=(("ground truth", png(tmp_path / "a.png", (900, 700))),))
+    logs = [Log("run", records[0].protocol, False, (1.0, 2.0, 3.0), (3.0, 2.0, 1.0))]
+    file.write_text(to_html(tables, figures(records, published(), logs), runs))
+    browser.open(file)
+    yield browser
+    assert browser.problems == []
+    outside = [url for url in browser.requests if not url.startswith(("file:", "data:"))]
+    assert outside == []
+
+
+def test_sorting(opened):
+    before = opened.run(f"{COLUMN}(3)")
+    header = "document.querySelector('#t-0 thead th:nth-child(3)')"
+    opened.run(f"{header}.querySelector('button').click()")
+    values = [float(text.split()[0]) for text in opened.run(f"{COLUMN}(3)") if text != "–"]
+    assert values == sorted(values)
+    assert len(values) == 4
+    assert opened.run(f"{COLUMN}(3)")[-1] == "–"  # empty ones are last either way
+    assert opened.run(f"{header}.getAttribute('aria-sort')") == "ascending"
+    opened.run(f"{header}.querySelector('button').click()")
+    texts = opened.run(f"{COLUMN}(3)")
+    values = [float(text.split()[0]) for text in texts if text != "–"]
+    assert values == sorted(values, reverse=True)
+    assert texts[-1] == "–"
+    assert sorted(texts) == sorted(before)
+    assert opened.run(f"{header}.getAttribute('aria-sort')") == "descending"
+
+
+def test_sorting_with_the_keyboard(opened):
+    header = "document.querySelector('#t-0 thead th:nth-child(2)')"
+    opened.run(f"{header}.querySelector('button').focus()")
+    opened.press("Enter")
+    labels = opened.run(f"{COLUMN}(2)")
+    assert labels == sorted(labels, key=str.lower)
+    assert opened.run("document.querySelectorAll('#t-0 [aria-sort]').length") == 1
+
+
+def test_filtering(opened):
+    kinds = "document.querySelectorAll('.tools [type=checkbox]')"
+    assert not opened.run("document.querySelector('.tools').hidden")
+    opened.run("document.querySelector('[type=search]').focus()")
+    for letter in "beit":
+        opened.press(letter)
+    assert {text.rstrip("abc").lower() for text in opened.run(f"{COLUMN}(2)")} == {"beit"}
+    assert opened.run("document.querySelector('.tools output').textContent").startswith("2 of ")
+    runs = "[...document.querySelectorAll('details.run:not([hidden])')].length"
+    assert opened.run(runs) == 1
+    opened.run("document.querySelector('.tools').reset()")
+    opened.run(f"{kinds}[1].click()")
+    visible = """[...document.querySelectorAll('#t-0 thead th')]
+        .filter(th => getComputedStyle(th).display !== 'none').map(th => th.className)"""
+    assert opened.run(visible) == ["label", "label", "measured", "difference"]
+    assert "–" not in opened.run(f"{COLUMN}(3)")  # rows that only others published are gone
+    opened.run(f"{kinds}[0].click(); {kinds}[2].click()")
+    assert opened.run(f"{COLUMN}(1)") == []
+
+
+def test_a_filter_that_matches_nothing(opened):
+    opened.run("document.querySelector('[type=search]').focus()")
+    for letter in "xyz":
+        opened.press(letter)
+    assert opened.run("document.querySelectorAll('article:not([hidden])').length") == 0
+    assert opened.run("document.querySelector('.tools output').textContent").startswith("0 of ")
+
+
+def test_a_click_on_a_score_opens_what_is_behind_it(opened):
+    assert opened.run("document.querySelectorAll('details[open]').length") == 0
+    opened.run("document.querySelector('#t-0 td.measured a').click()")
+    opened.run("new Promise(done => setTimeout(done, 50))")
+    target = opened.run("location.hash")
+    assert opened.run(f"document.querySelector('{target}').open") is True
+    top = opened.run(f"document.querySelector('{target}').getBoundingClientRect().top")
+    assert -1 <= top < 900
+
+
+def test_pictures_grow_and_shrink(opened):
+    height = "document.querySelector('.zoom img').getBoundingClientRect().height"
+    small = opened.run(height)
+    opened.run("document.querySelector('.zoom').click()")
+    assert opened.run(height) > 1.5 * small
+    opened.run("document.querySelector('.zoom').click()")
+    assert opened.run(height) == small
+
+
+def test_it_fits_a_phone(opened, tmp_path):
+    """Only tables and plots scroll sideways, each in its own box, and the first column stays."""
+    opened.open(tmp_path / "report.html", width=360, height=740)
+    opened.run("document.querySelectorAll('details').forEach(each => { each.open = true; })")
+    assert opened.run("document.documentElement.scrollWidth") <= 360
+    box = "document.querySelector('#t-0 .scroll')"
+    assert opened.run(f"{box}.scrollWidth > {box}.clientWidth")
+    first = "document.querySelector('#t-0 tbody th').getBoundingClientRect().left"
+    before = opened.run(first)
+    opened.run(f"{box}.scrollLeft = 80")
+    assert opened.run(first) == before
+
+
+def test_it_prints(opened, tmp_path):
+    """No controls on paper, and nothing wider than the page."""
+    opened.open(tmp_path / "report.html", width=700)
+    opened.send("Emulation.setEmulatedMedia", media="print")
+    hidden = "getComputedStyle(document.querySelector('{}')).display"
+    assert opened.run(hidden.format(".tools")) == "none"
+    assert opened.run(hidden.format("nav")) == "none"
+    assert opened.run("document.documentElement.scrollWidth") <= 700
+    opened.send("Emulation.setEmulatedMedia", media="")
+    document = opened.pdf()
+    assert document.startswith(b"%PDF")
+    assert document.count(b"/Type /Page\n") >= 2
+
+
+def test_dark_and_light(opened):
+    ink = "getComputedStyle(document.body).color"
+    plot = "getComputedStyle(document.querySelector('svg text')).fill"
+    seen = []
+    for scheme in ("light", "dark"):
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        opened.send("Emulation.setEmulatedMedia", features=features)
+        seen.append((opened.run(ink), opened.run(plot)))
+    opened.send("Emulation.setEmulatedMedia", features=[])
+    (light_ink, light_plot), (dark_ink, dark_plot) = seen
+    assert light_ink != dark_ink
+    assert light_plot != dark_plot
+
+
+def test_hostile_text_runs_nothing(browser, make_record, tmp_path):
+    records = [
+        make_record(init=text, name=text, backbone=text, metrics={"top1": float(i), text: 1.0})
+        for i, text in enumerate(HOSTILE)
+    ]
+    file = tmp_path / "report.html"
+    file.write_text(whole(records))
+    browser.open(file)
+    assert browser.problems == []
+    assert browser.run("window.stolen") is None
+    assert browser.run("document.querySelectorAll('script').length") == 1
+    assert browser.run("document.querySelectorAll('details').length") == len(HOSTILE)
+    assert [url for url in browser.requests if not url.startswith("data:")] == [file.as_uri()]
+
+
+def test_the_policy_stops_a_script_that_got_in(browser, tmp_path):
+    """Even if escaping failed somewhere, the page would run no script but its own."""
+    file = tmp_path / "report.html"
+    html = to_html([]).replace("</main>", "<script>window.stolen = 1</script></main>")
+    file.write_text(html.replace("<h1>", "<img src=x onerror='window.stolen = 1'><h1>"))
+    browser.open(file)
+    assert browser.run("window.stolen") is None
+    assert browser.problems  # the browser says what it stopped
+
+
+def test_the_page_loads_itself_again(browser, tmp_path):
+    file = tmp_path / "report.html"
+    file.write_text(to_html([], refresh=1))
+    browser.open(file)
+    assert "refreshes every 1 s" in browser.run("document.querySelector('.lead').textContent")
+    file.write_text(to_html([], title="the second"))
+    while not any(
+        event.get("method") == "Page.loadEventFired" for event in browser.events[-1:]
+    ) or "second" not in browser.run("document.title"):
+        browser.events.append(browser.receive())
+    assert browser.problems == []

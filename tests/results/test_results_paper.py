@@ -1,0 +1,474 @@
+"""The paper's tables against values typed by hand from it (arXiv 2111.06377v2)."""
+
+import pytest
+
+from results import (
+    PAPER_TABLES,
+    Checkpoint,
+    Data,
+    ResultsError,
+    comparison_table,
+    paper_table,
+    paper_tables,
+    published,
+    to_csv,
+    to_latex,
+    to_markdown,
+)
+
+N = None
+PRINTED = {
+    "1a": [
+        ["1", 84.8, 65.5],
+        ["2", 84.9, 70.0],
+        ["4", 84.9, 71.9],
+        ["8", 84.9, 73.5],
+        ["12", 84.4, 73.3],
+    ],
+    "1b": [
+        ["128", 84.9, 69.1],
+        ["256", 84.8, 71.3],
+        ["512", 84.9, 73.5],
+        ["768", 84.4, 73.1],
+        ["1024", 84.3, 73.1],
+    ],
+    "1c": [["encoder with [M]", 84.2, 59.6, 3.3], ["encoder without [M]", 84.9, 73.5, 1.0]],
+    "1d": [
+        ["pixel (without norm)", 84.9, 73.5],
+        ["pixel (with norm)", 85.4, 73.9],
+        ["PCA", 84.6, 72.3],
+        ["dVAE token", 85.3, 71.6],
+    ],
+    "1e": [
+        ["none", 84.0, 65.7],
+        ["crop, fixed size", 84.7, 73.1],
+        ["crop, random size", 84.9, 73.5],
+        ["crop + color jitter", 84.3, 71.9],
+    ],
+    "1f": [
+        ["random", "75", 84.9, 73.5],
+        ["block", "50", 83.9, 72.3],
+        ["block", "75", 82.8, 63.9],
+        ["grid", "75", 84.0, 66.0],
+    ],
+    "2": [
+        ["ViT-L", "with [M]", "8", 84.2, 42.4, N],
+        ["ViT-L", "without [M]", "8", 84.9, 15.4, 2.8],
+        ["ViT-L", "without [M]", "1", 84.8, 11.6, 3.7],
+        ["ViT-H", "with [M]", "8", N, 119.6, N],
+        ["ViT-H", "without [M]", "8", 85.8, 34.5, 3.5],
+        ["ViT-H", "without [M]", "1", 85.9, 29.3, 4.1],
+    ],
+    "3": [
+        ["scratch", "–", 82.3, 82.6, 83.1, N],
+        ["DINO", "IN1K", 82.8, N, N, N],
+        ["MoCo v3", "IN1K", 83.2, 84.1, N, N],
+        ["BEiT", "IN1K + DALLE", 83.2, 85.2, N, N],
+        ["MAE", "IN1K", 83.6, 85.9, 86.9, 87.8],
+    ],
+    "4": [
+        ["supervised", "IN1K with labels", 47.9, 49.3, 42.9, 43.9],
+        ["MoCo v3", "IN1K", 47.9, 49.3, 42.7, 44.0],
+        ["BEiT", "IN1K + DALLE", 49.8, 53.3, 44.4, 47.1],
+        ["MAE", "IN1K", 50.3, 53.3, 44.9, 47.2],
+    ],
+    "5": [
+        ["supervised", "IN1K with labels", 47.4, 49.9],
+        ["MoCo v3", "IN1K", 47.3, 49.1],
+        ["BEiT", "IN1K + DALLE", 47.1, 53.3],
+        ["MAE", "IN1K", 48.1, 53.6],
+    ],
+    "6": [
+        ["iNat 2017", "MAE", 70.5, 75.7, 79.3, 83.4, 75.4],
+        ["iNat 2018", "MAE", 75.4, 80.1, 83.0, 86.8, 81.2],
+        ["iNat 2019", "MAE", 80.5, 83.4, 85.7, 88.3, 84.1],
+        ["Places205", "MAE", 63.9, 65.8, 65.9, 66.8, 66.0],
+        ["Places365", "MAE", 57.9, 59.4, 59.8, 60.3, 58.0],
+    ],
+    "7": [
+        ["pixel (without norm)", 83.3, 85.1, 86.2, 49.5, 52.8, 48.0, 51.8],
+        ["pixel (with norm)", 83.6, 85.9, 86.9, 50.3, 53.3, 48.1, 53.6],
+        ["dVAE token", 83.6, 85.7, 86.9, 50.3, 53.2, 48.1, 53.4],
+    ],
+    "12": [
+        ["iGPT", "iGPT-L", "1362M", 69.0],
+        ["iGPT", "iGPT-XL", "6801M", 72.0],
+        ["BEiT", "ViT-L", "304M", 52.1],
+        ["MAE", "ViT-B", "86M", 68.0],
+        ["MAE", "ViT-L", "304M", 75.8],
+        ["MAE", "ViT-H", "632M", 76.6],
+    ],
+    "13": [
+        ["IN-Corruption (mCE, lower is better)", "MAE", 51.7, 41.8, 33.8, 36.8, 42.5],
+        ["IN-Adversarial", "MAE", 35.9, 57.1, 68.2, 76.7, 35.8],
+        ["IN-Rendition", "MAE", 48.3, 59.9, 64.4, 66.5, 48.7],
+        ["IN-Sketch", "MAE", 34.5, 45.3, 49.6, 50.9, 36.0],
+        ["IN-Corruption (mCE, lower is better)", "scratch", 45.8, 42.3, 41.3, N, N],
+        ["IN-Adversarial", "scratch", 27.2, 29.6, 33.1, N, N],
+        ["IN-Rendition", "scratch", 49.4, 50.9, 50.3, N, N],
+        ["IN-Sketch", "scratch", 35.6, 37.5, 38.0, N, N],
+    ],
+    "partial": [
+        ["MAE", "0", 73.5],
+        ["MAE", "0.5", 79.1],
+        ["MAE", "1", 81.0],
+        ["MAE", "2", 83.1],
+        ["MAE", "4", 84.2],
+        ["MAE", "6", 84.4],
+        ["MAE", "12", 84.6],
+        ["MAE", "18", 84.7],
+        ["MAE", "24", 84.9],
+        ["MoCo v3", "0", 77.6],
+        ["MoCo v3", "1", 79.9],
+        ["MoCo v3", "2", 80.8],
+        ["MoCo v3", "4", 81.6],
+        ["MoCo v3", "6", 81.9],
+        ["MoCo v3", "12", 83.2],
+        ["MoCo v3", "18", 83.8],
+        ["MoCo v3", "24", 84.1],
+    ],
+}
+BEST = {
+    "1a": [84.9, 84.9, 84.9, 73.5],
+    "1d": [85.4, 73.9],
+    "3": [83.6, 85.9, 86.9],
+    "4": [50.3, 53.3, 53.3, 44.9, 47.2],
+    "5": [48.1, 53.6],
+}
+
+PRETRAINED = {
+    "mask_ratio": 0.75,
+    "norm_pix": False,
+    "decoder_dim": 512,
+    "decoder_depth": 8,
+    "min_crop_area": 0.2,
+    "epochs": 800,
+}
+LINEAR = "imagenet1k/linear@1"
+MINIATURE = Data(
+    name="miniature",
+    fingerprint="aa" * 8,
+    train_images=20,
+    val_images=10,
+    classes=8,
+    miniature=True,
+    standard=False,
+)
+
+
+def values(table, *kinds: str) -> list[list]:
+    """The table's cells of some kinds of columns, line by line."""
+    return [
+        [
+            cell.value
+            for column, cell in zip(table.columns, row, strict=True)
+            if column.kind in kinds
+        ]
+        for row in table.rows
+    ]
+
+
+def notes(table, cell) -> list[str]:
+    by_mark = {note.mark: note.text for note in table.notes}
+    return [by_mark[mark] for mark in cell.marks]
+
+
+def line(table, *labels: str) -> dict[tuple[str, str], object]:
+    """(kind, title) -> cell of the only line with these labels."""
+    (row,) = [
+        row for row in table.rows if [cell.value for cell in row[: len(labels)]] == list(labels)
+    ]
+    return {(c.kind, c.title): cell for c, cell in zip(table.columns, row, strict=True)}
+
+
+@pytest.fixture
+def study(make_record):
+    """The record of a pre-training, and those of its transfers."""
+
+    def make(hash_: str, backbone="vit_l", deviations=(), *, standard=True, **recipe):
+        data = make_record().data.model_copy(update={"standard": standard})
+        pretrain = make_record(
+            kind="pretrain",
+            protocol="pretrain/mae@1",
+            task="pretrain",
+            init="scratch",
+            checkpoint=None,
+            backbone=backbone,
+            data=data,
+            recipe={**PRETRAINED, **recipe},
+            recipe_hash=hash_ * 6,
+            deviations=list(deviations),
+            metrics={"loss": 0.4},
+        )
+        file = Checkpoint(file="b.safetensors", sha256=hash_ * 32, recipe_hash=hash_ * 6)
+        shared = {"backbone": backbone, "checkpoint": file}
+        return [
+            pretrain,
+            make_record(**shared, metrics={"top1": 85.0}),
+            make_record(**shared, protocol=LINEAR, metrics={"top1": 73.2}),
+        ]
+
+    return make
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_the_papers_numbers_cell_by_cell(name):
+    table = paper_table(name, [], published())
+    assert values(table, "label", "published") == PRINTED[name]
+    assert {column.kind for column in table.columns} == {"label", "published"}
+    assert any(note.text == "no run of ours stands in this table yet." for note in table.notes)
+
+
+def test_every_table_is_checked_and_no_number_of_the_paper_is_printed_twice():
+    assert set(PRINTED) == set(PAPER_TABLES)
+    rows = [row for row in published() if row.source == "mae2021"]
+    for name in PRINTED:
+        locators = {f"Table {name}", f"Table {name} (bottom)"}
+        if name == "partial":
+            locators = {"Figure 9", "Section 4.3 text"}
+        filed = sorted(row.value for row in rows if row.locator in locators)
+        (numbers,) = [values(paper_table(name, [], rows), "published")]
+        assert sorted(v for row in numbers for v in row if v is not None) == filed
+
+
+@pytest.mark.parametrize("name", BEST)
+def test_the_best_of_a_column_is_marked(name):
+    table = paper_table(name, [], published())
+    by_column = zip(*table.rows, strict=True)
+    assert [cell.value for cells in by_column for cell in cells if cell.best] == BEST[name]
+
+
+def test_all_is_every_table_and_an_unknown_name_is_refused():
+    titles = [table.title for table in paper_tables("all", [], published())]
+    assert titles == [spec.title for spec in PAPER_TABLES.values()]
+    assert [t.title for t in paper_tables("3", [], published())] == [PAPER_TABLES["3"].title]
+    with pytest.raises(
+        ResultsError, match=r"'partail'; did you mean partial\? there are 1a, .* all"
+    ):
+        paper_tables("partail", [], published())
+
+
+def test_recalled_numbers_are_marked_and_not_subtracted(make_record):
+    rows = [row.model_copy(update={"status": "recalled"}) for row in published()]
+    table = paper_table("3", [make_record()], rows)
+    mae = line(table, "MAE")
+    assert "recalled, not confirmed" in notes(table, mae["published", "ViT-B"])[0]
+    assert "difference" not in {column.kind for column in table.columns}
+
+
+def test_two_numbers_for_one_place_are_refused():
+    (row,) = [r for r in published(backbone="vit_h_448") if r.task == "imagenet1k"]
+    with pytest.raises(ResultsError, match=r"published.csv has 2 numbers for .*expected one"):
+        paper_table("3", [], [row, row])
+
+
+def test_runs_stand_beside_the_papers_methods(make_record):
+    runs = [
+        *(make_record(seed=seed, metrics={"top1": 83.4 + seed / 10}) for seed in range(3)),
+        make_record(init="moco_v3", metrics={"top1": 83.0}),
+        make_record(init="scratch", protocol="imagenet1k/scratch@1", checkpoint=None),
+        make_record(backbone="vit_h", protocol="imagenet1k/finetune-448@1"),
+        make_record(backbone="vit_l", deviations=["epochs 50 -> 1"], metrics={"top1": 60.0}),
+        make_record(init="Mine", metrics={"top1": 84.4}),
+    ]
+    table = paper_table("3", runs, published())
+    assert [(c.kind, c.title) for c in table.columns[2:]] == [
+        ("measured", "ViT-B"),
+        ("published", "ViT-B"),
+        ("difference", "ViT-B"),
+        ("measured", "ViT-L"),
+        ("published", "ViT-L"),
+        ("published", "ViT-H"),
+        ("measured", "ViT-H, 448 pixels"),
+        ("published", "ViT-H, 448 pixels"),
+    ]
+    mae = line(table, "MAE")
+    ours = mae["measured", "ViT-B"]
+    assert (ours.value, ours.n) == (pytest.approx(83.5), 3)
+    assert mae["difference", "ViT-B"].value == pytest.approx(-0.1)
+    moco = line(table, "MoCo v3")
+    assert moco["measured", "ViT-B"].value == 83.0
+    assert moco["difference", "ViT-B"].value is None
+    assert notes(table, moco["published", "ViT-B"])[-1].startswith("scored with a recipe that may")
+    assert line(table, "scratch")["difference", "ViT-B"].value == pytest.approx(83.5 - 82.3)
+    assert "not comparable: epochs 50 -> 1." in notes(table, mae["measured", "ViT-L"])
+    assert mae["measured", "ViT-H, 448 pixels"].value == 83.5
+    # A method that the paper lacks takes a row of its own, after the paper's, and may be the best.
+    assert [cell.value for cell in table.rows[-1][:3]] == ["Mine", "", 84.4]
+    assert [row[2].best for row in table.rows] == [False] * 5 + [True]
+
+
+def test_unlike_protocols_for_one_column_of_the_paper_are_kept_apart(make_record):
+    shared = {"task": "ade20k", "metrics": {"miou": 48.0}}
+    runs = [
+        make_record(protocol="ade20k/upernet-512-160k@1", **shared),
+        make_record(protocol="ade20k/upernet-512-100ep@1", **shared),
+    ]
+    table = paper_table("5", runs, published())
+    titles = [column.title for column in table.columns if column.kind == "measured"]
+    assert titles == ["ViT-B, UperNet", "ViT-B, UperNet (100 epochs)"]
+    coco = make_record(
+        task="coco", protocol="coco/mask_rcnn-vitdet@1", metrics={"ap_box": 51.0, "ap_mask": 45.0}
+    )
+    assert values(paper_table("4", [coco], published()), "measured") == [[]] * 4
+
+
+def test_data_sets_down_and_methods_of_ours(make_record):
+    runs = [
+        make_record(task="inat2018", protocol="inat2018/finetune@1", metrics={"top1": 75.0}),
+        make_record(
+            task="inat2018", protocol="inat2018/finetune-448@1", init="dino", backbone="vit_h"
+        ),
+    ]
+    table = paper_table("6", runs, published())
+    assert line(table, "iNat 2018", "MAE")["measured", "ViT-B"].value == 75.0
+    assert line(table, "iNat 2018", "dino")["measured", "ViT-H, 448 pixels"].value == 83.5
+    assert [row[0].value for row in table.rows].count("iNat 2018") == 2
+    robust = make_record(task="imagenet_c", protocol="imagenet_c/finetune@1", metrics={"mce": 50.0})
+    table = paper_table("13", [robust], published())
+    found = line(table, "IN-Corruption (mCE, lower is better)", "MAE")
+    assert found["measured", "ViT-B"].value == 50.0
+    assert found["difference", "ViT-B"].value == pytest.approx(-1.7)
+
+
+def test_two_configurations_of_one_place_take_a_line_each(make_record):
+    other = Checkpoint(file="other.pth", sha256="cd" * 32)
+    runs = [make_record(), make_record(checkpoint=other, metrics={"top1": 82.0})]
+    table = paper_table("3", runs, published())
+    mae = [row for row in table.rows if row[0].value == "MAE"]
+    assert [row[2].value for row in mae] == [83.5, 82.0]
+    assert [row[3].value for row in mae] == [83.6, None]  # printed once
+    assert [row[4].value for row in mae] == [pytest.approx(-0.1), pytest.approx(-1.6)]
+    assert ["other.pth" in notes(table, row[2])[0] for row in mae] == [False, True]
+
+
+def test_ablations_are_placed_by_their_pre_training(study):
+    runs = [*study("aa"), *study("bb", decoder_depth=1), *study("cc", decoder_dim=128)]
+    depth = paper_table("1a", runs, published())
+    kinds = [(column.kind, column.title) for column in depth.columns[1:]]
+    assert kinds == [
+        ("measured", "fine-tuning"),
+        ("published", "fine-tuning"),
+        ("measured", "linear probing"),
+        ("published", "linear probing"),
+        ("difference", "linear probing"),
+    ]
+    for blocks, there in {"1": True, "2": False, "4": False, "8": True, "12": False}.items():
+        found = line(depth, blocks)
+        assert found["measured", "fine-tuning"].value == (85.0 if there else None)
+    # The linear protocol is the paper's; fine-tuning after un-normalised pixels is not.
+    assert line(depth, "1")["difference", "linear probing"].value == pytest.approx(73.2 - 65.5)
+    width = paper_table("1b", runs, published())
+    assert [row[1].value for row in width.rows] == [85.0, None, 85.0, None, None]
+    masks = paper_table("1f", runs, published())
+    assert [row[2].value for row in masks.rows] == [85.0, None, None, None]
+    target = paper_table("1d", [*runs, *study("dd", norm_pix=True)], published())
+    assert [row[1].value for row in target.rows] == [85.0, 85.0, None, None]
+
+
+def test_settings_that_differ_from_the_papers_are_told(study):
+    changed = study(
+        "aa",
+        "vit_b",
+        ["epochs 800 -> 400", "norm_pix True -> False", "batch_size 4096 -> 1024"],
+        standard=False,
+        epochs=400,
+        norm_pix=True,
+        decoder_depth=2,
+    )
+    table = paper_table("1a", changed, published())
+    cell = line(table, "2")["measured", "linear probing"]
+    assert notes(table, cell)[-1] == (
+        "pre-trained otherwise than the paper: epochs 400 (paper: 800); norm_pix True (paper: "
+        "False); batch_size 4096 -> 1024; backbone vit_b (paper: vit_l); pre-training data "
+        "imagenet1k (1281167 images; paper: ImageNet-1k)."
+    )
+    assert "difference" not in {column.kind for column in table.columns}
+    # In a table of methods the note is the same, and the gap to the paper is still shown.
+    table = paper_table("3", changed, published())
+    mae = line(table, "MAE")
+    assert "epochs 400 (paper: 1600)" in notes(table, mae["measured", "ViT-B"])[-1]
+    assert mae["difference", "ViT-B"].value == pytest.approx(85.0 - 83.6)
+
+
+def test_without_its_record_a_pre_training_is_unknown(study):
+    _, finetuned, linear = study("aa")
+    table = paper_table("1a", [finetuned, linear], published())
+    assert {column.kind for column in table.columns} == {"label", "published"}
+    table = paper_table("3", [finetuned], published())
+    cell = line(table, "MAE")["measured", "ViT-L"]
+    assert notes(table, cell)[-1] == "pre-trained by recipe aaaaaaaaaaaa, whose record is missing."
+
+
+def test_of_several_pre_trainings_by_one_recipe_the_least_official_is_told(study):
+    official, _, linear = study("aa")
+    other, _, _ = study("aa", standard=False)
+    for order in ([official, other, linear], [other, official, linear]):
+        table = paper_table("1a", order, published())
+        cell = line(table, "8")["measured", "linear probing"]
+        assert "pre-training data imagenet1k" in notes(table, cell)[-1]
+
+
+def test_a_line_of_an_ablation_is_one_pre_training(study):
+    """One study was probed alone and the other fine-tuned alone: they share no line."""
+    pretrained, _, linear = study("aa")
+    other, finetuned, _ = study("bb", epochs=400)
+    table = paper_table("1a", [pretrained, linear, other, finetuned], published())
+    found = [row for row in table.rows if row[0].value == "8"]
+    assert [[row[1].value, row[3].value] for row in found] == [[85.0, None], [None, 73.2]]
+
+
+def test_hours_of_pre_training(study):
+    table = paper_table("2", study("aa"), published())
+    found = line(table, "ViT-L", "without [M]", "8")
+    cell = found["measured", "hours"]
+    assert (cell.value, cell.n) == (1.0, 1)  # 3600 seconds
+    assert notes(table, cell) == ["cost measured on 1 × cpu."]
+    assert ("difference", "hours") not in found
+
+
+def test_partial_fine_tuning(make_record):
+    runs = [
+        make_record(protocol=f"imagenet1k/partial-{k}@1", backbone="vit_l", metrics={"top1": v})
+        for k, v in (("0", 73.0), ("0.5", 78.0), ("24", 84.0))
+    ]
+    runs.append(make_record(protocol="imagenet1k/partial-2@1", backbone="vit_l", init="dino"))
+    table = paper_table("partial", runs, published())
+    assert line(table, "MAE", "0.5")["measured", "top-1"].value == 78.0
+    assert line(table, "MAE", "24")["measured", "top-1"].value == 84.0
+    assert [cell.value for cell in table.rows[-1][:3]] == ["dino", "2", 83.5]
+
+
+def test_miniature_runs_never_stand_beside_the_papers_numbers(make_record):
+    run = make_record(data=MINIATURE, metrics={"top1": 30.0})
+    for table in paper_tables("all", [run], published()):
+        assert "measured" not in {column.kind for column in table.columns}
+        assert "runs on the miniature world are left out: 1." in [n.text for n in table.notes]
+
+
+def test_intervals_on_request(make_record):
+    run = make_record(intervals={"top1": (83.2, 83.8)})
+    assert line(paper_table("3", [run], published()), "MAE")["measured", "ViT-B"].interval is None
+    table = paper_table("3", [run], published(), intervals=True)
+    assert line(table, "MAE")["measured", "ViT-B"].interval == (83.2, 83.8)
+    assert any(note.text.startswith("[low, high]: 95 %") for note in table.notes)
+
+
+def test_hostile_records_spoil_no_table(make_record, study):
+    evil = "\x1b[31m<script>alert(1)</script> | \\end{table} $x$ =cmd() \u202e **b** " + "w" * 9000
+    pretrain, finetuned, _ = study("aa", deviations=[evil], epochs=evil)
+    runs = [
+        pretrain,
+        finetuned,
+        make_record(init=evil, metrics={"top1": 1e308}, deviations=[evil]),
+        make_record(init=evil, metrics={"top1": -1e308}, seed=1, deviations=[evil]),
+        make_record(backbone=evil, init="prev best", metrics={evil: 1.0}),
+    ]
+    tables = paper_tables("all", runs, published()) + comparison_table(
+        runs, published(), costs=True, intervals=True
+    )
+    for render in (to_markdown, to_latex, to_csv):
+        text = render(tables)
+        assert "\x1b" not in text
+        assert "\u202e" not in text
+        assert "w" * 3000 not in text
