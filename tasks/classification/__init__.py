@@ -1,4 +1,4 @@
 """Image classification: one task, a row of dataset facts for each data set.
 
-Protocols: finetune, linear, scratch. Importing this package does not import torch.
+Protocols: see `recipes.PROTOCOLS`. Importing this package does not import torch.
 """
