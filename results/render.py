@@ -2,11 +2,12 @@
 
 import re
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from urllib.parse import quote
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -30,10 +31,8 @@ STYLES: dict[Kind, str] = {
     "difference": "",
 }
 
-TITLE_WIDTH = 20
+TITLE_WIDTH = 16
 """characters of a column's title in one line of a terminal"""
-LABEL_WIDTH = 8
-"""characters that a label keeps in a narrow terminal"""
 
 LABEL_LIMIT = 120
 NOTE_LIMIT = 2000
@@ -137,33 +136,54 @@ def _number(value: float, decimals: int, sign: str) -> str:
 
 def to_terminal(tables: Iterable[Table]) -> list[RenderableType]:
     """One renderable per table. Bold is ours, italic published, as the headings say too; the best
-    of a column is underlined."""
-    return [_terminal(table) for table in tables]
+    of a column is underlined. What is too wide goes on below, with the labels again."""
+    return [_Terminal(table) for table in tables]
 
 
-def _terminal(table: Table) -> RenderableType:
+@dataclass(frozen=True)
+class _Terminal:
+    """A table in as many parts, side by side in the data, as the terminal's width asks for."""
+
+    table: Table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        table = self.table
+        yield Text(one_line(table.title, NOTE_LIMIT), style="bold underline")
+        labels = [i for i, column in enumerate(table.columns) if column.kind == "label"]
+        part, unbounded = list(labels), options.update(width=10_000)
+        for index in (i for i in range(len(table.columns)) if i not in labels):
+            grid = _grid(table, [*part, index])
+            wide = console.measure(grid, options=unbounded).maximum > options.max_width
+            if wide and part != labels:
+                yield _grid(table, part)
+                yield Text()
+                part = list(labels)
+            part.append(index)
+        yield _grid(table, part)
+        notes = RichTable.grid(padding=(0, 1, 0, 0))
+        for note in table.notes:
+            mark = Text(_bracketed((note.mark,)).strip() or "·")
+            notes.add_row(mark, Text(one_line(note.text, NOTE_LIMIT)))
+        yield Padding(notes, (1, 0))
+
+
+def _grid(table: Table, indices: Sequence[int]) -> RichTable:
+    """Some columns of a table."""
     grid = RichTable(
         box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style=""
     )
-    for column in table.columns:
+    columns = [table.columns[index] for index in indices]
+    for column in columns:
         grid.add_column(
             _terminal_header(column),
             justify="left" if column.kind == "label" else "right",
             style=STYLES[column.kind],
             no_wrap=column.kind == "measured",
-            min_width=LABEL_WIDTH if column.kind == "label" else None,
         )
     for row in table.rows:
-        grid.add_row(
-            *(_terminal_cell(column, cell) for column, cell in zip(table.columns, row, strict=True))
-        )
-    notes = RichTable.grid(padding=(0, 1, 0, 0))
-    for note in table.notes:
-        notes.add_row(
-            Text(_bracketed((note.mark,)).strip() or "·"), Text(one_line(note.text, NOTE_LIMIT))
-        )
-    title = one_line(table.title, NOTE_LIMIT)
-    return Group(Text(title, style="bold underline"), grid, Padding(notes, (1, 0)))
+        cells = [row[index] for index in indices]
+        grid.add_row(*map(_terminal_cell, columns, cells))
+    return grid
 
 
 def _terminal_cell(column: Column, cell: Cell) -> Text:

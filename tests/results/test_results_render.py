@@ -1,4 +1,5 @@
 import io
+import re
 
 import pytest
 from markdown_it import MarkdownIt
@@ -161,3 +162,19 @@ def test_user_text_reaches_the_terminal_literally(text):
     seen = literal(text)
     assert lines.count(seen) == 2
     assert f"· {seen}" in lines
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_a_wide_table_keeps_its_labels_and_every_number(width):
+    titles = [f"protocol number {i} top-1" for i in range(9)]
+    columns = [Column(t, t, "measured", "%") for t in titles]
+    labels = (Column("backbone", "backbone", "label"), Column("init", "weights", "label"))
+    numbers = tuple(Cell(10.25 + i, n=3, std=0.5) for i in range(9))
+    row = (Cell("vit_mini"), Cell("scratch"), *numbers)
+    lines = printed(Table("Wide", (*labels, *columns), (row,)), width)
+    assert all(len(line) <= width for line in lines)
+    rows = [line for line in lines if "vit_mini" in line]
+    assert all("scratch" in line for line in rows)
+    found = [part for line in rows for part in re.findall(r"[\d.]+ ± 0\.50 \(n=3\)", line)]
+    assert found == [f"{10.25 + i:.2f} ± 0.50 (n=3)" for i in range(9)]
+    assert (len(rows) == 1) == (width == 200)
