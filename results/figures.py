@@ -30,7 +30,7 @@ from results.drawing import (
     size_title,
 )
 from results.errors import ResultsError
-from results.labels import DATA_TITLES, METRICS, protocol_title, task_of, trained_blocks
+from results.labels import DATA_TITLES, METRICS, family_of, protocol_title, task_of, trained_blocks
 from results.logs import Log
 from results.published import Published, headline
 from results.record import Record
@@ -104,9 +104,9 @@ def _figures(
     add("masking-ratio", "Masking ratio of the pre-training", MASKING, figure)
     figure = schedule_curve(records, published)
     add("schedule", "Length of the pre-training", SCHEDULE, figure)
-    for protocol in _first(log.protocol for log in logs):
-        same = [log for log in logs if log.protocol == protocol]
-        add(f"training-{protocol}", _title(protocol), TRAINING, training_curves(same))
+    for protocol in _first(family_of(log.protocol) for log in logs):
+        same = [log for log in logs if family_of(log.protocol) == protocol]
+        add(f"training-{protocol.lower()}", _title(protocol), TRAINING, training_curves(same))
     return drawn
 
 
@@ -224,11 +224,15 @@ def size_curve(
 
 
 def training_curves(logs: Sequence[Log]) -> Figure | None:
-    """Loss over epochs of at most MAX_CURVES runs of one protocol, the last given."""
+    """Loss over epochs of at most MAX_CURVES runs of one protocol, the last given.
+
+    Those of one partial fine-tuning curve count as one.
+    """
     logs = [log for log in logs if len(log.losses) > 1][-MAX_CURVES:]
     if not logs:
         return None
-    return draw_losses(logs, one_line(_title(logs[0].protocol), TITLE_LENGTH) + _where(logs))
+    title = one_line(_title(family_of(logs[0].protocol)), TITLE_LENGTH)
+    return draw_losses(logs, title + _where(logs))
 
 
 def _family(protocol: str) -> str:

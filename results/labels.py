@@ -71,11 +71,12 @@ def task_order(task: str) -> tuple[int, str]:
     return (list(DATA_TITLES).index(task) if task in DATA_TITLES else len(DATA_TITLES), task)
 
 
-def protocol_order(protocol: str) -> tuple[tuple[int, str], int, str]:
+def protocol_order(protocol: str) -> tuple[tuple[int, str], int, float, str]:
     """The same for protocol ids, by task first."""
     name, known = protocol.partition("/")[2].partition("@")[0], list(PROTOCOL_TITLES)
     place = known.index(name) if name in known else len(known)
-    return task_order(task_of(protocol)), place, protocol
+    blocks = trained_blocks(protocol) or "0"
+    return task_order(task_of(protocol)), place, float(blocks), protocol
 
 
 def protocol_title(protocol: str) -> str:
