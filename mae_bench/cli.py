@@ -153,8 +153,8 @@ class Report:
     runs: Path = Path("runs")
     """folder of the runs"""
     output: Path | None = None
-    """name of the files, each with the ending of its format, or of one file (default: report in
-    the folder of the runs)"""
+    """name of the files, each with the ending of its format, or of one file (default: in the
+    folder of the runs report, or report-table-3 and report-compare for other tables)"""
     table: tuple[str, ...] = ()
     """tables of the MAE paper in its own layout: 1a to 1f, 2 to 7, 12, 13, partial or all
     (default: a table for each protocol)"""

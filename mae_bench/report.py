@@ -79,6 +79,12 @@ class Wanted:
     costs: bool = False
     intervals: bool = False
 
+    @property
+    def name(self) -> str:
+        """Of the files without an ending: no choice of tables writes over the report of another."""
+        paper = ["table", *self.table] if self.table else []
+        return "-".join(["report", *paper, *(["compare"] if self.compare else [])])
+
     def tables(self, found: Found) -> list[Table]:
         """Two sets against each other, if asked for; then one table per protocol, or those of
         the paper that were asked for."""
@@ -136,18 +142,22 @@ def report(
     `table` names tables of the MAE paper (1a to 1f, 2 to 7, 12, 13, partial, all) to show in its
     own layout; by default there is a table for each protocol. `compare` names two runs, folders of
     runs or patterns, and tests the difference of their scores. `costs` adds columns of what runs
-    took, `intervals` those of the scores. Files are report.md and so on in `runs`, or `output`
-    with the ending of each format; an ending that it has is a format too. Figures go to the folder
+    took, `intervals` those of the scores. Files are report.md and so on in `runs`, for other tables
+    report-table-3.md or report-compare.md, or `output` with the ending of each format; an ending
+    that it has is a format too. Figures go to the folder
     figures beside them. A broken record is named and left out. `watch` writes the HTML page again
     while runs are under way, until it is interrupted. Raises `RunError` or `results.ResultsError`
     for bad input.
     """
     if costs and table:
         raise RunError("--costs adds to the tables of protocols, not to the paper's; leave it out")
-    files = output_files(Path(runs), output, [*formats, "html"] if watch else formats)
     for name in table:
         paper_tables(name, [], published())  # a name that there is none of is said at once
     wanted = Wanted(table, compare, costs, intervals)
+    named = Path(runs) / wanted.name if output is None else Path(output)
+    if output is not None and named.is_dir():
+        raise RunError(f"--output {output}: is a folder; expected the name of a file in it")
+    files = output_files(named, [*formats, "html"] if watch else formats)
     if watch:
         keep_up(Path(runs), files, wanted)
     found = find_runs(runs)
@@ -174,16 +184,12 @@ def print_tables(tables: Iterable[Table]) -> None:
         console.print(renderable, soft_wrap=False)
 
 
-def output_files(
-    runs: Path, output: str | Path | None, formats: Collection[Format]
-) -> dict[Format, Path]:
-    """The file of each format that is asked for; `RunError` if a format or `output` is none."""
+def output_files(chosen: Path, formats: Collection[Format]) -> dict[Format, Path]:
+    """The file of each format that is asked for, or that `chosen` ends in; `RunError` if a format
+    is none."""
     for name in formats:
         if name not in FORMATS:
             raise RunError(f"unknown format {name!r}; there are {', '.join(FORMATS)}")
-    chosen = Path(output) if output is not None else runs / "report"
-    if chosen.is_dir() and output is not None:
-        raise RunError(f"--output {chosen}: is a folder; expected the name of a file in it")
     ending = chosen.suffix.removeprefix(".")
     files: dict[Format, Path] = {}
     for name in FORMATS:
@@ -254,7 +260,8 @@ def write(found: Found, tables: Sequence[Table], files: dict[Format, Path]) -> N
         put(file, text.encode())
         say(f"written to {file}")
     if drawn:
-        say(f"{len(drawn)} figures as svg, png and pdf in {folder / FIGURES}")
+        count = "1 figure" if len(drawn) == 1 else f"{len(drawn)} figures"
+        say(f"{count} as svg, png and pdf in {folder / FIGURES}")
 
 
 def put(file: Path, content: bytes) -> None:

@@ -32,7 +32,7 @@ from mae_bench.run_folders import (
 from mae_bench.text_table import NOTHING, plain, show_table
 from results import Record
 from results.bundle import SUFFIX, WEIGHTS, write_bundle
-from results.comparison import METRICS
+from results.labels import METRICS
 
 __all__ = ["compare", "list_runs", "pack", "prune", "rescore", "show"]
 
@@ -110,7 +110,7 @@ def compare(a: str, b: str, runs: str | Path = "runs") -> list[tuple[str, str, s
             pair = left.get(key, NOTHING), right.get(key, NOTHING)
             if section == "metrics" or pair[0] != pair[1]:
                 rows.append((section, key, *pair))
-    table, before = [("", "", a, b, "difference")], ""
+    table, before = [("", "", a, b, "first − second")], ""
     for section, key, left_value, right_value in rows:
         change = difference(key, one.record, other.record) if section == "metrics" else ""
         shown = "" if section == before else section
@@ -121,10 +121,10 @@ def compare(a: str, b: str, runs: str | Path = "runs") -> list[tuple[str, str, s
 
 
 def difference(metric: str, a: Record | None, b: Record | None) -> str:
-    """The second run's score minus the first one's."""
+    """The first run's score minus the second one's, as `report --compare` has it."""
     if a is None or b is None or metric not in a.metrics or metric not in b.metrics:
         return ""
-    return f"{b.metrics[metric] - a.metrics[metric]:+.{decimals(metric)}f}"
+    return f"{a.metrics[metric] - b.metrics[metric]:+.{decimals(metric)}f}"
 
 
 def prune(

@@ -4,7 +4,7 @@ import itertools
 import math
 import string
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
@@ -201,7 +201,12 @@ def noise_interval(configuration: Configuration, metric: str) -> tuple[float, fl
 class Identities:
     """Tells which rows of a table need a note to be told apart."""
 
-    def __init__(self, found: Iterable[Configuration]) -> None:
+    def __init__(
+        self, found: Iterable[Configuration], before: Mapping[str, Record] | None = None
+    ) -> None:
+        """`before`: our pre-trainings by their recipe, where what they did otherwise is to be told
+        too."""
+        self.before = before or {}
         firsts = [c.first for c in found]
         self.datasets = {record.data.fingerprint for record in firsts}
         self.recipes: dict[Hashable, set[str]] = defaultdict(set)
@@ -220,11 +225,33 @@ class Identities:
         elif weights:
             (recipe,) = {each.recipe_hash for each in weights.values()}
             parts.append(f"{len(weights)} weights, pre-trained with a seed each by recipe {recipe}")
+        parts += self.pretrained_otherwise(this)
         if len(self.datasets) > 1:
             parts.append(f"data {this.data.name}, fingerprint {this.data.fingerprint[:12]}")
         if len(self.recipes[_looks(this)]) > 1:
             parts.append(f"recipe {this.recipe_hash[:12]}")
         return (notes.ours("; ".join(parts) + "."),) if parts else ()
+
+    def pretrained_otherwise(self, record: Record) -> list[str]:
+        before = self.before.get((record.checkpoint and record.checkpoint.recipe_hash) or "")
+        if before is None:
+            return []
+        reasons = [*before.deviations]
+        if not before.data.standard and not record.data.miniature:
+            reasons.append(f"data {before.data.name} ({before.data.train_images} images)")
+        if not before.complete:
+            reasons.append("incomplete")
+        return [f"pre-trained otherwise than {before.protocol}: {', '.join(reasons)}"] * any(
+            reasons
+        )
+
+
+def pretrainings(records: Iterable[Record]) -> dict[str, Record]:
+    """Our pre-trainings by their recipe; of several by one the least like the paper's stands for
+    all."""
+    found = [record for record in records if record.kind == "pretrain"]
+    found.sort(key=lambda record: (record.complete, record.data.standard), reverse=True)
+    return {record.recipe_hash: record for record in found}
 
 
 def _looks(record: Record) -> Hashable:
@@ -255,7 +282,9 @@ def caveats(configuration: Configuration, notes: Notes) -> tuple[str, ...]:
     if skipped:
         marks.append(notes.ours(f"unreadable images left out: {skipped}."))
     if configuration.repeats:
-        marks.append(notes.ours("a seed ran more than once; its latest run counts."))
+        marks.append(
+            notes.ours("a seed ran more than once; its latest run counts.")
+        )
     if len({record.environment.commit for record in records}) > 1:
         marks.append(notes.ours("the seeds ran under different versions of mae-bench."))
     if any(abs(value) > LARGEST for record in records for value in record.metrics.values()):

@@ -1,7 +1,7 @@
 """From records and published rows to the tables of a report. Pure functions."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from results.cells import (
@@ -24,6 +24,7 @@ from results.cells import (
     difference_cell,
     measured_group,
     pretraining,
+    pretrainings,
     published_cell,
     with_best,
 )
@@ -67,9 +68,11 @@ def comparison_table(
     published number was scored with the same protocol; everything else is marked, with a note
     that says why. The protocols of partial fine-tuning share a table. Miniature runs come after
     the others and never beside published numbers: one table per task, a column for each protocol.
+    Where the record of our own pre-training is there, a note tells what it did otherwise.
     `costs` adds columns of what the runs took, `intervals` the bootstrap interval of single runs.
     """
-    rows, show = list(published), _Show(costs, intervals)
+    records, rows = list(records), list(published)
+    show = _Show(costs, intervals, pretrainings(records))
     photos: dict[str, list[Record]] = defaultdict(list)
     drawn: dict[tuple[str, bool], list[Record]] = defaultdict(list)
     for record in records:
@@ -92,6 +95,8 @@ class _Show:
 
     costs: bool
     intervals: bool
+    before: Mapping[str, Record]
+    """our pre-trainings by their recipe"""
 
     def notes(self, rows: Iterable[tuple[Cell, ...]]) -> list[str]:
         """The general notes that its rows need."""
@@ -132,7 +137,7 @@ def _table(family: str, records: list[Record], published: list[Published], show:
     rows = [(pair[0], row) for pair in pairs for row in headline(*pair, published)]
     plan = _plan(_metrics(records), rows, show, is_curve)
     columns = _columns(plan, is_curve)
-    identities = Identities(found)
+    identities = Identities(found, show.before)
 
     lines = []
     for backbone in dict.fromkeys(c.first.backbone for c in found):
@@ -286,7 +291,7 @@ def _miniature_table(records: list[Record], show: _Show) -> Table:
     Runs of one protocol that start from the same weights but differ otherwise take a row each.
     """
     found, notes = configurations(records), Notes()
-    identities = Identities(found)
+    identities = Identities(found, show.before)
     rows: dict[tuple[str, str], list[dict[str, Configuration]]] = {}
     taken: Counter[tuple[str, str, str]] = Counter()
     for c in found:

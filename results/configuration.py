@@ -68,17 +68,21 @@ def configurations(records: Iterable[Record]) -> list[Configuration]:
     One configuration is one protocol, task, backbone, init, checkpoint, recipe, data set and list
     of deviations; complete and incomplete runs stay apart. Checkpoints that were pre-trained by
     one recipe of ours count as one: then the seed varies from the start. Of two runs with one
-    seed the later one counts: a repetition is no second seed.
+    seed from the same weights the later one counts: a repetition is no second seed.
     """
     groups: dict[tuple, list[Record]] = defaultdict(list)
     for record in sorted(records, key=lambda record: (record.finished, record.name)):
         groups[_key(record)].append(record)
     found = []
     for group in groups.values():
-        latest = {record.seed: record for record in group}
-        chosen = tuple(latest[seed] for seed in sorted(latest))
+        latest = {(record.seed, _sha256(record)): record for record in group}
+        chosen = tuple(latest[each] for each in sorted(latest))
         found.append(Configuration(chosen, repeats=len(group) - len(chosen)))
     return sorted(found, key=lambda c: (_size(c.first), c.first.init, not c.first.comparable))
+
+
+def _sha256(record: Record) -> str:
+    return record.checkpoint.sha256 if record.checkpoint else ""
 
 
 def _key(record: Record) -> tuple:

@@ -30,6 +30,8 @@ class Log:
 def read_log(file: Path, name: str, protocol: str, miniature: bool) -> Log | None:
     """The log of one run, or None if `file` holds no step. Lines that are no step are left out."""
     epochs, losses = [], []
+    if not file.is_file():  # a pipe would never end
+        return None
     try:
         size = min(file.stat().st_size, MAX_BYTES)
         every = 1 + size // (MAX_POINTS * LINE_BYTES)

@@ -26,6 +26,7 @@ from results.cells import (
     devices,
     difference_cell,
     measured_group,
+    pretrainings,
     published_cell,
     with_best,
 )
@@ -131,10 +132,7 @@ class _Filling:
         self.runs: dict[str, list[Configuration]] = defaultdict(list)
         for c in configurations(photos):
             self.runs[c.first.protocol].append(c)
-        # Of several pre-trainings by one recipe the least like the paper's stands for all.
-        before = [record for record in records if record.kind == "pretrain"]
-        before.sort(key=lambda record: (record.complete, record.data.standard), reverse=True)
-        self.pretraining = {record.recipe_hash: record for record in before}
+        self.pretraining = pretrainings(records)
         self.published: dict[Hashable, list[Published]] = defaultdict(list)
         for row in published:
             if row.source == SOURCE:
@@ -277,13 +275,15 @@ class _Filling:
         if c is None:
             return Entry(Cell())
         otherwise, metric = self.otherwise(spot, c), spot.where["metric"]
-        marks: tuple[str, ...] = (self.notes.ours(otherwise),) if otherwise else ()
+        marks: tuple[str, ...] = ()
+        if metric != "hours":
+            marks = caveats(c, self.notes) + self.identities.marks(c, self.notes)
+        marks += (self.notes.ours(otherwise),) if otherwise else ()
         if metric == "hours":
             seconds = [r.cost.seconds for r in c.records if r.cost.seconds is not None]
             hours = [each / 3600 for each in seconds if each <= LARGEST]
             cell = mean_cell(hours, 1, (*marks, devices(c.records, self.notes)))
         else:
-            marks = caveats(c, self.notes) + self.identities.marks(c, self.notes) + marks
             cell = c.cell(metric, decimals_of(metric), marks)
         fair = self.spec.best and measured_group(c) is not None
         group = (c.first.backbone, c.first.data.fingerprint, otherwise) if fair else None

@@ -1,5 +1,6 @@
 """Tables as GitHub-flavoured Markdown and as rich renderables for a terminal."""
 
+import itertools
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -136,7 +137,7 @@ def _number(value: float, decimals: int, sign: str) -> str:
 
 def to_terminal(tables: Iterable[Table]) -> list[RenderableType]:
     """One renderable per table. Bold is ours, italic published, as the headings say too; the best
-    of a column is underlined. What is too wide goes on below, with the labels again."""
+    of a column is underlined. What is too wide goes on below, with the first labels again."""
     return [_Terminal(table) for table in tables]
 
 
@@ -149,9 +150,10 @@ class _Terminal:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         table = self.table
         yield Text(one_line(table.title, NOTE_LIMIT), style="bold underline")
-        labels = [i for i, column in enumerate(table.columns) if column.kind == "label"]
+        kinds = [column.kind for column in table.columns]
+        labels = list(range(len([*itertools.takewhile(lambda kind: kind == "label", kinds)])))
         part, unbounded = list(labels), options.update(width=10_000)
-        for index in (i for i in range(len(table.columns)) if i not in labels):
+        for index in range(len(labels), len(kinds)):
             grid = _grid(table, [*part, index])
             wide = console.measure(grid, options=unbounded).maximum > options.max_width
             if wide and part != labels:
@@ -179,6 +181,7 @@ def _grid(table: Table, indices: Sequence[int]) -> RichTable:
             justify="left" if column.kind == "label" else "right",
             style=STYLES[column.kind],
             no_wrap=column.kind == "measured",
+            overflow="fold",
         )
     for row in table.rows:
         cells = [row[index] for index in indices]

@@ -134,8 +134,8 @@ def test_tables_for_other_programs_need_no_figures(runs, tmp_path):
 @pytest.mark.parametrize(
     ("output", "formats", "expected"),
     [
-        (None, ("md", "html"), {"md": "runs/report.md", "html": "runs/report.html"}),
-        (None, ("csv",), {"csv": "runs/report.csv"}),
+        ("runs/report", ("md", "html"), {"md": "runs/report.md", "html": "runs/report.html"}),
+        ("runs/report", ("csv",), {"csv": "runs/report.csv"}),
         ("a/b.md", ("md",), {"md": "a/b.md"}),
         ("b.html", ("md", "html"), {"html": "b.html", "md": "b.md"}),
         ("b.tex", ("md",), {"tex": "b.tex", "md": "b.md"}),
@@ -144,7 +144,7 @@ def test_tables_for_other_programs_need_no_figures(runs, tmp_path):
     ],
 )
 def test_names_of_files(output, formats, expected):
-    files = output_files(Path("runs"), output, formats)
+    files = output_files(Path(output), formats)
     assert {name: str(file) for name, file in files.items()} == expected
 
 
@@ -200,6 +200,7 @@ def test_two_sets_of_runs(runs):
     assert by_key["difference"] == pytest.approx(83.6 - 82.85)
     assert by_key["test"] == "over seeds"
     assert len(rest) == 1
+    assert {file.stem for file in runs.glob("report*")} == {"report-compare"}
     with pytest.raises(RunError, match=r"--compare on: no finished run has that name; did you mea"):
         mae_bench.report(runs, compare=("on", "dino"))
     with pytest.raises(RunError, match="run dino/0 is in both sets"):
@@ -212,8 +213,8 @@ def test_the_command(runs, capsys):
     said = " ".join(capsys.readouterr().out.split())
     assert "MAE paper, Table 3" in said
     assert "MAE paper, Table 4" in said
-    assert (runs / "report.csv").is_file()
-    assert not (runs / "report.md").exists()
+    assert (runs / "report-table-3-4.csv").is_file()
+    assert not (runs / "report.csv").exists()
     assert call(["report", "--runs", str(runs), "--table", "3b"]) == 2
     assert "unknown table '3b'; did you mean" in capsys.readouterr().err
 
@@ -248,7 +249,7 @@ def test_the_page_follows_a_run(runs, capsys):
         lambda: log(folder, 15),
         lambda: write_record(folder, made),
     )
-    files = output_files(runs, None, ("html",))
+    files = output_files(runs / "report", ("html",))
     keep_up(runs, files, Wanted(), watch)
     first, same, later, done = watch.pages
     assert f'data-refresh="{REFRESH_SECONDS}"' in first
@@ -270,7 +271,7 @@ def test_odd_runs_under_way_are_shown_too(runs):
     (runs / "broken").mkdir()
     (runs / "broken" / "run.json").write_text("[]")
     watch = Watch(runs / "report.html")
-    keep_up(runs, output_files(runs, None, ("html",)), Wanted(), watch)
+    keep_up(runs, output_files(runs / "report", ("html",)), Wanted(), watch)
     (page,) = watch.pages
     assert "3 finished runs in 2 configurations, 2 not finished" in page
     assert "broken/run.json</code>: names no recipe" in page
@@ -287,7 +288,7 @@ def test_a_stranger_in_the_folder_stops_nothing(runs):
         folder.rmdir()
 
     watch = Watch(runs / "report.html", delete)
-    keep_up(runs, output_files(runs, None, ("html",)), Wanted(), watch)
+    keep_up(runs, output_files(runs / "report", ("html",)), Wanted(), watch)
     assert "1 not finished" in watch.pages[0]
     assert "not finished" not in watch.pages[1]
 

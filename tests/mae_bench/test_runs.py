@@ -298,8 +298,8 @@ def test_compare_shows_what_differs_and_all_scores(root, capsys):
         ("run", "seed", "0", "3"),
     ]
     said = [" ".join(line.split()) for line in lines(capsys)]
-    assert said[0] == "one study/other difference"
-    assert "top1 83.50 (95 % interval 83.10 to 83.90) 84.25 +0.75" in said
+    assert said[0] == "one study/other first − second"
+    assert "top1 83.50 (95 % interval 83.10 to 83.90) 84.25 -0.75" in said
 
 
 def test_a_run_does_not_differ_from_itself(root):

@@ -69,7 +69,10 @@ def test_a_repeated_seed_counts_once(make_record):
     (table,) = comparison_table([again, first], [])
     (cell,) = column(table, "top1 ours")
     assert (cell.value, cell.n) == (81.0, 1)
-    assert note(table, cell.marks[0]) == "a seed ran more than once; its latest run counts."
+    assert (
+        note(table, cell.marks[0])
+        == "a seed ran more than once; its latest run counts."
+    )
 
 
 def test_comparable_runs_get_a_difference_to_the_paper(make_record):
@@ -195,6 +198,34 @@ def test_seeds_may_start_at_pre_training(make_record):
     ]
     (table,) = comparison_table(apart, [])
     assert [row[2].n for row in table.rows] == [1, 1]
+
+
+def test_what_our_pre_training_did_otherwise_is_told(make_record):
+    """A difference to 1600 published epochs must not hide that ours were ten, on other images."""
+    recipe = "fb" * 6
+    pretrain = {"kind": "pretrain", "protocol": "pretrain/mae@1", "task": "pretrain"}
+    before = make_record(
+        **pretrain,
+        data=FOLDER,
+        deviations=["epochs 800 -> 10"],
+        complete=False,
+        recipe_hash=recipe,
+        metrics={"loss": 0.4},
+    )
+    file = Checkpoint(file="backbone.safetensors", sha256="aa" * 32, recipe_hash=recipe)
+    after = make_record(checkpoint=file)
+    told = "weights backbone.safetensors, sha256 aaaaaaaaaaaa"
+    for records, text in (
+        (
+            [after, before],
+            f"{told}; pre-trained otherwise than pretrain/mae@1: epochs 800 -> 10, data photos"
+            " (2000 images), incomplete.",
+        ),
+        ([after, make_record(**pretrain, recipe_hash=recipe, metrics={"loss": 0.4})], f"{told}."),
+        ([after], f"{told}."),
+    ):
+        table = comparison_table(records, published())[0]
+        assert note(table, table.rows[0][1].marks[0]) == text
 
 
 def test_rows_that_look_alike_are_told_apart(make_record):
@@ -429,3 +460,17 @@ def test_absurd_records_are_fatal_to_no_table(make_record):
     metrics = {f"metric {index}": 1.0 for index in range(1000)}
     (table,) = comparison_table([make_record(metrics=metrics)], published())
     assert len(table.columns) < 20
+
+
+def test_two_pre_trainings_by_one_recipe_are_two_seeds(make_record):
+    """Though both were fine-tuned with the same seed; a repetition of one of them is none."""
+    files = [
+        Checkpoint(file="backbone.safetensors", sha256=digits * 32, recipe_hash="0123456789ab")
+        for digits in ("ab", "cd")
+    ]
+    scores = zip(files, (83.0, 85.0), strict=True)
+    runs = [make_record(checkpoint=file, metrics={"top1": top1}) for file, top1 in scores]
+    (found,) = configurations([*runs, runs[0].model_copy(update={"name": "again"})])
+    assert (len(found.records), found.repeats) == (2, 1)
+    cell = found.cell("top1", 2)
+    assert (cell.value, cell.n, cell.std) == (84, 2, pytest.approx(2**0.5))

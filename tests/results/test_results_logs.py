@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 
@@ -58,5 +59,7 @@ def test_no_log(tmp_path, monkeypatch):
     assert read(tmp_path) is None
     (tmp_path / "empty").write_text("")
     assert read(tmp_path / "empty") is None
+    os.mkfifo(tmp_path / "pipe")  # opened, it would wait for a writer for ever
+    assert read(tmp_path / "pipe") is None
     monkeypatch.setattr(results.logs, "MAX_BYTES", 200)  # no more of a file than that is read
     assert 1 < len(read(write(tmp_path / "log.jsonl", 1000)).losses) < 6

@@ -399,13 +399,17 @@ def opened(browser, records, tmp_path):
 def test_sorting(opened):
     before = opened.run(f"{COLUMN}(3)")
     header = "document.querySelector('#t-0 thead th:nth-child(3)')"
+    arrow = f"getComputedStyle({header}.querySelector('.what'), '::after').content"
+    assert "↕" in opened.run(arrow)
     opened.run(f"{header}.querySelector('button').click()")
+    assert "↑" in opened.run(arrow)
     values = [float(text.split()[0]) for text in opened.run(f"{COLUMN}(3)") if text != "–"]
     assert values == sorted(values)
     assert len(values) == 4
     assert opened.run(f"{COLUMN}(3)")[-1] == "–"  # empty ones are last either way
     assert opened.run(f"{header}.getAttribute('aria-sort')") == "ascending"
     opened.run(f"{header}.querySelector('button').click()")
+    assert "↓" in opened.run(arrow)
     texts = opened.run(f"{COLUMN}(3)")
     values = [float(text.split()[0]) for text in texts if text != "–"]
     assert values == sorted(values, reverse=True)

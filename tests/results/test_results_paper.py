@@ -378,6 +378,7 @@ def test_settings_that_differ_from_the_papers_are_told(study):
     )
     table = paper_table("1a", changed, published())
     cell = line(table, "2")["measured", "linear probing"]
+    assert cell.marks == ("a", "b")
     assert notes(table, cell)[-1] == (
         "pre-trained otherwise than the paper: epochs 400 (paper: 800); norm_pix True (paper: "
         "False); batch_size 4096 -> 1024; backbone vit_b (paper: vit_l); pre-training data "

@@ -178,3 +178,31 @@ def test_a_wide_table_keeps_its_labels_and_every_number(width):
     found = [part for line in rows for part in re.findall(r"[\d.]+ ± 0\.50 \(n=3\)", line)]
     assert found == [f"{10.25 + i:.2f} ± 0.50 (n=3)" for i in range(9)]
     assert (len(rows) == 1) == (width == 200)
+
+
+def test_only_the_first_labels_are_repeated():
+    """The verdict of a comparison is a label too, and stands behind the numbers."""
+    columns = (
+        Column("metric", "metric", "label"),
+        Column("a", "a" * 30, "measured"),
+        Column("b", "b" * 30, "measured"),
+        Column("verdict", "verdict", "label"),
+    )
+    row = (
+        Cell("top-1 %"),
+        Cell(1.0, n=1),
+        Cell(2.0, n=1),
+        Cell("finetune-with-a-long-name better"),
+    )
+    lines = printed(Table("t", columns, (row,)), 50)
+    found = [line for line in lines if "top-1" in line]
+    assert [" ".join(line.split()) for line in found] == [
+        "top-1 % 1.00 (n=1) 2.00 (n=1)",
+        "top-1 % finetune-with-a-long-name better",
+    ]
+
+
+def test_a_label_without_a_space_is_folded_and_not_cut():
+    label = "x" * 100
+    table = Table("t", (Column("a", "a", "label"), MEASURED), ((Cell(label), Cell(1.0, n=1)),))
+    assert "".join(printed(table, 60)).count("x") == 100
