@@ -485,12 +485,13 @@ def one_point(task: str, protocol: str) -> str:
 
 def with_recipe(command: type, task: str, backbone: str, protocol: str) -> type:
     """`command` with one more flag per recipe field: default, meaning, and the value's source."""
+    hidden = {"protocol", "backbone"} | ({"trained_blocks"} if protocol == CURVE else set())
     protocol = one_point(task, protocol)
     base = recipes.recipe(task, backbone, protocol)
     kinds, meanings = get_type_hints(type(base)), field_docstrings(type(base))
     flags: list[tuple[str, Any, Any]] = []
     for name, (value, source) in recipes.sourced(task, backbone, protocol).items():
-        if name not in ("protocol", "backbone"):
+        if name not in hidden:
             help_text = f"{meanings[name]} [{source}]"
             flags.append((name, Annotated[kinds[name], arg(help=help_text)], value))
     group = make_dataclass("Recipe", flags)

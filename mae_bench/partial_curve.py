@@ -8,7 +8,7 @@ from mae_bench.progress import say
 from mae_bench.report import show
 from mae_bench.transfer import transfer
 from results import Record
-from tasks.classification.recipes import CURVE, PARTIAL, curve
+from tasks.classification.recipes import CURVE, PARTIAL, curve, recipe
 
 
 def partial_curve(
@@ -19,8 +19,9 @@ def partial_curve(
 ) -> list[Record]:
     """A run for every point of the curve of MAE's Figure 9, fewest trained blocks first.
 
-    Arguments are those of `transfer`; a `name` is continued by each run's protocol. The same call
-    goes on after the last finished point. Bad input raises a one-line error.
+    Arguments are those of `transfer`; a `name` is continued by each run's protocol, and `drop_path`
+    is not for the point without a trained block, which has none. The same call goes on after the
+    last finished point. Bad input raises a one-line error.
     """
     if PARTIAL not in tasks.protocols(task):
         tasks.check_known(f"protocol of {task}", CURVE, list(tasks.protocols(task)))
@@ -30,6 +31,8 @@ def partial_curve(
     for number, protocol in enumerate(points, start=1):
         say(f"{number}/{len(points)}  {protocol}")
         run = name and f"{name}-{protocol.replace(':', '-')}"
-        records.append(transfer(task, backbone, protocol, name=run, **arguments))
+        frozen = recipe(task, backbone, protocol).trained_blocks == 0
+        given = {k: v for k, v in arguments.items() if not (frozen and k == "drop_path")}
+        records.append(transfer(task, backbone, protocol, name=run, **given))
     show(records)
     return records

@@ -19,7 +19,7 @@ from mae_bench.pictures import reconstruction_sheet
 from mae_bench.progress import duration, say
 from mae_bench.recipes import PRETRAIN, PretrainRecipe, override, recipe
 from mae_bench.run import Run, open_run, run_folder
-from mae_bench.setup import Setup, already_finished, start
+from mae_bench.setup import Setup, already_finished, evaluation_flags, start
 from mae_bench.train import fit, refuse_unfit
 from results import Data, Record, write_record
 from tasks.classification.datasets import IMAGENET_1K
@@ -113,6 +113,7 @@ def pretrain(
     folders = pretraining_folders(data)
     task = Pretraining(effective, folders, seed)
     refuse_unfit(task, accelerator, seed)
+    evaluation_flags(task, how)  # there is nothing to evaluate
     facts = Data.model_validate(task.data_facts() | {"miniature": announce(folders[0])})
     setup = Setup(PRETRAIN, base, effective, seed, facts, init="scratch", checkpoint=None)
     with open_run(folder, setup.identity()) as run:

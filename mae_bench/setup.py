@@ -130,7 +130,7 @@ class Setup:
 def evaluation_flags(measured: Measurement, how: Execution) -> dict[str, Any]:
     """Arguments for `measured.evaluate`; `RunError` if it has no logits, which are to be kept."""
     if how.save_logits and not measured.has_logits:
-        raise RunError("--save-logits: this measurement keeps no logits; leave the flag out")
+        raise RunError("--save-logits: there are no logits to keep here; leave the flag out")
     return {"workers": how.workers} | ({"save_logits": True} if how.save_logits else {})
 
 

@@ -275,16 +275,16 @@ def caveats(configuration: Configuration, notes: Notes) -> tuple[str, ...]:
         reasons.append("the run is incomplete")
     if not this.data.standard and not this.data.miniature:
         counts = f"{this.data.train_images} training and {this.data.val_images} validation images"
-        reasons.append(f"data {this.data.name} ({counts}) is not the official set")
+        own = this.task == "folder"
+        what = "are images of one's own" if own else "is not the official set"
+        reasons.append(f"data {this.data.name} ({counts}) {what}")
     verdict = "differs from the protocol" if this.data.miniature else "not comparable"
     marks = [notes.ours(f"{verdict}: {'; '.join(reasons)}.")] if reasons else []
     skipped = sum(record.skipped_images for record in records)
     if skipped:
         marks.append(notes.ours(f"unreadable images left out: {skipped}."))
     if configuration.repeats:
-        marks.append(
-            notes.ours("a seed ran more than once; its latest run counts.")
-        )
+        marks.append(notes.ours("a seed ran more than once; its latest run counts."))
     if len({record.environment.commit for record in records}) > 1:
         marks.append(notes.ours("the seeds ran under different versions of mae-bench."))
     if any(abs(value) > LARGEST for record in records for value in record.metrics.values()):

@@ -21,8 +21,6 @@ class DenseTask(Task):
     """A task whose backbone is a `DenseViT`, and whose images are padded right and below."""
 
     backbone: DenseViT
-    data: Any
-    """name, fingerprint, train, val, classes and standard"""
     mean: Tensor
     std: Tensor
 
@@ -65,17 +63,6 @@ class DenseTask(Task):
         if not synchronised or seen == recipe.batch_size:
             return []
         return [f"batch norm over {seen} images instead of {recipe.batch_size}"]
-
-    def data_facts(self) -> dict[str, Any]:
-        data = self.data
-        return {
-            "name": data.name,
-            "fingerprint": data.fingerprint,
-            "train_images": len(data.train),
-            "val_images": len(data.val),
-            "classes": len(data.classes),
-            "standard": data.standard,
-        }
 
 
 def own_share(count: int) -> tuple[list[int], int]:

@@ -55,6 +55,9 @@ class TrainData(Protocol):
 class Measurement(ABC):
     """What `transfer` scores: a task that trains, or a probe of frozen features."""
 
+    data: Any
+    """name, fingerprint, train, val, classes and standard"""
+
     has_logits: bool = False
     """whether `evaluate` takes `save_logits`, to keep the logits of the test images in `folder`"""
 
@@ -65,10 +68,18 @@ class Measurement(ABC):
         Given a `folder`, what the scores come from (predictions, pictures) is kept in it.
         """
 
-    @abstractmethod
     def data_facts(self) -> dict[str, Any]:
         """The data behind a score: name, fingerprint, train_images, val_images, classes, and
         `standard`, whether these are the official counts."""
+        data = self.data
+        return {
+            "name": data.name,
+            "fingerprint": data.fingerprint,
+            "train_images": len(data.train),
+            "val_images": len(data.val),
+            "classes": len(data.classes),
+            "standard": data.standard,
+        }
 
     def notes(self) -> list[str]:
         """What a user should hear at the start: what was left out of the data, and so on."""

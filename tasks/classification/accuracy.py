@@ -186,17 +186,25 @@ def finish(parts: Sequence[Found], report: Report) -> Scored:
     `per_class.csv`, `classes.txt`, and with `save_logits` "logits" (N, K) and "targets" (N,) as
     `logits.safetensors`. Raises `TaskError` if no image could be read.
     """
-    unreadable = sorted(name for part in parts for name in part.unreadable)
-    batches = [batch for part in parts for batch in part.answers]
-    if not batches:
-        raise TaskError(f"no test image decodes, {unreadable[0]} being the first; check the files")
-    found = Answers.join(batches)
+    found, unreadable = together(parts)
     if report.folder is not None:
         names = (report.names[index] for index in found.index.tolist())
         write(found, names, report, report.folder)
     scored = scores.accuracy(found.targets, found.best)
     scored.unreadable = unreadable
     return scored
+
+
+def together(parts: Sequence[Found]) -> tuple[Answers, list[str]]:
+    """All processes' answers, and the names of images that do not decode.
+
+    Raises `TaskError` if no image could be read.
+    """
+    unreadable = sorted(name for part in parts for name in part.unreadable)
+    batches = [batch for part in parts for batch in part.answers]
+    if not batches:
+        raise TaskError(f"no test image decodes, {unreadable[0]} being the first; check the files")
+    return Answers.join(batches), unreadable
 
 
 def write(found: Answers, names: Iterable[str], report: Report, folder: Path) -> None:

@@ -17,9 +17,8 @@ from tasks.classification.robustness_sets import (
     read_robustness,
     wnid_folders,
 )
-from tasks.coco.files import entries
 from tasks.images import UnreadableImage, decode
-from tasks.images.files import shorten
+from tasks.images.files import entries, shorten
 
 
 def check(

@@ -382,16 +382,6 @@ IMAGENET_SKETCH = RobustnessFacts(
 """Sizes: HaohanWang/ImageNet-Sketch README.md, which speaks of 50,000 images; the release holds
 50,889 by the count of public loaders."""
 
-CORRUPTIONS = {
-    "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
-    "blur": ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
-    "weather": ("snow", "frost", "fog", "brightness"),
-    "digital": ("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
-}
-"""archive -> corruptions in it: arXiv 1903.12261, Figure 1; the four of extra.tar are not part of
-the benchmark"""
-SEVERITIES = (1, 2, 3, 4, 5)
-
 IMAGENET_C_ARCHIVES = tuple(
     Archive(f"{group}.tar", tuple((each, f"{group}/{each}") for each in names), size, md5)
     for (group, names), size, md5 in zip(

@@ -8,8 +8,6 @@ A class's index is the rank of its category's id, and never that of a folder: th
 2018 and 2019 are the ranks already.
 """
 
-import gc
-import json
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +24,15 @@ from tasks.classification.labelled import (
     refuse_outside,
     repeated,
 )
-from tasks.coco.tables import file_names, integers, rank, refuse_duplicates, strings
+from tasks.columns import (
+    file_names,
+    first,
+    integers,
+    rank,
+    read_json,
+    refuse_duplicates,
+    strings,
+)
 from tasks.images.files import shorten
 
 CATEGORIES = "categories.json"
@@ -69,7 +75,7 @@ def read_inaturalist(facts: DatasetFacts, root: Path) -> LabelledImages:
 
 def read_split(path: Path) -> tuple[list[str], list[int], dict[int, str], list[str]]:
     """Names of a split's images, their class indices, id -> name of the categories, and notes."""
-    content = parse(path)
+    content = read_json(path)
     if not isinstance(content, dict):
         raise TaskError(f"{path} holds a {type(content).__name__}; {FORMAT}")
     absent = [table for table in TABLES if not is_table(content.get(table))]
@@ -94,22 +100,6 @@ def read_split(path: Path) -> tuple[list[str], list[int], dict[int, str], list[s
 def is_table(value: Any) -> bool:
     """Whether a value is a list of objects, one at least."""
     return isinstance(value, list) and bool(value) and all(type(row) is dict for row in value)
-
-
-def parse(path: Path) -> Any:
-    """The content of a JSON file."""
-    collecting = gc.isenabled()
-    gc.disable()  # a million small objects, none of them garbage
-    try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise TaskError(f"{path} cannot be read: {error.strerror}; check the file") from error
-    except (ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise TaskError(f"{path} is not valid JSON ({reason}); get or write it again") from error
-    finally:
-        if collecting:
-            gc.enable()
 
 
 def read_categories(path: Path, rows: Rows) -> dict[int, str]:
@@ -148,14 +138,18 @@ def label_images(
         )
     differing = np.flatnonzero(labels[rows] != ranks)
     if len(differing):
-        row, first = rows[differing[0]], ranks[differing[0]]
+        row, other = rows[differing[0]], ranks[differing[0]]
         known = list(categories)
         raise TaskError(
             f"{path}, images[{row}]: {names[row]} has annotations of the categories "
-            f"{known[first]} and {known[labels[row]]}; expected one: correct the file"
+            f"{known[other]} and {known[labels[row]]}; expected one: correct the file"
         )
     surplus = len(annotations) - len(names)
     notes = [f"{path.name} has {surplus} annotations that repeat others"] if surplus else []
+    unique, uses = np.unique(ids, return_counts=True)
+    twice = unique[uses > 1]
+    if len(twice):
+        notes.append(f"{path.name} has {len(twice)} ids of several annotations: {first(twice)}")
     return labels.tolist(), notes
 
 
@@ -164,7 +158,7 @@ def full_names(folders: list[Path], ids: tuple[int, ...]) -> tuple[str, ...]:
     path = next((f / CATEGORIES for f in folders if (f / CATEGORIES).is_file()), None)
     if path is None:
         return ()
-    rows = parse(path)
+    rows = read_json(path)
     if not is_table(rows):
         raise TaskError(f"{path} is no list of categories; get it again, or remove it")
     categories = read_categories(path, rows)

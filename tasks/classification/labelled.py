@@ -12,8 +12,7 @@ import numpy as np
 
 from tasks import TaskError
 from tasks.classification.datasets import DatasetFacts, RobustnessFacts
-from tasks.coco.files import entries
-from tasks.images.files import FileNames, shorten
+from tasks.images.files import FileNames, entries, shorten
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +58,10 @@ class LabelledImages:
     """
     notes: tuple[str, ...] = ()
     """what is odd, but no reason to refuse the data; a line each"""
+
+    @property
+    def name(self) -> str:
+        return self.facts.name
 
     @property
     def standard(self) -> bool:

@@ -150,6 +150,12 @@ def read_list(
         return f"lines {shorten(found)}"
 
     notes = repeated(path, names, labels, lines_of)
+    windows = sum(line.endswith("\r") for line in lines)
+    if windows:
+        notes.append(f"{path.name} has {windows} lines that end as in Windows, by CR and LF")
+    blank = [name for name in names if " " in name]
+    if blank:
+        notes.append(f"{path.name} names {len(blank)} images with blanks: {shorten(blank)}")
     if len(names) < len(lines):
         notes.append(f"{path.name} has {len(lines) - len(names)} empty lines")
     return names, labels, notes

@@ -63,17 +63,6 @@ class Probe(Measurement):
         if isinstance(recipe, KnnRecipe):
             refuse_too_many(recipe, len(self.data.train))
 
-    def data_facts(self) -> dict[str, Any]:
-        data = self.data
-        return {
-            "name": data.facts.name,
-            "fingerprint": data.fingerprint,
-            "train_images": len(data.train),
-            "val_images": len(data.val),
-            "classes": len(data.classes),
-            "standard": data.standard,
-        }
-
     def notes(self) -> list[str]:
         return list(self.data.notes)
 

@@ -24,13 +24,13 @@ from tasks import TaskError
 from tasks.atomic import atomic_text
 from tasks.classification import scores
 from tasks.classification.accuracy import (
-    Answers,
     Found,
     Predict,
     Report,
     answer_all,
     chunks,
     score,
+    together,
     write,
 )
 from tasks.classification.classifier import Classifier
@@ -224,11 +224,7 @@ def finish_views(parts: Sequence[Found], views: Views, report: Report) -> Scored
     Into the report's folder go the files of `accuracy.finish`, where every file of the set is an
     image, and `per_corruption.csv`.
     """
-    unreadable = sorted(name for part in parts for name in part.unreadable)
-    batches = [batch for part in parts for batch in part.answers]
-    if not batches:
-        raise TaskError(f"no test image decodes, {unreadable[0]} being the first; check the files")
-    found = Answers.join(batches)
+    found, unreadable = together(parts)
     hits = found.best[:, 0] == found.targets
     scored, errors = corruption_scores(views.names(found.index), hits)
     if report.folder is not None:

@@ -5,7 +5,7 @@ Shapes: B images, K classes, S image side.
 
 import math
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -88,17 +88,6 @@ class Classification(Classifier, Task):
 
     def notes(self) -> list[str]:
         return list(self.data.notes)
-
-    def data_facts(self) -> dict[str, Any]:
-        data = self.data
-        return {
-            "name": data.facts.name,
-            "fingerprint": data.fingerprint,
-            "train_images": len(data.train),
-            "val_images": len(data.val),
-            "classes": len(data.classes),
-            "standard": data.standard,
-        }
 
     @torch.no_grad()
     def evaluate(

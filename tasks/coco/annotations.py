@@ -12,10 +12,11 @@ import numpy as np
 
 from tasks import TaskError
 from tasks.coco.datasets import CATEGORY_IDS, NUM_IMAGES, NUM_TRAIN_USED, SPLITS
-from tasks.coco.files import Place, image_folder, locate, missing
+from tasks.coco.files import Place, image_folder, locate
 from tasks.coco.segmentation import FAULTS, FEW_POINTS, NO_SEGMENTATION, pack, unpack
-from tasks.coco.tables import Tables, first, read_tables
-from tasks.images.files import FileNames
+from tasks.coco.tables import Tables, read_tables
+from tasks.columns import first
+from tasks.images.files import FileNames, missing
 
 NO_BOX = "no box of four numbers"
 EMPTY_BOX = "a box of no width or height"

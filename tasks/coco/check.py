@@ -15,8 +15,8 @@ from tasks.coco.datasets import (
     NUM_TRAIN_USED,
     SPLITS,
 )
-from tasks.coco.files import entries
 from tasks.images import UnreadableImage
+from tasks.images.files import entries
 
 
 def check(

@@ -1,7 +1,5 @@
 """Where a COCO data set lies: annotation files and image folders."""
 
-import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,25 +65,3 @@ def image_folder(json_file: Path, first_name: str) -> Path:
         f"{json_file}: its first image {first_name} is in none of {looked}; move the images into "
         "one of them"
     )
-
-
-def missing(root: Path, names: Sequence[str]) -> list[str]:
-    """Those of `names` that are no entries below `root`: one listing for each folder."""
-    listed: dict[str, set[str]] = {}
-    absent = []
-    for name in names:
-        folder, _, file = name.rpartition("/")
-        if folder not in listed:
-            listed[folder] = entries(root / folder)
-        if file not in listed[folder]:
-            absent.append(name)
-    return absent
-
-
-def entries(folder: Path) -> set[str]:
-    """Names in a folder; none if there is no such folder."""
-    try:
-        with os.scandir(folder) as found:
-            return {entry.name for entry in found}
-    except OSError:
-        return set()

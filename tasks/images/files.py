@@ -73,3 +73,25 @@ def shorten(names: Sequence[str], most: int = 4) -> str:
     """The first few names and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def missing(root: Path, names: Sequence[str]) -> list[str]:
+    """Those of `names` that are no entries below `root`: one listing for each folder."""
+    listed: dict[str, set[str]] = {}
+    absent = []
+    for name in names:
+        folder, _, file = name.rpartition("/")
+        if folder not in listed:
+            listed[folder] = entries(root / folder)
+        if file not in listed[folder]:
+            absent.append(name)
+    return absent
+
+
+def entries(folder: Path) -> set[str]:
+    """Names in a folder; none if there is no such folder."""
+    try:
+        with os.scandir(folder) as found:
+            return {entry.name for entry in found}
+    except OSError:
+        return set()

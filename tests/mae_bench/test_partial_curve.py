@@ -43,10 +43,11 @@ def test_a_whole_curve(world, weights, tmp_path, capsys):
 
 
 def test_points_of_one_curve_have_a_name_each(world, weights, tmp_path):
-    records = mae_bench.partial_curve(
-        data=world / "imagenet1k", checkpoint=weights, out=tmp_path, name="c", **SMALL
-    )
+    """And stochastic depth all but the one without a trained block."""
+    common = {"data": world / "imagenet1k", "checkpoint": weights, "out": tmp_path, **SMALL}
+    records = mae_bench.partial_curve(name="c", drop_path=0.1, **common)
     assert [record.name for record in records] == [f"c-partial-{k}" for k in POINTS]
+    assert [record.recipe["drop_path"] for record in records] == [0.0, 0.1, 0.1, 0.1, 0.1]
 
 
 def test_what_a_curve_refuses(world, weights, capsys):
@@ -54,6 +55,8 @@ def test_what_a_curve_refuses(world, weights, capsys):
     assert "unknown protocol 'partial:all'" in capsys.readouterr().err
     with pytest.raises(RunError, match="sets trained_blocks for each run; leave it out"):
         mae_bench.partial_curve(trained_blocks=1.0)
+    assert call(["transfer", "--protocol", "partial:all", "--trained-blocks", "1"]) == 2
+    assert "Unrecognized options: --trained-blocks" in capsys.readouterr().err
     assert call(["transfer", "--protocol", "partial:5", "--checkpoint", str(weights)]) == 2
     said = capsys.readouterr().err
     assert "partial:5: expected partial:K with K the number of last blocks to train" in said

@@ -151,6 +151,7 @@ def test_the_fingerprint_tells_labels_and_files_apart(root: Path) -> None:
 def test_what_is_kept_is_noted(root: Path) -> None:
     def edit(content: Any) -> None:
         content["annotations"].append({"id": 50, "image_id": 100, "category_id": 2})
+        content["annotations"][1]["id"] = 0
         content["images"].append({"id": 150, "file_name": content["images"][0]["file_name"]})
         content["annotations"].append({"id": 51, "image_id": 150, "category_id": 2})
 
@@ -163,6 +164,7 @@ def test_what_is_kept_is_noted(root: Path) -> None:
     assert len(data.train) == 6
     assert data.notes == (
         "train2018.json has 1 annotations that repeat others",
+        "train2018.json has 1 ids of several annotations: 0",
         "train2018.json names 1 images more than once, and so they count: "
         "train_val2018/Aves/2/train0.jpg",
         "1 images are in both splits: train_val2018/Aves/1/train2.jpg",

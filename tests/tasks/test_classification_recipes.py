@@ -143,6 +143,9 @@ def test_partial_is_table_9(backbone: str, blocks: str) -> None:
     assert (made.base_lr, made.layer_decay) == (1e-3, 0.75)
     drop_path, epochs = TABLE_9[backbone]
     assert (made.drop_path, made.epochs) == (0.0 if blocks == "0" else drop_path, epochs)
+    told = sources("imagenet1k", backbone, f"partial:{blocks}")
+    assert told["layer_decay"] == "MAE Table 9"
+    assert "tunes them over 50, 100 and 200" in told["epochs"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,102 @@
+"""Tables of JSON objects, as annotation files have them, read and checked column by column."""
+
+import gc
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tasks import TaskError
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file."""
+    collecting = gc.isenabled()
+    gc.disable()  # a million small objects, none of them garbage: a third of the time
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise TaskError(f"{path} cannot be read: {error.strerror}; check the path") from error
+    except (ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise TaskError(f"{path} is not valid JSON ({reason}); get or write it again") from error
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def integers(path: Path, table: str, rows: Sequence[dict[str, Any]], key: str) -> np.ndarray:
+    """A column of whole numbers, int64."""
+    values = [row.get(key) for row in rows]
+    try:
+        return np.fromiter(map(whole, values), dtype=np.int64, count=len(values))
+    except (TypeError, OverflowError):
+        row = next(i for i, value in enumerate(values) if not is_int64(value))
+    raise TaskError(bad_value(path, table, rows, row, key, "a whole number"))
+
+
+def whole(value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError
+    return value
+
+
+def is_int64(value: Any) -> bool:
+    return type(value) is int and -(2**63) <= value < 2**63
+
+
+def bad_value(
+    path: Path, table: str, rows: Sequence[dict[str, Any]], row: int, key: str, wanted: str
+) -> str:
+    value = f"{key} {rows[row][key]!r:.40}" if key in rows[row] else f"no {key}"
+    return f"{path}: {table}[{row}] has {value}; expected {wanted}: correct the file"
+
+
+def strings(path: Path, table: str, rows: Sequence[dict[str, Any]], key: str) -> list[str]:
+    """A column of texts that are not empty."""
+    values = [row.get(key) for row in rows]
+    for row, value in enumerate(values):
+        if not isinstance(value, str) or not value:
+            raise TaskError(bad_value(path, table, rows, row, key, "a text"))
+    return values  # type: ignore[return-value] # each has just been looked at
+
+
+def file_names(path: Path, images: Sequence[dict[str, Any]]) -> list[str]:
+    """File names of the images, which a file system can take."""
+    names = strings(path, "images", images, "file_name")
+    for row, name in enumerate(names):
+        if "\0" in name:
+            raise TaskError(bad_value(path, "images", images, row, "file_name", "a file name"))
+    return names
+
+
+def refuse_duplicates(path: Path, table: str, numbers: np.ndarray) -> None:
+    unique, counts = np.unique(numbers, return_counts=True)
+    twice = unique[counts > 1]
+    if len(twice):
+        raise TaskError(
+            f"{path}: {len(twice)} ids in {table} are there more than once ({first(twice)}); "
+            "expected each once: give them different ids"
+        )
+
+
+def rank(
+    path: Path, numbers: np.ndarray, known: np.ndarray, ids: np.ndarray, key: str
+) -> np.ndarray:
+    """Position of each of `numbers` in the ascending `known`; refuses those that are not there."""
+    rows = np.minimum(np.searchsorted(known, numbers), len(known) - 1)
+    wrong = np.flatnonzero(known[rows] != numbers)
+    if len(wrong):
+        table = "images" if key == "image_id" else "categories"
+        raise TaskError(
+            f"{path}: {len(wrong)} annotations have a {key} that is not in {table}, for example "
+            f"annotation {ids[wrong[0]]} with {key} {numbers[wrong[0]]}; remove them or add it"
+        )
+    return rows
+
+
+def first(items: Sequence[object] | np.ndarray, most: int = 3) -> str:
+    """The first few items, and dots if there are more."""
+    return ", ".join(str(item) for item in items[:most]) + ", ..." * (len(items) > most)
