@@ -111,13 +111,14 @@ class Transfer(RunFlags):
 
 @dataclass
 class Evaluate:
-    """Score a finished imagenet1k run on another test set, which needs no training.
+    """Score an imagenet1k classifier on a test set, which needs no training.
 
     The result is a run folder of its own, with a protocol such as imagenet_a/finetune@1.
     """
 
     source: Annotated[Positional[Path], arg(metavar="RUN")]
-    """folder of the finished run: finetune, linear, partial:K or scratch"""
+    """folder of a finished run (finetune, linear, partial:K or scratch), or the file of a
+    classifier that was released, such as mae_finetuned_vit_base.pth"""
     on: str
     """imagenet_a, imagenet_r, imagenet_sketch, imagenet_c, or imagenet1k (its val folder alone)"""
     data: str = "mini"
@@ -135,11 +136,20 @@ class Evaluate:
     """auto takes a GPU if there is one"""
     save_logits: bool = False
     """keep the logits too; not on imagenet_c, which has too many"""
+    backbone: str | None = None
+    """of a file: its size, as in transfer"""
+    init: str | None = None
+    """of a file: short name of how it was pre-trained, for the tables (default: the file's)"""
+    classes: Path | None = None
+    """of a file: its wnids in the order of its outputs, one per line (default: ImageNet-1k's)"""
+    format: str | None = None
+    """of a file: the format, where its keys do not tell it, or to have it confirmed"""
 
     def run(self) -> None:
         how = Execution(workers=self.workers, device=self.device, save_logits=self.save_logits)
         where = (self.data, self.out, self.name, self.limit)
-        mae_bench.evaluate(self.source, self.on, *where, execution=how)
+        released = (self.backbone, self.init, self.classes, self.format)
+        mae_bench.evaluate(self.source, self.on, *where, how, *released)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""`mae-bench evaluate`: score a finished ImageNet-1k run on another test set."""
+"""`mae-bench evaluate`: score an ImageNet-1k classifier, of a run or released, on a test set."""
 
 import time
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from mae_bench.data import announce, task_root
 from mae_bench.errors import RunError
 from mae_bench.execution import Execution
 from mae_bench.progress import duration, progress, say
+from mae_bench.released import Released, read_released
 from mae_bench.report import show
 from mae_bench.run import RECORD_FILE, open_run, run_folder
 from mae_bench.setup import already_finished, evaluation_flags, start
@@ -35,31 +36,38 @@ def evaluate(
     name: str | None = None,
     limit: int | None = None,
     execution: Execution | None = None,
+    backbone: str | None = None,
+    init: str | None = None,
+    classes: str | Path | None = None,
+    format: str | None = None,
 ) -> Record:
     """Score the classifier of a finished ImageNet-1k run on another test set, and record it.
 
-    `run` is that run's folder; `on` is one of `tasks.classification.robustness.SETS`, below the
-    folder `data` in its official layout. The result is a run folder of its own in `out` (default:
-    beside the run), called after the run and the set, with the protocol "<set>/<the run's>".
-    `limit` takes only so many images, in ImageNet-C of each corruption and severity, which marks
-    the result. A finished evaluation is returned as it is. Bad input raises a one-line error.
+    `run` is that run's folder, or the file of a classifier that was released, such as
+    mae_finetuned_vit_base.pth; then `backbone` is its size, `init` a name for the tables, and
+    `classes` and `format` are those of `released.read_released`. `on` is one of
+    `tasks.classification.robustness.SETS`, below the folder `data` in its official layout. The
+    result is a run folder of its own in `out` (default: beside the run; for a file, runs), called
+    after the run and the set, with the protocol "<set>/<the run's>". `limit` takes only so many
+    images, in ImageNet-C of each corruption and severity, which marks the result. A finished
+    evaluation is returned as it is. Bad input raises a one-line error.
     """
     check_known("test set", on, list(SETS))
     how = execution or Execution()
-    source = read_run(Path(run))
+    source = read_source(Path(run), backbone, init, classes, format)
     root = task_root(on, data)
-    accelerator = start(how, source.record.seed)
+    accelerator = start(how, source.fields()["seed"])
     model = source.model().to(accelerator.device)
     measured = Robustness(model, source.classes, on, root, limit)
     flags = evaluation_flags(measured, how)
     for note in measured.notes():
         say(f"note: {note}")
     facts = Data.model_validate(measured.data_facts() | {"miniature": announce(root)})
+    beside = Path(run).resolve().parent if isinstance(source, Finished) else Path("runs")
     folder = run_folder(
-        Path(run).resolve().parent if out is None else out,
-        f"{Path(run).resolve().name}-{on}" if name is None else name,
+        beside if out is None else out, f"{source.name}-{on}" if name is None else name
     )
-    with open_run(folder, source.identity(on, facts, limit)) as opened:
+    with open_run(folder, identity(source, on, facts, limit)) as opened:
         record = already_finished(opened)
         if record is not None:
             return record
@@ -74,13 +82,13 @@ def evaluate(
             )
         seconds = time.monotonic() - clock
         record = Record(
-            **dict(source.record)
+            **source.fields()
             | {
                 "name": folder.name,
                 "protocol": source.protocol(on),
                 "task": on,
                 "data": facts,
-                "deviations": source.deviations(on, facts, limit),
+                "deviations": deviations(source, on, facts, limit),
                 "metrics": scored.metrics,
                 "intervals": scored.intervals,
                 "cost": Cost(
@@ -96,7 +104,8 @@ def evaluate(
         )
         if accelerator.is_main_process:
             write_record(folder, record)
-            say(f"{record.protocol}, run {source.record.name}: {told(record)}")
+            what = "run " if isinstance(source, Finished) else ""
+            say(f"{record.protocol}, {what}{source.name}: {told(record)}")
             say(f"  predictions  {folder}  ({duration(seconds)})")
             show([record])
     return record
@@ -132,34 +141,71 @@ class Finished:
         model.load_state_dict(tensors)
         return model
 
+    @property
+    def name(self) -> str:
+        return self.folder.resolve().name
+
     def protocol(self, on: str) -> str:
         return f"{on}/{self.record.protocol.partition('/')[2]}"
 
-    def identity(self, on: str, facts: Data, limit: int | None) -> dict[str, Any]:
-        """What an evaluation's folder belongs to."""
-        record = self.record
-        return {
-            "task": on,
-            "protocol": self.protocol(on),
-            "weights": file_sha256(self.folder / MODEL_FILE),
-            "recipe": record.recipe,
-            "seed": record.seed,
-            "data": facts.model_dump(),
-            "init": record.init,
-            "limit": limit,
-        }
+    def weights(self) -> str:
+        """SHA-256 of the classifier's file."""
+        return file_sha256(self.folder / MODEL_FILE)
 
-    def deviations(self, on: str, facts: Data, limit: int | None) -> list[str]:
-        """The run's own, and what an evaluation adds to them."""
-        found, trained = list(self.record.deviations), self.record.data
+    def fields(self) -> dict[str, Any]:
+        """What the run's own record says of it."""
+        return dict(self.record)
+
+
+def identity(
+    source: Finished | Released, on: str, facts: Data, limit: int | None
+) -> dict[str, Any]:
+    """What an evaluation's folder belongs to."""
+    fields = source.fields()
+    return {
+        "task": on,
+        "protocol": source.protocol(on),
+        "weights": source.weights(),
+        "recipe": fields["recipe"],
+        "seed": fields["seed"],
+        "data": facts.model_dump(),
+        "init": fields["init"],
+        "limit": limit,
+    }
+
+
+def deviations(source: Finished | Released, on: str, facts: Data, limit: int | None) -> list[str]:
+    """Those of the run itself, and what an evaluation adds to them."""
+    found = list(source.fields()["deviations"])
+    if isinstance(source, Finished):
+        trained = source.record.data
         if not trained.standard and not (trained.miniature and facts.miniature):
             found.append(
                 f"trained on {trained.train_images} images of {trained.name}, not the official set"
             )
-        if limit is not None:
-            each = " of each corruption and severity" if on == CORRUPTED else ""
-            found.append(f"limited to {limit} test images{each}")
-        return found
+    if limit is not None:
+        each = " of each corruption and severity" if on == CORRUPTED else ""
+        found.append(f"limited to {limit} test images{each}")
+    return found
+
+
+def read_source(
+    run: Path,
+    backbone: str | None,
+    init: str | None,
+    classes: str | Path | None,
+    format: str | None,
+) -> Finished | Released:
+    """The run in a folder, or the classifier in a file; `RunError` for what goes with neither."""
+    given = {"backbone": backbone, "init": init, "classes": classes, "format": format}
+    if not run.is_file():
+        extra = [f"--{name}" for name, value in given.items() if value is not None]
+        if extra and run.is_dir():
+            raise RunError(f"{', '.join(extra)}: for a file; the run in {run} tells it itself")
+        return read_run(run)
+    if backbone is None:
+        raise RunError(f"{run} is a file: expected its size too, for example --backbone vit_b")
+    return read_released(run, backbone, init, Path(classes) if classes else None, format)
 
 
 def read_run(folder: Path) -> Finished:

@@ -37,6 +37,7 @@ PROTOCOL_TITLES = {
     "knn": "k-nearest neighbours",
     "logistic": "logistic regression",
     "scratch": "training from scratch",
+    "released": "classifiers as released",
     "upernet-512-160k": "UperNet",
     "upernet-512-100ep": "UperNet (100 epochs)",
     "mask_rcnn-vitdet": "Mask R-CNN (ViTDet)",

@@ -187,6 +187,10 @@ HEADLINES: dict[str, tuple[Headline, ...]] = {
         )
         for task in _ROBUSTNESS
     },
+    # Other people's classifiers, tested as they are.
+    "imagenet1k/released@1": (
+        Headline("mae_repo", "FINETUNE.md Evaluation", "imagenet1k", "finetune", "MAE"),
+    ),
     # The paper tuned the epochs of each point and does not say which tokens are pooled; its point
     # without a trained block is linear probing.
     **{

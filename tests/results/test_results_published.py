@@ -43,6 +43,7 @@ RECIPE_UNKNOWN = {
 }
 REPOSITORY = {
     "imagenet1k/finetune@1": {"vit_b": 83.664, "vit_l": 85.952, "vit_h": 86.928},
+    "imagenet1k/released@1": {"vit_b": 83.664, "vit_l": 85.952, "vit_h": 86.928},
     "imagenet1k/linear@1": {"vit_b": 67.8, "vit_l": 76.0, "vit_h": 77.2},
 }
 
