@@ -303,3 +303,9 @@ def test_a_backbone_of_a_published_size_takes_its_numbers() -> None:
     assert sources("imagenet1k", name, "finetune")["layer_decay"].startswith("ours: ViT-L's value")
     told = sources("imagenet1k", "timm:vit_small_patch16_224", "finetune")
     assert told["layer_decay"].startswith("ours: ViT-B's value")
+
+
+def test_the_miniature_of_another_data_set_is_shorter() -> None:
+    made = [recipe(task, "vit_mini", "finetune") for task in ("imagenet1k", "inat2018")]
+    assert [each.epochs for each in made] == [40, 20]
+    assert sources("inat2018", "vit_mini", "finetune")["epochs"].startswith("ours: half of")
