@@ -5,6 +5,7 @@ mae, moco-v3, dino, deit (README.md, hubconf.py), microsoft/unilm (beit/README.m
 """
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,7 @@ class Release:
 
 FACEBOOK = "https://dl.fbaipublicfiles.com"
 BEIT = "https://github.com/addf400/files/releases/download/v1.0"
-OTHER_DATA = "pre-trained on ImageNet-22k; the paper's BEiT saw ImageNet-1k"
+NOT_THE_PAPERS = "the paper's own BEiT, pre-trained on ImageNet-1k, was never released"
 
 
 def _mae(name: str, md5: str) -> Release:
@@ -57,14 +58,14 @@ BASELINES: dict[str, dict[str, Release]] = {
     "moco_v3": {"vit_s": _moco_v3("s"), "vit_b": _moco_v3("b")},
     "beit": {
         "vit_b": Release(
-            "beit_base_patch16_224_pt22k.pth",
-            f"{BEIT}/beit_base_patch16_224_pt22k.pth",
-            note=OTHER_DATA,
+            "beit_base_patch16_224_pt1k_800ep.pth",
+            f"{BEIT}/beit_base_patch16_224_pt1k_800ep.pth",
+            note=f"pre-trained on ImageNet-1k, with absolute positions; {NOT_THE_PAPERS}",
         ),
         "vit_l": Release(
             "beit_large_patch16_224_pt22k.pth",
             f"{BEIT}/beit_large_patch16_224_pt22k.pth",
-            note=OTHER_DATA,
+            note=f"pre-trained on ImageNet-22k; {NOT_THE_PAPERS}",
         ),
     },
     "dino": {
@@ -89,12 +90,19 @@ UNRELEASED: dict[tuple[str, str], str] = {
 """what a reader of the paper would look for in vain, and why"""
 
 
+ENDINGS = r"(\.(pth|pt|tar|bin|ckpt|npz|safetensors))+$"
+"""of files of weights"""
+
+
 def name_of(file: str) -> str:
-    """The baseline that a released file belongs to; for any other, its name without its ending."""
+    """The baseline that a released file belongs to; for any other, its name without its ending.
+
+    What follows a dot in the name of a timm model is no ending.
+    """
     for name, sizes in BASELINES.items():
         if file in {release.file for release in sizes.values()}:
             return name
-    return Path(file).stem
+    return re.sub(ENDINGS, "", file)
 
 
 def find(name: str, backbone: str, folder: Path) -> Path:

@@ -61,7 +61,9 @@ def read_tensors(
     content = read_torch(file, allow_pickle)
     if isinstance(content, dict):
         content = next((content[key] for key in WRAPPERS if key in content), content)
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
+    ):
         raise BackboneError(
             f"checkpoint {file}: holds no state dict; expected tensors by name, directly or "
             f"under {', '.join(WRAPPERS)}"
@@ -102,7 +104,10 @@ def read_npz(file: Path) -> dict[str, Tensor]:
 
 
 def check_keys(file: Path, name: str, given: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
-    """Raise `BackboneError` listing both sides unless keys and shapes agree exactly."""
+    """Raise `BackboneError` listing both sides unless keys and shapes agree exactly.
+
+    And one for values that are not finite.
+    """
     missing = sorted(set(wanted) - set(given))
     unexpected = sorted(set(given) - set(wanted))
     if missing or unexpected:
@@ -117,6 +122,12 @@ def check_keys(file: Path, name: str, given: dict[str, Tensor], wanted: dict[str
     ]
     if shapes:
         raise BackboneError(f"checkpoint {file} does not fit {name}: shapes {shorten(shapes)}")
+    broken = [key for key in sorted(wanted) if not given[key].isfinite().all()]
+    if broken:
+        raise BackboneError(
+            f"checkpoint {file}: holds infinite values or NaN ({shorten(broken)}); expected the "
+            "weights of a training that did not diverge"
+        )
 
 
 def shorten(names: list[str], most: int = 4) -> str:
@@ -128,9 +139,17 @@ def shorten(names: list[str], most: int = 4) -> str:
 
 
 def save(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str]) -> None:
-    """Write a safetensors file atomically; a crash leaves the old file or the new one."""
+    """Write a safetensors file atomically; a crash leaves the old file or the new one.
+
+    Names of one tensor, as of a plug-in that has its network's blocks as its own, have a copy each.
+    """
     temporary = file.with_suffix(".partial")
     tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    first = {value.data_ptr(): key for key, value in reversed(tensors.items())}
+    tensors = {
+        key: value if first[value.data_ptr()] == key else value.clone()
+        for key, value in tensors.items()
+    }
     try:
         with temporary.open("wb") as stream:
             stream.write(safetensors.torch.save(tensors, {"format": "pt", **metadata}))

@@ -8,17 +8,15 @@ that compares backbones must not differ by that.
 """
 
 import math
-import warnings
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from timm.layers import resize_rel_pos_bias_table
 
 from backbones.checkpoint import check_keys
 from backbones.dense import DenseViT
 from backbones.formats import BIAS_TABLE, PATCHES, SHARED_TABLE, Tensors
-from backbones.posembed import is_square, resize, resize_grid
+from backbones.posembed import is_square, resize, resize_grid, resize_offsets
 from backbones.relative import CLASS_TOKEN_ROWS
 from backbones.report import LoadReport
 from backbones.shapes import fitting
@@ -74,8 +72,7 @@ def fit_bias_tables(state: Tensors, own: Tensors, report: LoadReport, class_toke
     """Resize BEiT's tables of relative position to the windows that `own` has.
 
     The class token's rows are kept as they are, or dropped where there is none. As in BEiT,
-    offsets are spaced geometrically; between them timm interpolates linearly where BEiT does
-    cubically (its scipy function is gone).
+    offsets are spaced geometrically, with a cubic spline between them.
     """
     for key in [key for key in state if is_bias_table(key) and key in own]:
         given, wanted = len(state[key]), len(own[key])
@@ -89,11 +86,10 @@ def fit_bias_tables(state: Tensors, own: Tensors, report: LoadReport, class_toke
         if len(table) <= rows or not is_square(len(table) - rows):
             continue  # `check_keys` names it
         if len(table) != wanted:
+            offsets, of_class = table.split([len(table) - rows, rows])
             side = (math.isqrt(wanted - rows) + 1) // 2
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of how timm indexes
-                table = resize_rel_pos_bias_table(table, (side, side), tuple(own[key].shape))
-            how.append("geometric spacing, linear")
+            table = torch.cat([resize_offsets(offsets, side), of_class])
+            how.append("geometric spacing, cubic")
         state[key] = table
         report.resized[key] = ", ".join(how)
 
@@ -132,11 +128,13 @@ def refuse_homeless_tables(file: Path, state: Tensors, own: Tensors, vit: ViT | 
     """Raise `BackboneError` for tables of relative position that a `DenseViT` has no place for."""
     tables = [key for key in state if key.endswith(BIAS_TABLE) or key == SHARED_TABLE]
     if isinstance(vit, DenseViT) and tables and not set(tables) & set(own):
-        alike = "a table that its blocks share" if tables == [SHARED_TABLE] else "a table a block"
+        alike, places = "a table a block", "'per_block'"
+        if tables == [SHARED_TABLE]:
+            alike, places = "a table that its blocks share", "'shared' or 'per_block'"
         raise BackboneError(
             f"checkpoint {file}: holds biases of relative position ({alike}, {tables[0]}), which "
             f"relative_position {vit.dense.relative_position!r} has no place for; expected "
-            "'per_block'"
+            f"{places}"
         )
 
 

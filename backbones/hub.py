@@ -12,6 +12,8 @@ HUB = "hf:"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 CONFIG = "config.json"
 PROCESSOR = "preprocessor_config.json"
+SECONDS = 10
+"""that huggingface.co has to answer in"""
 
 
 def is_remote(checkpoint: str | Path) -> bool:
@@ -22,29 +24,50 @@ def is_remote(checkpoint: str | Path) -> bool:
 def fetch(checkpoint: str) -> Path:
     """The file of "timm:<model>" or "hf:<repository>", downloaded once, its configuration beside.
 
-    Raises `BackboneError` without a network, and for what is not there.
+    Without a network it is what an earlier call downloaded. Raises `BackboneError` if there is
+    nothing, and for what is not there.
     """
-    from huggingface_hub import hf_hub_download
-
     repository = checkpoint.removeprefix(HUB)
     if checkpoint.startswith(TIMM):
         repository = timm_repository(checkpoint)
-    problem: Exception | None = None
-    for name in (CONFIG, PROCESSOR):
-        try:
-            hf_hub_download(repository, name)
-        except (OSError, ValueError) as error:  # not every repository has both
-            problem = error
-    for name in WEIGHTS:
-        try:
-            return Path(hf_hub_download(repository, name))
-        except (OSError, ValueError) as error:
-            problem = error
-    reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
-    raise BackboneError(
-        f"checkpoint {checkpoint!r}: cannot get {' or '.join(WEIGHTS)} of {repository} from "
-        f"huggingface.co ({reason}); needs a network, or a file that you have downloaded"
-    )
+    try:
+        found = download(repository)
+        reason = "it has neither"
+    # Of requests or of httpx, by the version of huggingface_hub; of a name that cannot be one.
+    except Exception as error:
+        found = None if isinstance(error, ValueError) else downloaded(repository)
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+    if found is None:
+        raise BackboneError(
+            f"checkpoint {checkpoint!r}: cannot get {' or '.join(WEIGHTS)} of {repository!r} from "
+            f"huggingface.co ({reason}); needs a network, or a file that you have downloaded"
+        )
+    return found
+
+
+def download(repository: str) -> Path | None:
+    """The weights of a repository, its configurations beside them; None: it has none.
+
+    Asks first what there is: a file that is asked for without a network is asked for many times.
+    """
+    from huggingface_hub import HfApi, hf_hub_download
+
+    listed = HfApi().model_info(repository, timeout=SECONDS).siblings or ()
+    there = {each.rfilename for each in listed}
+    weights = next((name for name in WEIGHTS if name in there), None)
+    if weights is None:
+        return None
+    for name in there & {CONFIG, PROCESSOR}:
+        hf_hub_download(repository, name)
+    return Path(hf_hub_download(repository, weights))
+
+
+def downloaded(repository: str) -> Path | None:
+    """The weights of a repository that are on this machine."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = (try_to_load_from_cache(repository, name) for name in WEIGHTS)
+    return next((Path(file) for file in found if isinstance(file, str)), None)
 
 
 def timm_repository(checkpoint: str) -> str:

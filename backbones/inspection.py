@@ -9,7 +9,7 @@ import torch
 from backbones.colour import Colour
 from backbones.formats import BIAS_TABLE, SHARED_TABLE
 from backbones.loading import read
-from backbones.report import POOLED, Pooling, counted, numbers
+from backbones.report import POOLED, Pooling, counted, numbers, wrapped
 from backbones.shapes import fitting, grid_in, size_in
 from backbones.sizes import SIZES, Anatomy, BackboneError, Size
 from backbones.vit import ViT
@@ -76,7 +76,7 @@ class Inspection:
         lines += [f"  {key}: {how}" for key, how in self.changed.items()]
         lines += [f"  unexplained: {key}" for key in self.unexplained]
         lines += [f"  missing: {key}" for key in self.missing]
-        return "\n".join(lines)
+        return wrapped(lines)
 
 
 def inspect(

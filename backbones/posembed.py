@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -45,6 +46,30 @@ def resize_grid(table: Tensor, grid_size: int) -> Tensor:
     grid = table.reshape(1, old, old, -1).permute(0, 3, 1, 2)
     grid = F.interpolate(grid, size=(grid_size, grid_size), mode="bicubic", align_corners=False)
     return grid.flatten(2).transpose(1, 2)
+
+
+def resize_offsets(table: Tensor, side: int) -> Tensor:
+    """Biases of relative positions ((2n - 1)², H) resized to ((2 side - 1)², H).
+
+    Source offsets are spaced geometrically, so that the nearest keep their distance and the
+    farthest reach the edge; between them, a cubic spline. Source: microsoft/unilm,
+    beit/run_class_finetuning.py, whose `interp2d(kind="cubic")` scipy replaced by the spline here.
+    """
+    from scipy.interpolate import RectBivariateSpline
+
+    old, new = math.isqrt(len(table)) // 2, side - 1
+    low, high = 1.01, 1.5
+    while high - low > 1e-6:
+        ratio = (low + high) / 2
+        low, high = (low, ratio) if (1 - ratio**old) / (1 - ratio) > new else (ratio, high)
+    steps = np.cumsum(ratio ** np.arange(old))
+    given, wanted = np.concatenate([-steps[::-1], [0.0], steps]), np.arange(-new, new + 1)
+    degree = min(3, 2 * old)
+    heads = [
+        RectBivariateSpline(given, given, head, kx=degree, ky=degree)(wanted, wanted)
+        for head in table.T.reshape(-1, len(given), len(given)).double().numpy()
+    ]
+    return torch.from_numpy(np.stack(heads)).flatten(1).T.to(table.dtype)
 
 
 def is_square(number: int) -> bool:

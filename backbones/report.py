@@ -1,8 +1,10 @@
 """What is said about a loaded checkpoint. Imports no torch."""
 
 import re
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 from backbones.colour import IMAGENET_MEAN, IMAGENET_STD, Colour
@@ -78,7 +80,19 @@ class LoadReport:
         lines += [f"  resized {key}: {how}" for key, how in self.resized.items()]
         lines += counted(self.skipped, "skipped {} on purpose: {}")
         lines += counted(self.fresh, "{} not in the file: {}")
-        return "\n".join(lines)
+        return wrapped(lines)
+
+
+def wrapped(lines: Iterable[str]) -> str:
+    """The lines, those that are longer than a terminal is wide broken at spaces."""
+    fill = partial(
+        textwrap.fill,
+        width=80,
+        subsequent_indent="    ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return "\n".join(map(fill, lines))
 
 
 def counted(rules: Mapping[str, str], line: str) -> list[str]:

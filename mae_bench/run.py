@@ -34,6 +34,7 @@ from mae_bench.run_files import (
     naming,
     sweep,
     write_json,
+    write_torch,
 )
 from results import Record, ResultsError, parse_record
 
@@ -64,13 +65,7 @@ class Run:
     def save_state(self, step: int, state: dict[str, Any]) -> None:
         """Write the state after `step` optimiser steps: whole or not at all."""
         self.states.mkdir(exist_ok=True)
-        with atomic(self.states / f"step-{step:08d}.pt") as stream:
-            try:
-                torch.save({"step": step, **state}, stream)
-            except RuntimeError as error:  # torch's own complaint about what is a full disk
-                if isinstance(error.__context__, OSError):
-                    raise error.__context__ from None
-                raise
+        write_torch(self.states / f"step-{step:08d}.pt", {"step": step, **state})
         for old in self.state_files()[:-KEEP_STATES]:
             old.unlink()
 

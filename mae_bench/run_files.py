@@ -6,7 +6,7 @@ from typing import Any
 
 from tasks.atomic import PARTIAL, atomic, naming
 
-__all__ = ["PARTIAL", "atomic", "naming", "sweep", "write_json"]
+__all__ = ["PARTIAL", "atomic", "naming", "sweep", "write_json", "write_torch"]
 
 RUN_FILE = "run.json"
 RECORD_FILE = "record.json"
@@ -21,6 +21,19 @@ def write_json(file: Path, content: Any) -> None:
     """Write JSON atomically."""
     with atomic(file) as stream:
         stream.write((json.dumps(content, indent=2) + "\n").encode())
+
+
+def write_torch(file: Path, content: Any) -> None:
+    """Write a torch file atomically."""
+    import torch
+
+    with atomic(file) as stream:
+        try:
+            torch.save(content, stream)
+        except RuntimeError as error:  # torch's own complaint about what is a full disk
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def sweep(folder: Path) -> None:

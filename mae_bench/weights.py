@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shutil import rmtree
 from typing import TYPE_CHECKING
 
 import backbones
@@ -10,7 +11,7 @@ from backbones.baselines import BASELINES, UNRELEASED
 from mae_bench.data import weights_folder
 from mae_bench.errors import RunError
 from mae_bench.progress import say
-from mae_bench.run_files import atomic, write_json
+from mae_bench.run_files import PARTIAL, write_json, write_torch
 
 if TYPE_CHECKING:
     from backbones.inspection import Inspection
@@ -56,18 +57,20 @@ def convert_weights(
     from backbones.checkpoint import save
 
     if to == "hf":
-        place.mkdir(parents=True)
-        write_json(place / "config.json", made.config)
-        save(made.tensors, place / "model.safetensors", {})
+        unfinished = place.with_name(place.name + PARTIAL)
+        unfinished.mkdir(parents=True, exist_ok=True)
+        try:
+            write_json(unfinished / "config.json", made.config)
+            save(made.tensors, unfinished / "model.safetensors", {})
+            unfinished.rename(place)
+        finally:
+            rmtree(unfinished, ignore_errors=True)
     elif to == "timm":
         place.parent.mkdir(parents=True, exist_ok=True)
         save(made.tensors, place, {})
     else:
-        import torch
-
         place.parent.mkdir(parents=True, exist_ok=True)
-        with atomic(place) as stream:
-            torch.save({"model": made.tensors}, stream)
+        write_torch(place, {"model": made.tensors})
     say(f"written to {place}: {LAYOUTS[to]}")
     return place
 

@@ -58,6 +58,18 @@ def test_a_released_files_baseline() -> None:
     assert baselines.name_of("mae_pretrain_vit_large.pth") == "mae"
     assert baselines.name_of("vit-b-300ep.pth.tar") == "moco_v3"
     assert baselines.name_of("my_mae.v2.pth") == "my_mae.v2"
+    assert baselines.name_of("checkpoint.pth.tar") == "checkpoint"
+    timms = {baselines.name_of(f"timm:vit_base_patch16_224.{tag}") for tag in ("mae", "dino")}
+    assert len(timms) == 2
+
+
+def test_says_what_the_papers_beit_is_not() -> None:
+    """The paper's was pre-trained on ImageNet-1k (2111.06377, Table 3), as one public file was."""
+    base, large = baselines.BASELINES["beit"]["vit_b"], baselines.BASELINES["beit"]["vit_l"]
+    assert "pre-trained on ImageNet-1k, with absolute positions" in base.note
+    assert "pre-trained on ImageNet-22k" in large.note
+    assert all("the paper's own BEiT" in each.note for each in (base, large))
+    assert all(each.note.endswith("was never released") for each in (base, large))
 
 
 def test_the_table_is_consistent() -> None:

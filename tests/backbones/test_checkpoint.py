@@ -105,10 +105,12 @@ def test_report_reads_well(tmp_path: Path) -> None:
     assert report.skipped == dict.fromkeys(decoder, "MAE decoder")
     assert str(report).splitlines() == [
         f"full.pth (sha256 {file_sha256(file)[:12]}): {len(state)} tensors loaded, 100% of the "
-        "parameters of tiny",
-        "  format mae_full: facebookresearch/mae, models_mae.py (mae_pretrain_vit_*_full.pth)",
-        "  2 heads, layer norm eps 1e-06, pixel mean 0.485 0.456 0.406 and deviation 0.229 0.224 "
-        "0.225; its own classifier reads the mean of the patches",
+        "parameters of",
+        "    tiny",
+        "  format mae_full: facebookresearch/mae, models_mae.py",
+        "    (mae_pretrain_vit_*_full.pth)",
+        "  2 heads, layer norm eps 1e-06, pixel mean 0.485 0.456 0.406 and deviation",
+        "    0.229 0.224 0.225; its own classifier reads the mean of the patches",
         "  assumed: 2 heads, as tiny has; no tensor shows them",
         "  skipped 2 on purpose: MAE decoder",
     ]
@@ -283,8 +285,14 @@ def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [torch.zeros(3), [1, 2], {"model": {"a": 1}}, {"weights": {"a": torch.zeros(1)}}],
-    ids=["tensor", "list", "numbers", "another wrapper"],
+    [
+        torch.zeros(3),
+        [1, 2],
+        {"model": {"a": 1}},
+        {"weights": {"a": torch.zeros(1)}},
+        {0: torch.zeros(1)},
+    ],
+    ids=["tensor", "list", "numbers", "another wrapper", "no names"],
 )
 def test_torch_file_of_something_else(content: object, tmp_path: Path) -> None:
     file = tmp_path / "backbone.pth"

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from timm.layers import resize_rel_pos_bias_table
 from timm.models.beit import Attention as BeitAttention
 from timm.models.beit import gen_relative_position_index
 from torch import Tensor
@@ -15,7 +14,7 @@ import backbones
 from backbones import Dense
 from backbones.checkpoint import save
 from backbones.dense import DenseViT, WindowAttention
-from backbones.posembed import resize, sincos_2d
+from backbones.posembed import resize, resize_offsets, sincos_2d
 from backbones.relative import class_token_bias, shared_bias
 from backbones.vit import TokenAttention
 
@@ -210,15 +209,15 @@ def test_own_checkpoint_loads_exactly(tmp_path: Path) -> None:
 
 
 def test_tables_of_another_window_are_resized(tmp_path: Path) -> None:
-    """By timm's function of BEiT's rule; the class token's rows stay as they are."""
+    """By BEiT's rule (test_formats.py has its code); the class token's rows stay as they are."""
     source, file = build(), tmp_path / "dense.safetensors"
     save(source.state_dict(), file, {"backbone": "tiny"})
     vit, report = backbones.load("tiny", file, 80, dense=BEIT)
     key = f"blocks.1.{TABLE}"
-    assert report.resized[key] == "124 -> 364 offsets, geometric spacing, linear"
+    assert report.resized[key] == "124 -> 364 offsets, geometric spacing, cubic"
     assert report.resized["pos_embed"] == "37 -> 101 positions, bicubic"
     old, new = source.state_dict()[key], vit.state_dict()[key]
-    assert torch.equal(new, resize_rel_pos_bias_table(old, (10, 10), (364, 2)))
+    assert torch.equal(new[:-3], resize_offsets(old[:-3], 10))
     assert torch.equal(new[-3:], old[-3:])
     grid = new[:-3].view(19, 19, 2)
     torch.testing.assert_close(grid[9, 9], old[:-3].view(11, 11, 2)[5, 5])

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from scipy.interpolate import RectBivariateSpline
 from timm.layers import resample_abs_pos_embed
 from timm.models.beit import Beit
 from timm.models.vision_transformer import VisionTransformer
@@ -362,6 +364,16 @@ def test_every_key_is_accounted_for(kind: str, tmp_path: Path) -> None:
     assert lost == skipped - made
 
 
+def interp2d(x: Any, y: Any, z: Any, kind: str) -> Callable[[Any, Any], Any]:
+    """scipy's function that BEiT and timm call, which scipy took out: as scipy says to replace it.
+
+    docs.scipy.org, "Interpolate transition guide"; on a regular grid equal to the bit.
+    """
+    assert kind == "cubic"
+    spline = RectBivariateSpline(x, y, z.T)
+    return lambda wanted_x, wanted_y: spline(wanted_x, wanted_y).T
+
+
 def resized(model: Any, side: int) -> Network:
     """timm's model with its positions at another size, by timm's function without antialiasing."""
     grid = [side // 4, side // 4]
@@ -385,11 +397,16 @@ def resized(model: Any, side: int) -> Network:
      "beit in1k", "hf vit", "hf vit classifier"],
 )  # fmt: skip
 @pytest.mark.parametrize("side", [8, 28])
-def test_features_are_equal_after_a_resize(kind: str, side: int, tmp_path: Path) -> None:
-    """By one rule for absolute positions (see `backbones.fit`), by timm's for BEiT's tables.
+def test_features_are_equal_after_a_resize(
+    kind: str, side: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By one rule for absolute positions (see `backbones.fit`), by BEiT's code for its tables.
 
-    transformers resizes by the same rule itself.
+    timm has that code, with the cubic interpolation where it is told that scipy is there.
+    transformers resizes absolute positions by the same rule itself.
     """
+    monkeypatch.setattr("timm.layers.pos_embed_rel._USE_SCIPY", True)
+    monkeypatch.setattr("scipy.interpolate.interp2d", interp2d)
     file, network = write(kind, tmp_path)
     if not kind.startswith("hf"):
         network = resized(network.__self__, side)  # timm's model behind its method
@@ -441,6 +458,20 @@ def test_moco_v3s_small_vit_has_twelve_heads(tmp_path: Path) -> None:
         assert not torch.allclose(six.eval()(images(32)), expected, atol=1e-2)
     assert report.num_heads == 12
     assert not any("heads" in what for what in report.assumed)
+
+
+@pytest.mark.parametrize("kind", ["mae", "moco v3 as deit"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_rounded_positions_still_tell(kind: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    """At the published widths and grids: the layout decides over heads and what is pooled."""
+    file, _ = write(kind, tmp_path)
+    for width, grid in ((384, 14), (1280, 16)):
+        table = sincos_2d(width, grid)
+        if kind != "mae":
+            table = table.roll(width // 2, dims=2)
+        tensors = {"patch_embed.proj.weight": torch.zeros(width, 3, 16, 16),
+                   "pos_embed": table.to(dtype)}  # fmt: skip
+        assert conversion.detect(str(file), tensors) == WRITERS[kind][1]
 
 
 def test_a_format_that_is_named_narrows_what_is_assumed(tmp_path: Path) -> None:
@@ -514,7 +545,8 @@ def test_dense_refuses_tables_without_a_place(
 ) -> None:
     with pytest.raises(backbones.BackboneError, match=said) as error:
         backbones.load("tiny", write(kind, tmp_path)[0], 16, dense=Dense(None, (), relative))
-    assert "expected 'per_block'" in str(error.value)
+    places = "'shared' or 'per_block'" if kind == "beit" else "'per_block'"
+    assert str(error.value).endswith(f"expected {places}")
 
 
 # --- Refusals ---------------------------------------------------------------------------------
@@ -598,6 +630,34 @@ def test_a_part_that_lacks_is_missed(kind: str, part: str, tmp_path: Path) -> No
     torch.save(content, file)
     assert "missing " in refusal(file)
     assert "missing none" not in refusal(file)
+
+
+def test_values_that_are_not_finite(tmp_path: Path) -> None:
+    state = vit(COLUMNS_FIRST).state_dict()
+    state["blocks.1.norm1.bias"][3] = float("nan")
+    torch.save(state, tmp_path / "diverged.pth")
+    assert "infinite values or NaN (blocks.1.norm1.bias)" in refusal(tmp_path / "diverged.pth")
+
+
+def test_a_network_of_somebody_elses_under_backbone(tmp_path: Path) -> None:
+    """Our layout without our metadata: what they would say is assumed, and that is said."""
+    state = {f"backbone.{key}": value for key, value in vit().state_dict().items()}
+    torch.save(state, tmp_path / "theirs.pth")
+    _, report = backbones.load("tiny", tmp_path / "theirs.pth", 16)
+    assert report.assumed[0].startswith("ImageNet's pixel statistics")
+    (tmp_path / "ours").mkdir()
+    _, report = backbones.load("tiny", write("mae-bench", tmp_path / "ours")[0], 16)
+    assert report.assumed == []
+
+
+def test_reports_fit_a_terminal(tmp_path: Path) -> None:
+    """80 columns, broken at spaces alone."""
+    for kind in ("timm", "beit"):
+        (tmp_path / kind).mkdir()
+        file, _ = write(kind, tmp_path / kind)
+        for said in (str(backbones.load("tiny", file, 16)[1]), str(backbones.inspect(file))):
+            assert max(map(len, said.splitlines())) <= 80
+            assert "deviation 0.229 0.224 0.225" in " ".join(said.split()) or kind == "beit"
 
 
 def test_shapes_that_cannot_be_rewritten(tmp_path: Path) -> None:
@@ -774,29 +834,59 @@ def test_export_to_mae(tmp_path: Path) -> None:
 # --- Names on a hub ---------------------------------------------------------------------------
 
 
+class Hub:
+    """huggingface.co: one folder of files, without a network where it has no folder."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        self.asked: list[tuple[str, str]] = []
+
+    def model_info(self, repository: str, timeout: float) -> Any:
+        if self.folder is None:
+            raise ConnectionError("Name or service not known\nand more")
+        self.repository = repository
+        return SimpleNamespace(
+            siblings=[SimpleNamespace(rfilename=file.name) for file in self.folder.iterdir()]
+        )
+
+    def download(self, repository: str, name: str) -> str:
+        assert self.folder is not None
+        assert (self.folder / name).exists()
+        self.asked.append((repository, name))
+        return str(self.folder / name)
+
+
 def test_names_of_repositories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, network = write("hf vit classifier", tmp_path)
-    asked = []
-
-    def download(repository: str, name: str) -> str:
-        asked.append((repository, name))
-        if not (tmp_path / name).exists():
-            raise FileNotFoundError(f"404 for {name}\nand more")
-        return str(tmp_path / name)
-
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    hub = Hub(tmp_path)
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: hub)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", hub.download)
     model, report = backbones.load("tiny", "hf:someone/vit-tiny", 16)
     with torch.no_grad():
         torch.testing.assert_close(model.eval()(images()), network(images()), rtol=1e-5, atol=1e-5)
     assert report.file == "hf:someone/vit-tiny"
-    assert {repository for repository, _ in asked} == {"someone/vit-tiny"}
-    asked.clear()
+    assert hub.asked == [("someone/vit-tiny", "config.json"), ("someone/vit-tiny", file.name)]
     with pytest.raises(backbones.BackboneError, match="does not fit vit_b"):
         backbones.load("vit_b", "timm:vit_base_patch16_224.mae", 224)
-    assert asked[0] == ("timm/vit_base_patch16_224.mae", "config.json")
+    assert hub.repository == "timm/vit_base_patch16_224.mae"
     file.unlink()
-    with pytest.raises(backbones.BackboneError, match=r"404 for pytorch_model.bin\); needs a netw"):
+    with pytest.raises(backbones.BackboneError, match=r"\(it has neither\); needs a network"):
         backbones.load("tiny", "hf:someone/vit-tiny", 16)
     for name in ("timm:vit_base_patch16_224.nothing", "timm:nothing"):
         with pytest.raises(backbones.BackboneError, match="has no weights by that name"):
             backbones.load("tiny", name, 16)
+
+
+def test_without_a_network_repositories_are_those_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing is tried again and again."""
+    file, _ = write("hf vit", tmp_path)
+    hub = Hub(None)
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: hub)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", hub.download)
+    kept = {("someone/vit-tiny", file.name): str(file)}
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *asked: kept.get(asked))
+    assert backbones.load("tiny", "hf:someone/vit-tiny", 16)[1].coverage == 1
+    message = refusal(Path("hf:someone/other"))
+    assert "(Name or service not known); needs a network" in message

@@ -1,5 +1,8 @@
 """`mae-bench weights`: a file is looked into, written for other projects, and loaded by them."""
 
+import resource
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -94,3 +97,23 @@ def test_nothing_is_overwritten(file, tmp_path, capsys):
     assert call(words) == 2
     assert "there: is there already; name another, or delete it" in capsys.readouterr().err
     assert (tmp_path / "there").read_text() == "mine"
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """A file that grows beyond 100 kB fails with an OSError, as on a full disk."""
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, most[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, most)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.parametrize("layout", ["timm", "hf", "mae"])
+@pytest.mark.usefixtures("small_files")
+def test_nothing_half_written_stays(layout, file, tmp_path, capsys):
+    output = tmp_path / "out"
+    assert call(["weights", "convert", str(file), "--to", layout, "--output", str(output)]) == 2
+    assert "File too large" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -69,10 +69,7 @@ def test_a_repeated_seed_counts_once(make_record):
     (table,) = comparison_table([again, first], [])
     (cell,) = column(table, "top1 ours")
     assert (cell.value, cell.n) == (81.0, 1)
-    assert (
-        note(table, cell.marks[0])
-        == "a seed ran more than once; its latest run counts."
-    )
+    assert note(table, cell.marks[0]) == "a seed ran more than once; its latest run counts."
 
 
 def test_comparable_runs_get_a_difference_to_the_paper(make_record):
