@@ -92,17 +92,21 @@ UNRELEASED: dict[tuple[str, str], str] = {
 
 ENDINGS = r"(\.(pth|pt|tar|bin|ckpt|npz|safetensors))+$"
 """of files of weights"""
+UNTOLD = ("model", "pytorch_model")
+"""names of Hugging Face's files"""
 
 
-def name_of(file: str) -> str:
+def name_of(file: Path) -> str:
     """The baseline that a released file belongs to; for any other, its name without its ending.
 
-    What follows a dot in the name of a timm model is no ending.
+    What follows a dot in the name of a timm model is no ending. A file by the name that Hugging
+    Face gives to all is called after its folder.
     """
     for name, sizes in BASELINES.items():
-        if file in {release.file for release in sizes.values()}:
+        if file.name in {release.file for release in sizes.values()}:
             return name
-    return re.sub(ENDINGS, "", file)
+    plain = re.sub(ENDINGS, "", file.name)
+    return file.parent.name if plain in UNTOLD and file.parent.name else plain
 
 
 def find(name: str, backbone: str, folder: Path) -> Path:

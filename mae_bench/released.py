@@ -107,7 +107,7 @@ def read_released(
         raise RunError(f"checkpoint {file}: its head does not fit {backbone}: {reason}") from None
     say(str(report))
     say(f"  and its classifier of {outputs} classes, on {recipe.pooling}")
-    return Released(file.stem, model, report, init or name_of(file.name), names)
+    return Released(file.stem, model, report, init or name_of(file), names)
 
 
 def imagenet_wnids() -> list[str]:

@@ -94,7 +94,7 @@ def transfer(
             sha256=loaded.sha256,
             recipe_hash=loaded.recipe_hash,
         )
-        init = init or loaded.method or name_of(Path(checkpoint).name)
+        init = init or loaded.method or name_of(Path(checkpoint))
         say(str(loaded))
     root = task_root(task, data)
     built = tasks.build(task, effective, vit, root, seed, limit)

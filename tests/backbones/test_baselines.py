@@ -55,11 +55,11 @@ def test_says_why_not(tmp_path: Path, name: str, backbone: str, told: str) -> No
 
 
 def test_a_released_files_baseline() -> None:
-    assert baselines.name_of("mae_pretrain_vit_large.pth") == "mae"
-    assert baselines.name_of("vit-b-300ep.pth.tar") == "moco_v3"
-    assert baselines.name_of("my_mae.v2.pth") == "my_mae.v2"
-    assert baselines.name_of("checkpoint.pth.tar") == "checkpoint"
-    timms = {baselines.name_of(f"timm:vit_base_patch16_224.{tag}") for tag in ("mae", "dino")}
+    assert baselines.name_of(Path("mae_pretrain_vit_large.pth")) == "mae"
+    assert baselines.name_of(Path("vit-b-300ep.pth.tar")) == "moco_v3"
+    assert baselines.name_of(Path("my_mae.v2.pth")) == "my_mae.v2"
+    assert baselines.name_of(Path("checkpoint.pth.tar")) == "checkpoint"
+    timms = {baselines.name_of(Path(f"timm:vit_base_patch16_224.{tag}")) for tag in ("mae", "dino")}
     assert len(timms) == 2
 
 
@@ -70,6 +70,12 @@ def test_says_what_the_papers_beit_is_not() -> None:
     assert "pre-trained on ImageNet-22k" in large.note
     assert all("the paper's own BEiT" in each.note for each in (base, large))
     assert all(each.note.endswith("was never released") for each in (base, large))
+
+
+def test_a_file_of_hugging_face_is_called_after_its_folder() -> None:
+    assert baselines.name_of(Path("vit-mae-base/model.safetensors")) == "vit-mae-base"
+    assert baselines.name_of(Path("runs/finetune/model.safetensors")) == "finetune"
+    assert baselines.name_of(Path("model.safetensors")) == "model"
 
 
 def test_the_table_is_consistent() -> None:
