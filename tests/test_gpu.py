@@ -11,6 +11,7 @@ import backbones
 import mae_bench
 from mae_bench.mae import MaskedAutoencoder
 from tasks import miniature
+from tasks.classification import knn, logistic
 
 pytestmark = [
     pytest.mark.gpu,
@@ -128,3 +129,21 @@ def test_ade20k_on_the_gpu(tmp_path):
     lines = (tmp_path / "runs/run/log.jsonl").read_text().splitlines()
     assert json.loads(lines[-1])["loss"] < json.loads(lines[0])["loss"]
     assert {"miou", "macc", "aacc"} <= set(record.metrics)
+
+
+def test_nearest_neighbours_and_logistic_regression_agree_with_the_cpu():
+    generator = torch.Generator().manual_seed(0)
+    bank, queries = torch.randn(600, 32, generator=generator), torch.randn(90, 32)
+    targets = (bank[:, :5] + torch.randn(600, 5, generator=generator)).argmax(dim=1)
+    found = [knn.nearest(queries, bank, 20, torch.device(where)) for where in ("cpu", "cuda")]
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(theirs.cpu(), ours, rtol=1e-4, atol=1e-5)
+    solved = [
+        logistic.solve(bank.to(where), targets.to(where), 5, 1e-2, max_iter=500, tolerance=1e-5)
+        for where in ("cpu", "cuda")
+    ]
+    scores = [
+        logistic.logits(each.parameters, queries.to(each.parameters.device)) for each in solved
+    ]
+    scores = [each.cpu() for each in scores]
+    torch.testing.assert_close(scores[1], scores[0], rtol=0, atol=1e-2)
