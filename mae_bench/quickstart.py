@@ -54,11 +54,10 @@ def quickstart(out: str | Path = "runs/quickstart", seed: int = 0) -> Path:
     """
     began = time.monotonic()
     out = Path(out)
-    share_cores()
     console.print(f"mae-bench quickstart: {STEPS} steps, about seven minutes on two cores")
     heading(1, "the miniature world: drawn scenes in the official data set layouts")
     world = make_miniature_world()
-    with from_scratch_meanwhile(out, seed) as finish:
+    with half_of_the_cores(), from_scratch_meanwhile(out, seed) as finish:
         heading(2, f"pre-training a masked autoencoder ({BACKBONE})")
         pretrain(BACKBONE, "mini", out, "pretrain", seed, Execution(workers=1, save_minutes=1.0))
         for number, (name, task, protocol) in enumerate(FROM_WEIGHTS, start=3):
@@ -95,14 +94,23 @@ def run(
     )
 
 
-def share_cores() -> None:
-    """Half of the cores compute here; the other process finds the setting in its environment.
+@contextmanager
+def half_of_the_cores() -> Iterator[None]:
+    """Compute on half of the cores inside; a second process finds that in its environment.
 
-    More threads than cores hold each other up at every barrier.
+    More threads than cores hold each other up at every barrier. A user's own setting stays.
     """
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, num_cores() // 2)))
-    if os.environ["OMP_NUM_THREADS"].isdigit():
-        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    if "OMP_NUM_THREADS" in os.environ:
+        yield
+        return
+    before, threads = torch.get_num_threads(), max(1, num_cores() // 2)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        del os.environ["OMP_NUM_THREADS"]
+        torch.set_num_threads(before)
 
 
 @contextmanager

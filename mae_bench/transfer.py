@@ -82,20 +82,15 @@ def transfer(
     checkpoint = released(init, backbone, checkpoint)
     refuse_source(task, protocol, effective, checkpoint, init)
     accelerator = start(how, seed)
-    weights = None
+    options, weights = effective.backbone_options(), None
     if checkpoint is None:
-        vit = backbones.create(backbone, **effective.backbone_options())
-        init = init or SCRATCH
+        vit, init = backbones.create(backbone, **options), init or SCRATCH
     else:
-        options = effective.backbone_options() | {"format": format, "allow_pickle": allow_pickle}
+        options |= {"format": format, "allow_pickle": allow_pickle}
         vit, loaded = backbones.load(backbone, checkpoint, **options)
-        weights = Checkpoint(
-            file=loaded.file,
-            sha256=loaded.sha256,
-            recipe_hash=loaded.recipe_hash,
-        )
-        init = init or loaded.method or name_of(Path(checkpoint))
         say(str(loaded))
+        weights = Checkpoint(file=loaded.file, sha256=loaded.sha256, recipe_hash=loaded.recipe_hash)
+        init = init or loaded.method or name_of(Path(checkpoint))
     root = task_root(task, data)
     built = tasks.build(task, effective, vit, root, seed, limit)
     if isinstance(built, Task):
@@ -125,16 +120,21 @@ def transfer(
             if found.weights:
                 save(found.weights, folder / MODEL_FILE, origin | anatomy_metadata(vit))
             write_record(folder, record)
-            say(
-                f"{record.protocol} with {backbone} from {init}: "
-                f"{', '.join(f'{k} {v:.2f}' for k, v in record.metrics.items())} "
-                f"in {duration(found.spent.seconds)}\n"
-                + (f"  weights    {folder / MODEL_FILE}\n" if found.weights else "")
-                + f"  to repeat  {record.environment.command}  (seed {seed}, recipe "
-                f"{record.recipe_hash}, mae-bench {record.environment.commit or __version__})"
-            )
+            tell(record, found, folder)
             show([record])
     return record
+
+
+def tell(record: Record, found: Found, folder: Path) -> None:
+    """The scores, where the weights are, and how to do it again."""
+    say(
+        f"{record.protocol} with {record.backbone} from {record.init}: "
+        f"{', '.join(f'{k} {v:.2f}' for k, v in record.metrics.items())} "
+        f"in {duration(found.spent.seconds)}\n"
+        + (f"  weights    {folder / MODEL_FILE}\n" if found.weights else "")
+        + f"  to repeat  {record.environment.command}  (seed {record.seed}, recipe "
+        f"{record.recipe_hash}, mae-bench {record.environment.commit or __version__})"
+    )
 
 
 def train_and_score(

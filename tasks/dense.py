@@ -3,18 +3,12 @@
 Shapes: B images, S image side.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeVar
-
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from backbones.dense import DenseViT
 from tasks.norms import SyncBatchNorm
-from tasks.task import Scored, Task
-
-Found = TypeVar("Found")
+from tasks.task import Task
 
 
 class DenseTask(Task):
@@ -63,31 +57,3 @@ class DenseTask(Task):
         if not synchronised or seen == recipe.batch_size:
             return []
         return [f"batch norm over {seen} images instead of {recipe.batch_size}"]
-
-
-def own_share(count: int) -> tuple[list[int], int]:
-    """This process's share of `count` images, each in one share; and the number of processes."""
-    spread = dist.is_available() and dist.is_initialized()
-    rank, world = (dist.get_rank(), dist.get_world_size()) if spread else (0, 1)
-    return list(range(rank, count, world)), world
-
-
-def finish_in_first(found: Found, finish: Callable[[list[Found]], Scored]) -> Scored:
-    """What `finish` makes, in the first process, of what every process has found; for all.
-
-    An error there, as of a full disk, is every process's; the others would wait for ever.
-    """
-    if not (dist.is_available() and dist.is_initialized()):
-        return finish([found])
-    rank, parts = dist.get_rank(), [found] * dist.get_world_size()
-    dist.gather_object(found, parts if rank == 0 else None)
-    outcome: list[Any] = [None]
-    if rank == 0:
-        try:
-            outcome = [finish(parts)]
-        except Exception as error:
-            outcome = [error]
-    dist.broadcast_object_list(outcome)
-    if isinstance(outcome[0], Exception):
-        raise outcome[0]
-    return outcome[0]

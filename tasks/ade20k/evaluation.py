@@ -22,8 +22,8 @@ from tasks.ade20k.labels import decode_label, read_label
 from tasks.ade20k.layout import SegmentationData
 from tasks.ade20k.pictures import NUM_PICTURED, overlay_sheet
 from tasks.ade20k.upernet import load_mmseg
-from tasks.dense import finish_in_first, own_share
 from tasks.pictures import spread
+from tasks.processes import finish_in_first, own_share
 from tasks.task import Batch, Progress, Scored
 
 Predict = Callable[[list[Tensor], tuple[int, ...]], Tensor]

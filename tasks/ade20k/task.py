@@ -18,7 +18,8 @@ from tasks.ade20k.evaluation import Views, score
 from tasks.ade20k.recipes import Ade20kRecipe
 from tasks.ade20k.slide import classes, slide
 from tasks.ade20k.upernet import UperNet, resize
-from tasks.dense import DenseTask, own_share
+from tasks.dense import DenseTask
+from tasks.processes import num_processes
 from tasks.task import Batch, Progress, Scored
 
 
@@ -42,7 +43,7 @@ class Ade20k(DenseTask):
     ) -> None:
         """`limit`: that many images of each split only."""
         super().__init__(backbone)
-        _, processes = own_share(0)
+        processes = num_processes()
         if processes * recipe.device_batch < 2:  # the coarsest pooled map is a single pixel
             raise TaskError(
                 "device_batch is 1; batch norm needs 2 images or more in a forward pass over all "

@@ -18,7 +18,7 @@ from backbones.checkpoint import save
 from tasks import TaskError
 from tasks.classification import scores
 from tasks.classification.data import EvalImages
-from tasks.dense import finish_in_first, own_share
+from tasks.processes import finish_in_first, num_processes, own_share
 from tasks.task import Batch, Progress, Scored
 
 LOGITS_FILE = "logits.safetensors"
@@ -124,8 +124,8 @@ def answer_all(
         num_workers=workers,
         pin_memory=device.type == "cuda",
     )
-    (_, world), total = own_share(0), len(data)  # type: ignore[arg-type]
-    found, done = Found(), 0
+    world, found, done = num_processes(), Found(), 0
+    total = len(data)  # type: ignore[arg-type] # torch's Dataset declares no length
     for batch in loader:
         if len(batch["targets"]):
             logits = predict(batch["images"].to(device, non_blocking=True))

@@ -42,8 +42,8 @@ from tasks.classification.robustness_sets import (
     read_robustness,
     read_split,
 )
-from tasks.dense import finish_in_first, own_share
 from tasks.images.files import shorten
+from tasks.processes import finish_in_first, own_share
 from tasks.task import Batch, Measurement, Progress, Scored
 
 PER_CORRUPTION_FILE = "per_corruption.csv"

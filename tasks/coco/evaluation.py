@@ -27,7 +27,7 @@ from tasks.coco.mask_rcnn import Detections
 from tasks.coco.masks import paste, run_lengths
 from tasks.coco.pictures import overlay_sheet
 from tasks.coco.segmentation import BAD_RLE, pack_run_lengths
-from tasks.dense import finish_in_first, own_share
+from tasks.processes import finish_in_first, own_share
 from tasks.task import Progress, Scored
 
 Result = dict[str, Any]

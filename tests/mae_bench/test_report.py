@@ -4,10 +4,10 @@ import json
 import re
 import signal
 import time
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from made_records import make
 from PIL import Image
 from small_runs import PATIENCE
 
@@ -15,52 +15,14 @@ import mae_bench
 from mae_bench.cli import call
 from mae_bench.errors import RunError
 from mae_bench.report import REFRESH_SECONDS, Wanted, find_runs, keep_up, output_files
-from results import Checkpoint, Cost, Data, Environment, Record, ResultsError, write_record
-
-START = datetime(2026, 1, 1, tzinfo=UTC)
+from results import Cost, Record, ResultsError, write_record
 
 
 def record(name: str, **changes) -> Record:
     """A comparable fine-tuning of ViT-B from MAE weights."""
-    fields = {
-        "name": name,
-        "kind": "transfer",
-        "protocol": "imagenet1k/finetune@1",
-        "task": "imagenet1k",
-        "backbone": "vit_b",
-        "init": "mae",
-        "checkpoint": Checkpoint(file="mae_vit_base.pth", sha256="ab" * 32),
-        "data": Data(
-            name="imagenet1k",
-            fingerprint="0123456789abcdef",
-            train_images=1_281_167,
-            val_images=50_000,
-            classes=1000,
-            miniature=False,
-            standard=True,
-        ),
-        "recipe": {"epochs": 100},
-        "recipe_hash": "0123456789ab",
-        "deviations": [],
-        "seed": 0,
-        "metrics": {"top1": 83.5},
-        "intervals": {"top1": (83.2, 83.8)},
-        "cost": Cost(seconds=7200.0, images_per_second=812.5, peak_memory_bytes=2**34),
-        "environment": Environment(
-            python="3.11.9",
-            torch="2.15.0",
-            versions={},
-            device="cpu",
-            processes=1,
-            commit=None,
-            command="mae-bench transfer",
-        ),
-        "started": START,
-        "finished": START + timedelta(hours=1),
-        "complete": True,
-        "skipped_images": 0,
-    }
-    return Record(**{**fields, **changes})
+    cost = Cost(seconds=7200.0, images_per_second=812.5, peak_memory_bytes=2**34)
+    intervals = {"top1": (83.2, 83.8)}
+    return make(name=name, **{"cost": cost, "intervals": intervals, **changes})
 
 
 @pytest.fixture
