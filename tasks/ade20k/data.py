@@ -152,8 +152,9 @@ def decode_pair(
     if pixels.shape[:2] != labels.shape:
         (height, width), (label_height, label_width) = pixels.shape[:2], labels.shape
         raise UnreadableImage(
-            f"{split.label_path(index)} is {label_width} wide and {label_height} high; expected "
+            split.label_path(index),
+            f"is {label_width} wide and {label_height} high; expected "
             f"{width} and {height} as {split.path(index)} is (an EXIF rotation is not applied): "
-            "correct one of them"
+            "correct one of them",
         )
     return pixels, labels

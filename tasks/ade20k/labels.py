@@ -33,9 +33,7 @@ def read_label(path: Path | str, rule: ClassRule) -> np.ndarray:
     if not known[values].all():
         unknown = np.unique(values[~known[values]]).tolist()
         more = f" and {len(unknown) - 1} more such values" if unknown[1:] else ""
-        raise UnreadableImage(
-            f"{path} has the value {unknown[0]}{more}; expected {rule.describe()}"
-        )
+        raise UnreadableImage(path, f"has the value {unknown[0]}{more}; expected {rule.describe()}")
     return table[values]
 
 
@@ -45,21 +43,21 @@ def decode_label(path: Path | str) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data)) as image:
             if image.format != "PNG":
-                raise UnreadableImage(f"{path} is a {image.format} file; {EXPECTED}")
+                raise UnreadableImage(path, f"is a {image.format} file; {EXPECTED}")
             # Pillow spreads fewer bits of grey over 0 to 255, which would make other values.
             depth, kind = data[BIT_DEPTH], data[BIT_DEPTH + 1]
             if kind == GREY and depth != 8:
-                raise UnreadableImage(f"{path} is a grey image of {depth} bits; {EXPECTED}")
+                raise UnreadableImage(path, f"is a grey image of {depth} bits; {EXPECTED}")
             if image.mode not in MODES:
-                raise UnreadableImage(f"{path} is an image of mode {image.mode}; {EXPECTED}")
+                raise UnreadableImage(path, f"is an image of mode {image.mode}; {EXPECTED}")
             return np.array(image)
     except UnreadableImage:
         raise
     except Image.UnidentifiedImageError as error:
-        raise UnreadableImage(f"{path} is not an image in any known format") from error
+        raise UnreadableImage(path, "is not an image in any known format") from error
     except (OSError, *DAMAGED) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UnreadableImage(f"{path} cannot be decoded: {reason}") from error
+        raise UnreadableImage(path, f"cannot be decoded: {reason}") from error
 
 
 @lru_cache(maxsize=8)

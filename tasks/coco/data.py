@@ -157,13 +157,13 @@ def decode_known(split: CocoSplit, index: int) -> np.ndarray:
     pixels = decode(path)
     expected = tuple(split.sizes[index].tolist())
     if pixels.shape[:2] != expected:
-        raise UnreadableImage(mismatch(path, pixels.shape[:2], expected, split.json_file))
+        raise UnreadableImage(path, mismatch(pixels.shape[:2], expected, split.json_file))
     return pixels
 
 
-def mismatch(path: Path, found: tuple[int, ...], expected: tuple[int, ...], json_file: Path) -> str:
+def mismatch(found: tuple[int, ...], expected: tuple[int, ...], json_file: Path) -> str:
     height, width = expected
     return (
-        f"{path} is {found[1]} wide and {found[0]} high; expected {width} and {height} as in "
+        f"is {found[1]} wide and {found[0]} high; expected {width} and {height} as in "
         f"{json_file} (an EXIF rotation is not applied): correct the file or the numbers"
     )

@@ -11,13 +11,16 @@ from tasks.images.crops import (
 )
 from tasks.images.decoding import Box, UnreadableImage, decode, decode_box
 from tasks.images.files import FileNames, list_images
+from tasks.images.unreadable import Unreadable, by_reason
 
 __all__ = [
     "BadImages",
     "Box",
     "FileNames",
     "UnlabelledImages",
+    "Unreadable",
     "UnreadableImage",
+    "by_reason",
     "crop_resize",
     "decode",
     "decode_box",

@@ -41,7 +41,16 @@ WORTHWHILE_ROWS = 32
 
 
 class UnreadableImage(TaskError):
-    """An image file that cannot be read or decoded. The message names the file and why."""
+    """An image file that cannot be read or decoded. The message is the file's path and why."""
+
+    def __init__(self, path: Path | str, reason: str) -> None:
+        super().__init__(path, reason)  # both travel from a loading process
+        self.path = path
+        self.reason = reason
+        """without the path: "is empty (0 bytes); expected an image" """
+
+    def __str__(self) -> str:
+        return f"{self.path} {self.reason}"
 
 
 def decode(path: Path | str) -> np.ndarray:
@@ -87,9 +96,9 @@ def read(path: Path | str) -> bytes:
         with io.FileIO(path) as file:  # unbuffered: half the time of Path.read_bytes
             data = file.readall()
     except OSError as error:
-        raise UnreadableImage(f"{path} cannot be read: {error.strerror}") from error
+        raise UnreadableImage(path, f"cannot be read: {error.strerror}") from error
     if not data:
-        raise UnreadableImage(f"{path} is empty (0 bytes); expected an image")
+        raise UnreadableImage(path, "is empty (0 bytes); expected an image")
     return data
 
 
@@ -98,16 +107,16 @@ def decode_with_pillow(data: bytes, path: Path | str) -> np.ndarray:
         with Image.open(io.BytesIO(data)) as image:
             if image.mode[0] in "IF":  # conversion would cut the values off at 255
                 raise UnreadableImage(
-                    f"{path} has more than 8 bits a channel (mode {image.mode}); expected 8"
+                    path, f"has more than 8 bits a channel (mode {image.mode}); expected 8"
                 )
             return np.array(image.convert("RGB"))
     except UnreadableImage:
         raise
     except Image.UnidentifiedImageError as error:
-        raise UnreadableImage(f"{path} is not an image in any known format") from error
+        raise UnreadableImage(path, "is not an image in any known format") from error
     except (OSError, *DAMAGED) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UnreadableImage(f"{path} cannot be decoded: {reason}") from error
+        raise UnreadableImage(path, f"cannot be decoded: {reason}") from error
 
 
 def jpeg_size(data: bytes) -> tuple[int, int] | None:

@@ -181,7 +181,7 @@ def test_load_batch_replaces_unreadable_samples_by_the_next_readable_ones() -> N
 
     def load_one(epoch: int, index: int) -> torch.Tensor:
         if names[index] in "bcf":
-            raise UnreadableImage(f"{names[index]} is empty")
+            raise UnreadableImage(names[index], "is empty")
         return torch.full((3, 2, 2), 10 * epoch + index, dtype=torch.uint8)
 
     batch = load_batch([(3, 4), (3, 1), (7, 5), (3, 0)], load_one, names)
@@ -199,7 +199,7 @@ def test_load_batch_gives_up_when_too_many_in_a_row_are_unreadable(
 
     def load_one(epoch: int, index: int) -> torch.Tensor:
         tried.append(index)
-        raise UnreadableImage(f"{index}.jpg is empty")
+        raise UnreadableImage(f"{index}.jpg", "is empty")
 
     names = [f"{index}.jpg" for index in range(count)]
     expected = rf"{attempts} image files in a row are unreadable, from 3.jpg on; .*jpg is empty"

@@ -1,0 +1,48 @@
+"""Opening the files of strangers: regular ones only, and no more of them than is asked for.
+
+The same as `backbones.files`, since this package imports no sibling.
+"""
+
+import errno
+import io
+import os
+import stat
+from pathlib import Path
+
+KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def open_regular(path: Path | str, most: int | None = None) -> io.FileIO:
+    """A regular file, or a link to one, opened for reading without a buffer.
+
+    A named pipe would wait for a writer and a device may have no end. Raises OSError whose
+    `strerror` says what the path is instead, or that it has more than `most` bytes.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            kind = KINDS.get(stat.S_IFMT(found.st_mode), "of an unknown kind")
+            raise OSError(errno.EINVAL, f"is {kind}, not a regular file", str(path))
+        if most is not None and found.st_size > most:
+            raise OSError(
+                errno.EFBIG,
+                f"has {found.st_size:,} bytes; expected at most {most:,}",
+                str(path),
+            )
+        return io.FileIO(descriptor)
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_regular(path: Path | str, most: int | None = None) -> bytes:
+    """The bytes of a regular file; see `open_regular`."""
+    with open_regular(path, most) as file:
+        return file.readall()

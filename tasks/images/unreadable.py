@@ -1,0 +1,34 @@
+"""Image files that could not be read, each with its reason."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+EXAMPLES = 3
+"""names that a line gives of each reason"""
+
+
+class Unreadable(NamedTuple):
+    """A file that was left out."""
+
+    name: str
+    """of the file, as the data set calls it"""
+    reason: str
+    """why, without the name: "16 bits a channel; expected 8" """
+
+
+def by_reason(items: Iterable[Unreadable], examples: int = EXAMPLES) -> list[str]:
+    """A line for each reason, the commonest first: "12 images: truncated (a.jpg, b.jpg, ...)"."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name, reason in items:
+        groups[reason].append(name)
+    ordered = sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))
+    return [f"{count(names)}: {reason} ({some(names, examples)})" for reason, names in ordered]
+
+
+def count(names: Sequence[str]) -> str:
+    return f"{len(names):,} image{'s' * (len(names) != 1)}"
+
+
+def some(names: Sequence[str], most: int) -> str:
+    return ", ".join(names[:most]) + ", ..." * (len(names) > most)
