@@ -43,7 +43,7 @@ def test_what_has_no_end_or_no_writer_is_refused_at_once(files: ModuleType, tmp_
             with pytest.raises(OSError, match=f"is {kind}, not a regular file") as caught:
                 files.read_regular(path)
             assert caught.value.filename == str(path)
-        with pytest.raises(OSError, match="socket|No such device"):
+        with pytest.raises(OSError, match=r"socket|No such device"):
             files.read_regular(tmp_path / "socket")
 
 
