@@ -128,6 +128,7 @@ class DenseViT(Backbone):
         if dense.resize_position == "load":
             positions = resize(positions, self.grid_size)
         if dense.class_token:
+            self.num_prefix_tokens = 1
             self.stem = (*self.stem, "cls_token")
             self.cls_token = nn.Parameter(0.02 * torch.randn(1, 1, size.embed_dim))
         else:
@@ -194,8 +195,8 @@ class DenseViT(Backbone):
 
     def positions(self) -> Tensor:
         """`pos_embed` at the grid of the tokens."""
-        table, rows = self.pos_embed, int(self.dense.class_token)
-        if table.shape[1] == rows + self.grid_size**2:
+        table = self.pos_embed
+        if table.shape[1] == self.num_prefix_tokens + self.grid_size**2:
             return table
         return (resize if self.dense.class_token else resize_grid)(table, self.grid_size)
 
@@ -203,7 +204,7 @@ class DenseViT(Backbone):
         """Tokens to a map (B, S / p, S / p, C), without the class token; a map stays as it is."""
         if x.ndim == 4:
             return x
-        patches = x[:, 1:] if self.dense.class_token else x
+        patches = x[:, self.num_prefix_tokens :]
         return patches.unflatten(1, (self.grid_size, self.grid_size))
 
     def bias(self, kind: str) -> Tensor | None:

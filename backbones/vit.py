@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from backbones.colour import IMAGENET_MEAN, IMAGENET_STD, Colour
-from backbones.linear import Linear
+from backbones.linear import Linear, linear
 from backbones.posembed import sincos_2d
 from backbones.relative import CLASS_TOKEN_ROWS, autocast, class_token_bias
 from backbones.sizes import Anatomy, BackboneError, Size
@@ -153,6 +153,8 @@ class Backbone(nn.Module):
     """parameters and modules before the first block"""
     top: tuple[str, ...] = ()
     """those that belong to no block and no stem"""
+    num_prefix_tokens: int = 0
+    """tokens before those of the patches: the class token, where there is one"""
     pixel_mean: Colour = IMAGENET_MEAN
     """of the images that its weights were pre-trained on; whoever feeds it takes this out"""
     pixel_std: Colour = IMAGENET_STD
@@ -234,6 +236,7 @@ class ViT(Backbone):
     pos_embed: nn.Parameter
     stem = ("cls_token", "pos_embed", "patch_embed")
     top = ("norm",)
+    num_prefix_tokens = 1
 
     def __init__(
         self,
@@ -272,10 +275,13 @@ class ViT(Backbone):
 
         After the final norm, or before it with `norm=False`.
         """
-        x = self.embed(images)
+        return self.through_blocks(self.embed(images), norm)
+
+    def through_blocks(self, tokens: Tensor, norm: bool = True) -> Tensor:
+        """Embedded tokens (B, T, C), of all patches or of some, through every block."""
         for block in self.blocks:
-            x = block(x)
-        return self.norm(x) if norm else x
+            tokens = block(tokens)
+        return self.norm(tokens) if norm else tokens
 
     def feature_maps(self, images: Tensor, blocks: Sequence[int]) -> list[Tensor]:
         """Maps (B, C, S / p, S / p) after the given 0-based blocks, without the final norm."""
@@ -284,16 +290,33 @@ class ViT(Backbone):
         for i, block in enumerate(self.blocks[: max(blocks, default=-1) + 1]):
             x = block(x)
             if i in blocks:
-                grid = x[:, 1:].unflatten(1, (self.grid_size, self.grid_size))
+                patches = x[:, self.num_prefix_tokens :]
+                grid = patches.unflatten(1, (self.grid_size, self.grid_size))
                 maps[i] = grid.permute(0, 3, 1, 2)
         return [maps[i] for i in blocks]
 
     def embed(self, images: Tensor) -> Tensor:
         """Class token and patches with their positions: (B, 1 + N, C)."""
         patches = self.patches(images)
+        if self.anatomy.absolute_position:
+            patches = patches + self.pos_embed[:, self.num_prefix_tokens :]
+        return self.with_prefix(patches)
+
+    def embed_rows(self, pixels: Tensor, indices: Tensor) -> Tensor:
+        """Class token and some patches of each image with their positions: (B, 1 + V, C).
+
+        `pixels` (B, V, 3·p·p) in the (channel, row, column) order of convolutions, of the patches
+        at `indices` (B, V). For an anatomy with absolute positions.
+        """
+        proj = self.patch_embed.proj
+        patches = linear(pixels, proj.weight.flatten(1), proj.bias)
+        return self.with_prefix(patches + self.pos_embed[0, self.num_prefix_tokens :][indices])
+
+    def with_prefix(self, patches: Tensor) -> Tensor:
+        """The class token, with its position, before each image's patches (B, V, C)."""
         cls: Tensor = self.cls_token
         if self.anatomy.absolute_position:
-            patches, cls = patches + self.pos_embed[:, 1:], cls + self.pos_embed[:, :1]
+            cls = cls + self.pos_embed[:, : self.num_prefix_tokens]
         return torch.cat([cls.expand(len(patches), -1, -1), patches], dim=1)
 
     def no_decay(self) -> set[str]:

@@ -163,15 +163,8 @@ class MaskedAutoencoder(nn.Module):
 
     def encode(self, pixels: Tensor, visible: Tensor) -> Tensor:
         """Class token and visible patches through the encoder: (B, 1 + V, C)."""
-        vit = self.encoder
-        proj = vit.patch_embed.proj
-        x = linear(pick(pixels, visible), proj.weight.flatten(1), proj.bias)
-        x = x + vit.pos_embed[0, 1:][visible]
-        cls = (vit.cls_token + vit.pos_embed[:, :1]).expand(len(x), -1, -1)
-        x = torch.cat([cls, x], dim=1)
-        for block in vit.blocks:
-            x = block(x)
-        return vit.norm(x)
+        tokens = self.encoder.embed_rows(pick(pixels, visible), visible)
+        return self.encoder.through_blocks(tokens)
 
     def decoder_tokens(self, latent: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
         """Tokens [class, visible, masked] with their positions: (B, 1 + N, D)."""

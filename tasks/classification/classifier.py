@@ -49,7 +49,7 @@ class Classifier(nn.Module):
         with torch.autocast(images.device.type, enabled=False):
             tokens = tokens.float()
             if self.recipe.pooling == "patches":
-                return self.head(self.fc_norm(tokens[:, 1:].mean(dim=1)))
+                return self.head(self.fc_norm(mean_patch(self.backbone, tokens)))
             return self.head(tokens[:, 0])
 
     def predict(self, images: Tensor) -> Tensor:
@@ -57,6 +57,11 @@ class Classifier(nn.Module):
         bf16 = self.recipe.precision == "bf16"
         with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=bf16):
             return self.logits(self.normalize(images))
+
+
+def mean_patch(backbone: nn.Module, tokens: Tensor) -> Tensor:
+    """The mean (B, C) of the patches' tokens of (B, 1 + N, C); a plug-in has one class token."""
+    return tokens[:, getattr(backbone, "num_prefix_tokens", 1) :].mean(dim=1)
 
 
 def check_size(recipe: ClassificationRecipe, backbone: ViT) -> None:

@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader
 from backbones.vit import ViT
 from tasks import TaskError
 from tasks.atomic import PARTIAL
+from tasks.classification.classifier import mean_patch
 from tasks.classification.data import EvalImages
 from tasks.classification.layouts import LabelledImages, Split
 from tasks.classification.probe_recipes import ProbeRecipe
@@ -345,4 +346,4 @@ def pooled(backbone: ViT, images: Tensor, recipe: ProbeRecipe) -> Tensor:
     with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=bf16):
         tokens = backbone(images)  # (B, 1 + P, C)
     tokens = tokens.float()
-    return tokens[:, 0] if recipe.pooling == "cls" else tokens[:, 1:].mean(dim=1)
+    return tokens[:, 0] if recipe.pooling == "cls" else mean_patch(backbone, tokens)
