@@ -12,7 +12,7 @@ from toy import Toy, toy_recipe
 
 import backbones
 from mae_bench.optim import build_optimizer, build_schedule, clip, parameter_groups
-from mae_bench.pretrain import Pretraining
+from mae_bench.pretraining.task import Pretraining
 from mae_bench.recipes import recipe
 from tasks.classification.task import Classification
 

@@ -8,11 +8,11 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from mae_bench.mae import MaskedAutoencoder
+from mae_bench.pretraining.autoencoder import MaskedAutoencoder
 from mae_bench.run_files import atomic
 
 if TYPE_CHECKING:
-    from mae_bench.pretrain import Pretraining
+    from mae_bench.pretraining.task import Pretraining
 
 GREY = 0.75
 MARGIN = 12

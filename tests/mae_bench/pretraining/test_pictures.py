@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mae_bench import pictures
-from mae_bench.pretrain import Pretraining
+from mae_bench.pretraining.task import Pretraining
 from mae_bench.recipes import override, recipe
 
 ORIGINAL, MASKED, PREDICTED = "original", "masked", "predicted (visible patches kept)"

@@ -1,0 +1,209 @@
+"""The masked autoencoder (2111.06377), exact to facebookresearch/mae, models_mae.py.
+
+Shapes: B images, N patches, V of them visible, M = N - V masked, p patch side, D decoder width.
+
+The arithmetic is the reference's; the work is not. Only visible patches are embedded, tokens
+stay in the order [class, visible, masked] (attention does not mind, positions are looked up),
+the first decoder block normalises and projects each mask token once instead of once per image,
+and the last one computes queries, MLP and prediction for masked patches only, because nothing
+else reaches the loss.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import backbones
+from backbones.checkpoint import check_keys, read_tensors
+from backbones.linear import Linear, linear
+from backbones.posembed import sincos_2d
+from backbones.vit import Block, init_linear
+from mae_bench.pretraining import masks, targets
+from mae_bench.pretraining.masks import pick
+
+
+@dataclass
+class Output:
+    """`loss` scalar; `mask` (B, N), 1 = removed."""
+
+    loss: Tensor
+    mask: Tensor
+
+
+@dataclass
+class Reconstruction:
+    """`pixels` (B, N, p·p·3) in (row, column, channel) order, as predicted (so normalised per
+    patch if the model was trained so); `mask` (B, N), 1 = removed."""
+
+    pixels: Tensor
+    mask: Tensor
+
+
+class MaskedAutoencoder(nn.Module):
+    """Encoder on the visible patches, light decoder on all of them.
+
+    `encoder` is a plain `backbones.ViT`. Positions are the fixed sin-cos tables of both parts.
+    Decoder defaults: Table 1 of the paper.
+    """
+
+    def __init__(
+        self,
+        backbone: str,
+        image_size: int = 224,
+        norm_pix: bool = False,
+        mask_ratio: float = 0.75,
+        decoder_dim: int = 512,
+        decoder_depth: int = 8,
+        decoder_heads: int = 16,
+    ) -> None:
+        super().__init__()
+        self.encoder = backbones.create(backbone, image_size)
+        anatomy = getattr(self.encoder, "anatomy", None)  # a plug-in has none
+        if anatomy is None or anatomy.relative_position or not anatomy.absolute_position:
+            raise backbones.BackboneError(
+                f"backbone {backbone!r} cannot be a masked autoencoder's encoder: expected a plain "
+                "ViT of ours or of timm with absolute positions alone"
+            )
+        self.encoder.pos_embed.requires_grad_(False)
+        self.patch_size, self.norm_pix = self.encoder.patch_size, norm_pix
+        self.mask_ratio = mask_ratio
+        self.num_patches = self.encoder.grid_size**2
+        self.num_visible = int(self.num_patches * (1 - mask_ratio)) if 0 < mask_ratio < 1 else 0
+        if not 0 < self.num_visible < self.num_patches:
+            raise backbones.BackboneError(
+                f"mask_ratio {mask_ratio} of {self.num_patches} patches: at least one visible and "
+                "one masked patch are needed"
+            )
+        if min(decoder_dim, decoder_depth, decoder_heads) < 1:
+            raise backbones.BackboneError(
+                f"decoder_dim {decoder_dim}, decoder_depth {decoder_depth} and decoder_heads "
+                f"{decoder_heads} must be positive"
+            )
+        if decoder_dim % decoder_heads or decoder_dim % 4:
+            raise backbones.BackboneError(
+                f"decoder_dim {decoder_dim} must be a multiple of 4 and of decoder_heads "
+                f"{decoder_heads}"
+            )
+        self.decoder_embed = Linear(self.encoder.embed_dim, decoder_dim)
+        self.mask_token = nn.Parameter(torch.empty(1, 1, decoder_dim))
+        self.decoder_pos_embed = nn.Parameter(
+            sincos_2d(decoder_dim, self.encoder.grid_size), requires_grad=False
+        )
+        self.decoder_blocks = nn.ModuleList(
+            Block(decoder_dim, decoder_heads) for _ in range(decoder_depth)
+        )
+        self.decoder_norm = nn.LayerNorm(decoder_dim, eps=1e-6)
+        self.decoder_pred = Linear(decoder_dim, self.patch_size**2 * 3)
+        nn.init.normal_(self.mask_token, std=0.02)
+        for part in (self.decoder_embed, self.decoder_blocks, self.decoder_pred):
+            part.apply(init_linear)
+
+    def forward(self, images: Tensor, noise: Tensor | None = None) -> Output:
+        """Images (B, 3, S, S), normalised, to the mean squared error over masked patches.
+
+        `noise` (B, N): the patches with the smallest values stay visible; uniform if None.
+        Raises `backbones.BackboneError` for images of another size.
+        """
+        visible, masked = self.split(images, noise)
+        pixels = self.pixels(images)
+        latent = self.encode(pixels, visible)
+        predicted = self.decode(latent, visible, masked)
+        target = pick(pixels, masked)
+        loss = F.mse_loss(predicted, targets.normalised(target) if self.norm_pix else target)
+        return Output(loss, self.mask(visible))
+
+    @torch.no_grad()
+    def reconstruct(self, images: Tensor, noise: Tensor | None = None) -> Reconstruction:
+        """Predict all patches, visible ones included; arguments as for the loss."""
+        visible, masked = self.split(images, noise)
+        latent = self.encode(self.pixels(images), visible)
+        x = self.decoder_tokens(latent, visible, masked)
+        for block in self.decoder_blocks:
+            x = block(x)
+        predicted = self.decoder_pred(self.decoder_norm(x))[:, 1:]
+        order = torch.cat([visible, masked], dim=1).argsort(dim=1)
+        return Reconstruction(pick(predicted, order), self.mask(visible))
+
+    def split(self, images: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Indices of the visible (B, V) and the masked (B, M) patches, by rank of the noise."""
+        size = self.encoder.image_size
+        if images.shape[1:] != (3, size, size):
+            raise backbones.BackboneError(
+                f"images are {' x '.join(map(str, images.shape[1:]))}; this masked autoencoder "
+                f"takes 3 x {size} x {size} (square, image_size={size})"
+            )
+        if noise is None:
+            noise = torch.rand(len(images), self.num_patches, device=images.device)
+        if noise.shape != (len(images), self.num_patches):
+            raise backbones.BackboneError(
+                f"noise is {tuple(noise.shape)}; expected {(len(images), self.num_patches)}"
+            )
+        return masks.random(noise, self.num_visible)
+
+    def mask(self, visible: Tensor) -> Tensor:
+        """(B, N), 1 = removed."""
+        ones = torch.ones(len(visible), self.num_patches, device=visible.device)
+        return ones.scatter_(1, visible, 0)
+
+    def patches(self, images: Tensor) -> Tensor:
+        """A view (B, N as rows x columns, p, p, 3) on the images; nothing is copied yet."""
+        side, grid = self.patch_size, self.encoder.grid_size
+        x = images.view(len(images), 3, grid, side, grid, side)
+        return x.permute(0, 2, 4, 3, 5, 1)
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """Patches as rows (B, N, 3·p·p), in the (channel, row, column) order of convolutions.
+
+        The colours of an image lie apart in memory, so this is a cheaper copy than the order of
+        `Reconstruction`, and the loss does not mind.
+        """
+        x = self.patches(images).permute(0, 1, 2, 5, 3, 4)
+        return x.reshape(len(images), self.num_patches, -1)
+
+    def encode(self, pixels: Tensor, visible: Tensor) -> Tensor:
+        """Class token and visible patches through the encoder: (B, 1 + V, C)."""
+        tokens = self.encoder.embed_rows(pick(pixels, visible), visible)
+        return self.encoder.through_blocks(tokens)
+
+    def decoder_tokens(self, latent: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
+        """Tokens [class, visible, masked] with their positions: (B, 1 + N, D)."""
+        mask_tokens = self.mask_token.expand(*masked.shape, -1)
+        tokens = torch.cat([self.decoder_embed(latent), mask_tokens], dim=1)
+        order = F.pad(torch.cat([visible, masked], dim=1) + 1, (1, 0))
+        return tokens + self.decoder_pos_embed[0][order]
+
+    def decode(self, latent: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
+        """Predictions of the masked patches only: (B, M, 3·p·p), ordered as `pixels` is."""
+        x = self.decoder_tokens(latent, visible, masked)
+        for block in self.decoder_blocks[:-1]:
+            x = block(x)
+        x = self.decoder_norm(self.decoder_blocks[-1](x, num_queries=masked.shape[1]))
+        side = self.patch_size
+        weight = self.decoder_pred.weight.view(side, side, 3, -1).permute(2, 0, 1, 3)
+        bias = self.decoder_pred.bias.view(side, side, 3).permute(2, 0, 1)
+        return linear(x, weight.flatten(0, 2), bias.flatten())
+
+    def load_checkpoint(self, file: str | Path) -> None:
+        """Load encoder and decoder of the reference's `_full` or `visualize` files, or of ours.
+
+        Strict; raises `backbones.BackboneError` for a file that is damaged or of another kind.
+        """
+        file = Path(file)
+        tensors, _ = read_tensors(file)
+        if "decoder_embed.weight" not in tensors:
+            raise backbones.BackboneError(
+                f"checkpoint {file}: holds no decoder; expected encoder and decoder "
+                "(mae_pretrain_vit_*_full.pth, mae_visualize_vit_*.pth or mae.safetensors)"
+            )
+        own = self.checkpoint()
+        check_keys(file, f"{self.encoder.name} and its decoder", tensors, own)
+        self.load_state_dict(
+            {k if k in self.state_dict() else f"encoder.{k}": v for k, v in tensors.items()}
+        )
+
+    def checkpoint(self) -> dict[str, Tensor]:
+        """Encoder and decoder under the reference's key names."""
+        return {k.removeprefix("encoder."): v for k, v in self.state_dict().items()}

@@ -1,0 +1,72 @@
+"""The recipe of masked pre-training, every number with its source. Imports no torch."""
+
+from dataclasses import dataclass, fields
+
+from tasks.recipe import Sourced, TrainingRecipe, require, said_by
+
+PRETRAIN = "pretrain"
+"""the task of a pre-training's record, and the first part of its protocol's id"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainRecipe(TrainingRecipe):
+    """Every number that can change a pre-trained masked autoencoder."""
+
+    mask_ratio: float
+    """share of the patches that is removed"""
+    norm_pix: bool
+    """predict pixels normalised per patch"""
+    decoder_dim: int
+    """width of the decoder"""
+    decoder_depth: int
+    """blocks of the decoder"""
+    decoder_heads: int
+    """attention heads of the decoder"""
+    min_crop_area: float
+    """smallest share of the image that a random resized crop takes"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self, "mask_ratio", 0 < self.mask_ratio < 1, "between 0 and 1")
+        require(self, "min_crop_area", 0 < self.min_crop_area <= 1, "in (0, 1]")
+        for name in ("decoder_dim", "decoder_depth", "decoder_heads"):
+            require(self, name, getattr(self, name) >= 1, "at least 1")
+
+
+MAE = (
+    said_by("mae PRETRAIN.md (1600 for the released checkpoints)", epochs=800)
+    | said_by("mae PRETRAIN.md", norm_pix=True, device_batch=64)
+    | said_by("MAE Table 8", optimizer="adamw", base_lr=1.5e-4, weight_decay=0.05)
+    | said_by("MAE Table 8", betas=(0.9, 0.95), batch_size=4096, warmup_epochs=40.0)
+    | said_by("mae main_pretrain.py", image_size=224, min_lr=0.0, clip_grad=None, layer_decay=1.0)
+    | said_by("mae main_pretrain.py", ema_decay=None, min_crop_area=0.2)
+    | said_by("mae util/lr_sched.py", schedule="cosine", milestones=(), warmup_start=0.0)
+    | said_by("MAE Table 1", mask_ratio=0.75, decoder_dim=512, decoder_depth=8)
+    | said_by("mae models_mae.py", decoder_heads=16)
+    | said_by("ours: bf16 needs no loss scaling; mae uses fp16 with it", precision="bf16")
+)
+
+MINIATURE = said_by(
+    "ours: tuned on the miniature world",
+    image_size=32,
+    epochs=10,
+    warmup_epochs=2.0,
+    batch_size=128,
+    device_batch=128,
+    base_lr=3e-3,
+    min_crop_area=0.5,
+    decoder_dim=64,
+    decoder_depth=2,
+    decoder_heads=4,
+    norm_pix=False,
+    precision="fp32",
+)
+
+
+def sourced(backbone: str, protocol: str) -> Sourced:
+    """Every field of a protocol's recipe with its value and where that comes from."""
+    rows = dict(MAE)
+    if backbone == "vit_mini":
+        rows |= MINIATURE
+    rows |= said_by("what was asked for", protocol=f"{PRETRAIN}/{protocol}@1", backbone=backbone)
+    return {field.name: rows[field.name] for field in fields(PretrainRecipe)}
