@@ -1,6 +1,5 @@
 """Micro-batches: which images, in which order, on which process; and their loading."""
 
-import signal
 import traceback
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from mae_bench.execution import Execution
 from tasks import TaskError
 from tasks.recipe import TrainingRecipe
 from tasks.task import Batch, TrainData
+from tasks.workers import worker_init
 
 Keys = list[tuple[int, int]]
 """(epoch, index) of each image of a micro-batch"""
@@ -114,7 +114,7 @@ def load(
         collate_fn=as_it_is,
         num_workers=how.workers,
         pin_memory=device.type == "cuda",
-        worker_init_fn=leave_signals_to_the_parent,
+        worker_init_fn=worker_init,
         prefetch_factor=4 if how.workers else None,
     )
     for batch in batches:
@@ -128,10 +128,3 @@ def load(
 
 def as_it_is(batch: Any) -> Any:
     return batch
-
-
-def leave_signals_to_the_parent(_: int) -> None:
-    """Signals often reach the whole group; a worker that dies of one would spoil the saving."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    torch.set_num_threads(1)

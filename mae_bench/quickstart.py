@@ -2,7 +2,6 @@
 
 import os
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from mae_bench.progress import console, duration
 from mae_bench.provenance import num_cores
 from mae_bench.report import report
 from mae_bench.transfer import SCRATCH, transfer
+from tasks.workers import end_with_the_parent
 
 BACKBONE = "vit_mini"
 FROM_WEIGHTS = (
@@ -121,8 +121,7 @@ def from_scratch_meanwhile(out: Path, seed: int) -> Iterator:
     """
     said = out / SAID
     out.mkdir(parents=True, exist_ok=True)
-    arguments = (out, seed, os.getpid())
-    process = get_context("spawn").Process(target=from_scratch, args=arguments, daemon=True)
+    process = get_context("spawn").Process(target=from_scratch, args=(out, seed), daemon=True)
     process.start()
 
     def finish() -> None:
@@ -146,9 +145,9 @@ def from_scratch_meanwhile(out: Path, seed: int) -> Iterator:
             process.join()
 
 
-def from_scratch(out: Path, seed: int, parent: int) -> None:
+def from_scratch(out: Path, seed: int) -> None:
     """Entry point of the second process, which says into a file what it does."""
-    threading.Thread(target=end_with_the_parent, args=(parent,), daemon=True).start()
+    end_with_the_parent()
     with (out / SAID).open("w", buffering=1) as said:
         sys.stdout = sys.stderr = said
         try:
@@ -157,13 +156,6 @@ def from_scratch(out: Path, seed: int, parent: int) -> None:
         except Exception as error:
             print(first_line(error))
             sys.exit(1)
-
-
-def end_with_the_parent(parent: int) -> None:
-    """End this process soon after its parent has gone, killed perhaps."""
-    while os.getppid() == parent:
-        time.sleep(2)
-    os._exit(1)
 
 
 def heading(number: int, text: str) -> None:
