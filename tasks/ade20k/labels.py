@@ -12,12 +12,17 @@ from tasks.ade20k.datasets import IGNORED
 from tasks.images import UnreadableImage
 from tasks.images.decoding import DAMAGED, read
 
-EXPECTED = "expected an 8-bit PNG, grey or with a palette, of the values themselves"
-MODES = ("L", "P")
+EXPECTED = "expected a PNG, grey or with a palette, of the values themselves"
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP")
+"""what a file is recognised as; all but the first are refused by their name"""
+MODES = ("L", "P", "1", "I;16", "I")
+COLOURS = ("RGB", "RGBA", "LA")
 BIT_DEPTH = 24
 """where a PNG says how many bits a pixel has; the colour type follows"""
 GREY = 0
 """the colour type"""
+SPREAD = (2, 4)
+"""bits of grey that Pillow spreads over 0 to 255, which would make other values"""
 
 
 def read_label(path: Path | str, rule: ClassRule) -> np.ndarray:
@@ -38,19 +43,16 @@ def read_label(path: Path | str, rule: ClassRule) -> np.ndarray:
 
 
 def decode_label(path: Path | str) -> np.ndarray:
-    """The bytes of a label image as they are stored, uint8 (H, W). Raises UnreadableImage."""
+    """The values of a label image as they are stored, uint8 (H, W). Raises UnreadableImage.
+
+    A PNG: of 8 bits of grey, of 1 bit (0 and 1), of 16 bits whose values fit in 8, or of the
+    indices of a palette.
+    """
     data = read(path)
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            if image.format != "PNG":
-                raise UnreadableImage(path, f"is a {image.format} file; {EXPECTED}")
-            # Pillow spreads fewer bits of grey over 0 to 255, which would make other values.
-            depth, kind = data[BIT_DEPTH], data[BIT_DEPTH + 1]
-            if kind == GREY and depth != 8:
-                raise UnreadableImage(path, f"is a grey image of {depth} bits; {EXPECTED}")
-            if image.mode not in MODES:
-                raise UnreadableImage(path, f"is an image of mode {image.mode}; {EXPECTED}")
-            return np.array(image)
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            refuse_kind(path, image, data)
+            values = np.array(image)
     except UnreadableImage:
         raise
     except Image.UnidentifiedImageError as error:
@@ -58,6 +60,26 @@ def decode_label(path: Path | str) -> np.ndarray:
     except (OSError, *DAMAGED) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UnreadableImage(path, f"cannot be decoded: {reason}") from error
+    if values.dtype != np.bool_ and values.max() > 255:
+        raise UnreadableImage(
+            path, "has 16 bits and values above 255; expected values that fit in 8 bits"
+        )
+    return values.astype(np.uint8, copy=False)
+
+
+def refuse_kind(path: Path | str, image: Image.Image, data: bytes) -> None:
+    """Raise UnreadableImage for an image whose pixels are no values of classes."""
+    if image.format != "PNG":
+        raise UnreadableImage(path, f"is a {image.format} file; {EXPECTED}")
+    if getattr(image, "n_frames", 1) > 1:
+        raise UnreadableImage(path, f"is an animation; {EXPECTED}")
+    depth, kind = data[BIT_DEPTH], data[BIT_DEPTH + 1]
+    if kind == GREY and depth in SPREAD:
+        raise UnreadableImage(path, f"is a grey image of {depth} bits; {EXPECTED}, in 8 bits")
+    if image.mode in COLOURS:
+        raise UnreadableImage(path, f"is an image of mode {image.mode}, of colours; {EXPECTED}")
+    if image.mode not in MODES:
+        raise UnreadableImage(path, f"is an image of mode {image.mode}; {EXPECTED}")
 
 
 @lru_cache(maxsize=8)

@@ -27,7 +27,7 @@ from typing import Any, Self
 import numpy as np
 
 from tasks import TaskError
-from tasks.ade20k.classes import ClassRule, read_rule
+from tasks.ade20k.classes import ClassRule, has_own_classes, read_rule
 from tasks.ade20k.datasets import (
     FOLDER,
     LAYOUT,
@@ -145,7 +145,7 @@ def read(source: str | Path) -> SegmentationData:
     for split in SPLITS:
         splits[split] = read_split(root, split)
         digest.update(identity(splits[split]))
-    official = not (root / OWN_CLASSES).exists()
+    official = not has_own_classes(root)
     name = "ade20k" if official else root.resolve().name
     return SegmentationData(
         name, **splits, rule=rule, fingerprint=digest.hexdigest()[:16], official=official

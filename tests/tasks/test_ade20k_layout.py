@@ -1,6 +1,7 @@
 """The official layout, one's own, and everything that can be wrong with either."""
 
 import copy
+import json
 import os
 import pickle
 import subprocess
@@ -131,7 +132,23 @@ CLASSES_WRONG: list[tuple[Any, str]] = [
     ({"classes": ["a", 3]}, 'expected "classes" to list names'),
     ({"classes": ["a", " "]}, 'expected "classes" to list names'),
     ({"classes": "ab"}, 'expected "classes" to list names'),
-    ({"classes": ["a"]}, "names 1 classes; expected 2 to 255"),
+    ({"classes": []}, "names 0 classes; expected 2 to 255"),
+    ({"classes": ["a"]}, "names 1 class; expected 2 to 255: the mIoU of a single class says"),
+    ({"classes": ["a"]}, 'name the rest as one too, "background", and give it a value of its own'),
+    ({"classes": ["a", "b\nc"]}, "the name of class 1, 'b\\nc', cannot be used; expected at most"),
+    ({"classes": ["a", "\x1b[31mb"]}, "the name of class 1, '\\x1b[31mb', cannot be used"),
+    ('{"classes": ["a", "\\ud800"]}', "the name of class 1, '\\ud800', cannot be used"),
+    ({"classes": ["a", "b" * 201]}, "cannot be used; expected at most 200 printable characters"),
+    ('{"classes": ["a", "b"], "classes": ["c", "d"]}', "gives 'classes' twice"),
+    ('{"classes": ["a", "b"], "ignore_index": 1e999}', "ignore_index is inf; expected a whole"),
+    ('{"classes": ["a", "b"], "ignore_index": NaN}', "ignore_index is nan; expected a whole"),
+    ('{"classes": ["a", "b"], "ignore_index": ' + "9" * 5000 + "}", "holds what no list of"),
+    ('{"classes": ' + "[" * 100_000, "holds what no list of classes does; expected {"),
+    ('{"classes": ["a", "b"], "ignore_index": ' + "[" * 90 + "]" * 90 + "}", "is a list; expected"),
+    ('{"a":' * 100_000, "holds what no list of classes does"),
+    ('{"\\udfff": 1}', "has the unknown key '\\udfff'"),
+    ("x" * (2**20 + 1), "has 1,048,577 bytes; expected at most 1,048,576"),
+    (OWN | {"ignore_index": {"a": 1}}, "ignore_index is an object; expected a whole number"),
     ({"classes": [str(n) for n in range(256)]}, "names 256 classes; expected 2 to 255"),
     ({"classes": ["a", "b", "a"]}, "names 'a' twice"),
     (OWN | {"ignore_idx": 3}, "unknown key 'ignore_idx'; expected classes, ignore_index, zero"),
@@ -150,6 +167,66 @@ def test_own_classes_that_are_wrong(tmp_path: Path, content: Any, said: str) -> 
     message = refused(own(tmp_path, content))
     assert message.startswith(str(tmp_path / "classes.json"))
     assert said in message
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"0": "sky", "1": "sea"}, 'for what is there write {"classes": ["sky", "sea"]}'),
+        ({"classes": {"1": "sea", "0": "sky"}}, 'write {"classes": ["sky", "sea"]}'),
+        (
+            {"sky": 1, "sea": 2},
+            'write {"classes": ["sky", "sea"], "zero_is_unlabelled": true}',
+        ),
+        (
+            {"classes": [{"id": 1, "name": "b"}, {"id": 0, "name": "a", "color": [1, 2, 3]}]},
+            'write {"classes": ["a", "b"]}',
+        ),
+        ({"0": "sky", "7": "sea"}, "values must follow each other, from 0 or 1 on"),
+    ],
+)
+def test_other_tools_lists_are_put_right(tmp_path: Path, content: Any, said: str) -> None:
+    message = refused(own(tmp_path, content))
+    assert message.startswith(str(tmp_path / "classes.json"))
+    assert said in message
+
+
+def test_the_proposal_is_taken(tmp_path: Path) -> None:
+    message = refused(own(tmp_path, {"0": "Straße", "1": "sea", "2": "sky"}))
+    own(tmp_path, message.partition("for what is there write ")[2])
+    assert read(tmp_path).classes == ("Straße", "sea", "sky")
+
+
+def test_a_byte_order_mark(tmp_path: Path) -> None:
+    """As Notepad writes it."""
+    file = own(tmp_path) / "classes.json"
+    plain = read(tmp_path)
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b", ", b",\r\n"))
+    assert read(tmp_path).rule == plain.rule
+    file.write_text(json.dumps(OWN), encoding="utf-16")
+    assert "is not text in UTF-8" in refused(tmp_path)
+
+
+def test_classes_that_are_no_regular_file(tmp_path: Path) -> None:
+    file = own(tmp_path) / "classes.json"
+    file.unlink()
+    os.mkfifo(file)
+    assert f"{file} cannot be read: is a named pipe" in refused(tmp_path)
+    file.unlink()
+    file.symlink_to("/dev/zero")
+    assert "is a device" in refused(tmp_path)
+    file.unlink()
+    file.symlink_to(tmp_path / "gone.json")
+    assert f"{file} cannot be read: No such file" in refused(tmp_path)
+    file.unlink()
+    os.mkfifo(tmp_path / "objectInfo150.txt")
+    assert "objectInfo150.txt cannot be read: is a named pipe" in refused(tmp_path)
+
+
+def test_classes_json_in_other_letters(tmp_path: Path) -> None:
+    file = own(tmp_path) / "classes.json"
+    file.rename(tmp_path / "Classes.JSON")
+    assert "Classes.JSON: expected the name classes.json; rename it" in refused(tmp_path)
 
 
 def test_as_many_classes_as_there_can_be(tmp_path: Path) -> None:
