@@ -33,6 +33,10 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(f"mae_bench.{name}"), name)
 
 
+def __dir__() -> list[str]:
+    return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])
+
+
 class Package(ModuleType):
     """A package in which a command's name stays free of the module of that name."""
 

@@ -1,16 +1,18 @@
 """Flags made from recipes, and a parser's complaints in one line. Imports no torch."""
 
-import ast
-import inspect
-import re
-import textwrap
-from dataclasses import field, fields, make_dataclass
+import difflib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import field, fields, is_dataclass, make_dataclass
 from typing import Annotated, Any, get_type_hints
 
+import docstring_parser
+from tyro import _errors as rejections
 from tyro.conf import arg
 
 import tasks
 from mae_bench import recipes
+from mae_bench.errors import RunError
 from tasks.classification.recipes import CURVE, PARTIAL
 
 
@@ -54,30 +56,86 @@ def one_point(task: str, protocol: str) -> str:
 
 def field_docstrings(kind: type) -> dict[str, str]:
     """The docstring under each field of a dataclass and its bases."""
-    found: dict[str, str] = {}
-    for each in reversed(kind.__mro__[:-1]):
-        body = ast.parse(textwrap.dedent(inspect.getsource(each))).body[0]
-        assert isinstance(body, ast.ClassDef)
-        for statement, after in zip(body.body, body.body[1:], strict=False):
-            if (
-                isinstance(statement, ast.AnnAssign)
-                and isinstance(statement.target, ast.Name)
-                and isinstance(after, ast.Expr)
-                and isinstance(after.value, ast.Constant)
-            ):
-                found[statement.target.id] = str(after.value.value)
-    return found
+    parsed = [docstring_parser.parse_from_object(each) for each in reversed(kind.__mro__[:-1])]
+    return {p.arg_name: p.description or "" for each in parsed for p in each.params}
 
 
-def in_one_line(box: str) -> str:
-    """What tyro says in a box of several lines: the fault, flags that it may have meant."""
-    lines = [line.strip("│ ") for line in re.sub(r"\x1b\[[\d;]*m", "", box).splitlines()[1:]]
-    if set(lines[0]) == {"-"}:  # where the terminal has no boxes, a rule is below the heading
-        del lines[0]
-    rule = next((i for i, line in enumerate(lines) if set(line) <= set("─╰╯-")), len(lines))
-    fault = " ".join(lines[:rule]).rstrip(".")
-    flags = [m[0] for line in lines[rule:] if (m := re.match(r"--[a-z][\w-]*", line))]
-    typed = ["--help", *re.findall(r"--[\w-]+", fault)]
-    near = [flag for flag in dict.fromkeys(flags) if flag not in typed]
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    return f"{fault}{hint}"
+@contextmanager
+def refusing(command: str, commands: Mapping[str, type]) -> Iterator[None]:
+    """What tyro rejects of a command's words becomes a `RunError` of one line.
+
+    `commands` are the classes behind all commands, for the flags that were meant. tyro says what is
+    wrong in a box of several lines, and in events; those are not yet of its public interface, which
+    is why pyproject.toml names one version of it.
+    """
+
+    def refuse(event: rejections.ParseErrorEvent) -> None:
+        said = fault(event, command, commands)
+        if said is not None:  # tyro's box, for an event of a kind that our flags cannot cause
+            raise RunError(f"{said} (see {f'mae-bench {command}'.strip()} --help)")
+
+    with rejections.on_parse_error(refuse):
+        yield
+
+
+def fault(
+    event: rejections.ParseErrorEvent, command: str, commands: Mapping[str, type]
+) -> str | None:
+    """What is wrong with a command's words, and what may have been meant."""
+    match event:
+        case rejections.UnrecognizedArgs():
+            return unrecognized(event.tokens, command, commands)
+        case rejections.MissingArgs():
+            lacking = ", ".join(called(each.arg) for each in event.missing_arguments)
+            extra = event.unrecognized_tokens
+            also = f"; {unrecognized(extra, command, commands)}" if extra else ""
+            return f"{command} lacks {lacking}{also}"
+        case rejections.MissingSubcommand():
+            there = ", ".join(event.subcommand_spec.parser_from_name)
+            return f"{command or 'mae-bench'} lacks a command; expected one of {there}"
+        case rejections.BadValue():
+            number = event.argument.lowered.nargs
+            return f"{called(event.argument)} lacks a value; expected {number}"
+        case rejections.InvalidChoice():
+            expected = ", ".join(event.choices)
+            return f"{called(event.argument)} is {event.value!r}; expected {expected}"
+        case rejections.InstantiationFailure():
+            name = called(event.argument) if event.argument else command
+            return f"{name}: {event.message}"
+    return None
+
+
+def called(argument: Any) -> str:
+    """--flag, or the WORD of a positional argument."""
+    return argument.lowered.metavar if argument.is_positional() else argument.display_name()
+
+
+def unrecognized(tokens: list[str], command: str, commands: Mapping[str, type]) -> str:
+    """What to say of words that a command does not take: near flags, or who does take them."""
+    typed = [token.partition("=")[0] for token in tokens if token.startswith("--")]
+    there = flag_names(commands[command]) if command in commands else []
+    near = [flag for each in typed for flag in similar(each, there)]
+    group = [name for name in commands if name.split()[0] == command.partition(" ")[0]]
+    takers = [name for name in group if set(typed) & set(flag_names(commands[name]))]
+    hint = f"; {' and '.join(takers)} would" if takers else ""
+    if near:
+        hint = f"; did you mean {' or '.join(dict.fromkeys(near))}?"
+    return f"{command or 'mae-bench'} does not take {' '.join(tokens)}{hint}"
+
+
+def flag_names(kind: type) -> list[str]:
+    """The flags of a command's class."""
+    kinds, names = get_type_hints(kind), []
+    for each in fields(kind):
+        if is_dataclass(kinds[each.name]):
+            names += flag_names(kinds[each.name])
+        else:
+            names.append("--" + each.name.replace("_", "-"))
+    return names
+
+
+def similar(flag: str, there: list[str]) -> list[str]:
+    """Flags of which `flag` is a part, or else those that are written almost the same."""
+    name = flag.removeprefix("--").replace("_", "-")
+    part = [each for each in there if name and name in each]
+    return part or difflib.get_close_matches(flag, there, n=2, cutoff=0.75)

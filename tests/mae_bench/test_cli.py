@@ -3,6 +3,7 @@
 import errno
 import importlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -83,10 +84,13 @@ def test_help_imports_nothing_slow(command):
         ("transfer --backbone vit_bb", "did you mean vit_b"),
         ("transfer --protocol finetun", "did you mean finetune"),
         ("transfer --epoch 3", "did you mean --epochs"),
-        ("pretrain --epochs many", "Error parsing --epochs: invalid literal for int()"),
-        ("pretrain --precision fp16", "Expected one of ('fp32', 'bf16')"),
-        ("report --runs", "Missing value for argument '--runs'"),
-        ("data", "Missing from mae-bench data"),
+        ("pretrain --epochs many", "--epochs: invalid literal for int()"),
+        (
+            "pretrain --precision fp16",
+            "--precision is 'fp16'; expected fp32, bf16 (see",
+        ),
+        ("report --runs", "--runs lacks a value; expected 1"),
+        ("data", "data lacks a command; expected one of make, list, check (see mae-bench data --h"),
         ("pretrain --epochs 0", "epochs is 0; expected at least 1"),
         ("pretrain --seed -1", "seed"),
         ("pretrain --data /no/such/folder", "/no/such/folder: no such folder"),
@@ -94,8 +98,8 @@ def test_help_imports_nothing_slow(command):
         ("transfer", "needs --checkpoint"),
         ("transfer --protocol scratch --data /no/such/folder", "no such folder"),
         ("report --runs /no/such/folder", "no such folder"),
-        ("transfer --bogus 1", "Unrecognized options: --bogus"),
-        ("pretrain --betas 0.9", "Expected 2 values"),
+        ("transfer --bogus 1", "transfer does not take --bogus 1 (see mae-bench transfer --help)"),
+        ("pretrain --betas 0.9", "--betas lacks a value; expected 2"),
         ("pretrain --device-batch 7", "device_batch is 7; expected a divisor of batch_size"),
         ("pretrain --base-lr nan", "base_lr is nan"),
         ("pretrain --base-lr inf", "base_lr is inf"),
@@ -126,8 +130,8 @@ def test_a_bad_flag_in_a_terminal(encoding, columns):
     os.close(ours)
     assert code == 2
     assert said == (
-        "mae-bench: error: Unrecognized options: --epoch, 3; did you mean --epochs or "
-        "--warmup-epochs? (see mae-bench --help)\r\n"
+        "mae-bench: error: pretrain does not take --epoch 3; did you mean --epochs or "
+        "--warmup-epochs? (see mae-bench pretrain --help)\r\n"
     )
 
 
@@ -367,3 +371,101 @@ def test_of_several_processes_the_first_speaks(raising, monkeypatch, capsys):
 def test_python_functions_have_the_names_of_the_commands():
     for name in mae_bench.__all__:
         assert callable(getattr(mae_bench, name))
+        assert name in dir(mae_bench)
+
+
+def test_a_name_is_the_function_whoever_imported_the_module():
+    importlib.import_module("mae_bench.report")
+    import mae_bench.report as report
+
+    assert report is mae_bench.report
+    assert report.__name__ == "report"
+
+
+def test_the_version(capsys):
+    with pytest.raises(SystemExit) as end:
+        call(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"mae-bench {mae_bench.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ("", "mae-bench lacks a command; expected one of quickstart, pretrain, transfer, "),
+        ("--bogus", "mae-bench does not take --bogus (see mae-bench --help)"),
+        ("runs shwo", "unknown command runs 'shwo'; did you mean show? there are list, show, "),
+        ("runs --runs x list", "runs does not take --runs x; runs list and runs show and "),
+        ("weights convert x --to onnx", "--to is 'onnx'; expected timm, hf, mae"),
+        ("weights list x", "weights list does not take x"),
+        ("weights --version", "weights does not take --version"),
+        ("doctor --runs x", "doctor does not take --runs x"),
+        ("data check --format x", "NAME lacks a value; expected 1 (see mae-bench data check --help)"),
+        ("evaluate", "evaluate lacks RUN, --on"),
+        ("--tyro-print-completion csh", "unknown shell 'csh'; did you mean "),
+    ],
+)
+def test_bad_commands(argv, said, capsys):
+    assert fails(argv.split(), capsys).startswith(f"mae-bench: error: {said}")
+
+
+@pytest.mark.parametrize(
+    ("command", "flags"),
+    [
+        ("runs list", {"--runs", "--task", "--protocol"}),
+        ("runs show", {"--runs"}),
+        ("runs rescore", {"--data"}),
+        ("data make", {"--out"}),
+        ("data list", set()),
+        ("data check", {"--root"}),
+        ("weights inspect", {"--format", "--allow-pickle"}),
+        ("weights list", set()),
+        ("doctor", {"--out"}),
+    ],
+)
+def test_a_command_has_its_own_flags_alone(command, flags, capsys):
+    shown = set(re.findall(r"(?<![\w-])--(?!no-)[a-z][a-z-]*", helped(command.split(), capsys)))
+    assert shown - {"--help"} - ({"--data"} if command == "data make" else set()) == flags
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(shell, capsys):
+    with pytest.raises(SystemExit) as end:
+        call(["--tyro-print-completion", shell])
+    assert end.value.code in (None, 0)
+    script = capsys.readouterr().out
+    assert "mae-bench" in script
+    for offered in ("rescore", "base-lr", "mask-ratio", "allow-pickle"):
+        assert offered in script
+
+
+def test_completion_in_bash(tmp_path, capsys):
+    """A real shell asks the script what may follow."""
+    with pytest.raises(SystemExit):
+        call(["--tyro-print-completion", "bash"])
+    (tmp_path / "script").write_text(capsys.readouterr().out)
+    ask = (
+        f"source {tmp_path / 'script'}; set -- $(complete -p mae-bench); "
+        "COMP_WORDS=(mae-bench runs p); COMP_CWORD=2; $3; echo ${COMPREPLY[@]}"
+    )
+    told = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, check=True).stdout
+    assert sorted(told.split()) == ["pack", "prune"]
+
+
+@pytest.mark.parametrize("argv", ["--help", "transfer --help", "--version", "data list"])
+def test_a_closed_pipe_is_no_error(argv):
+    """As in `mae-bench --help | head`, whose end comes before all is written."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    words = [sys.executable, "-m", "mae_bench.cli", *argv.split()]
+    done = subprocess.run(words, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert done.stderr == b""
+    assert done.returncode in (1, 141)
+
+
+def test_closed_streams():
+    """As a daemon may start us."""
+    words = [sys.executable, "-m", "mae_bench.cli", "--help"]
+    ask = f"{' '.join(words)} >&- 2>&-"
+    assert subprocess.run(["bash", "-c", ask], check=False).returncode == 0

@@ -209,8 +209,8 @@ def test_own_folders_have_no_twin(capsys: pytest.CaptureFixture[str]) -> None:
             "unknown data set 'inat2020'; did you mean inat2019 or inat201",
         ),
         ("check imagenet-a --root x", "unknown data set 'imagenet-a'; did you mean imagenet_a"),
-        ("list coco", "data list takes no data set, no --root and no --out; it lists all"),
-        ("list --root x", "data list takes no data set, no --root and no --out; it lists all"),
+        ("list coco", "data list does not take coco"),
+        ("list --root x", "data list does not take --root x; data check would"),
     ],
 )
 def test_bad_usage(argv: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -153,12 +153,12 @@ def test_the_command(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        ("check", "data check names no data set; expected data check NAME --root DIR; data list"),
-        ("check coco", "data check coco has no --root; expected data check NAME --root DIR; data"),
+        ("check", "data check lacks NAME, --root (see mae-bench data check --help)"),
+        ("check coco", "data check lacks --root (see mae-bench data check --help)"),
         ("check cocoo --root x", "unknown data set 'cocoo'; did you mean coco? there are coco"),
-        ("check coco --root x --out y", "data check takes no --out; expected data check NAME"),
-        ("make coco", "data make takes no data set and no --root"),
-        ("make --root x", "data make takes no data set and no --root"),
+        ("check coco --root x --out y", "data check does not take --out y; data make would"),
+        ("make coco", "data make does not take coco"),
+        ("make --root x", "data make does not take --root x; data check would"),
     ],
 )
 def test_bad_usage(argv: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,18 @@
+"""`mae-bench doctor`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass
+class Doctor:
+    """Check packages, torch with torchvision, GPU and disk; name each problem with its fix."""
+
+    out: Path = Path("runs")
+    """folder whose disk is checked"""
+
+    def run(self) -> None:
+        from mae_bench.doctor import examine
+
+        if not examine(self.out):
+            raise SystemExit(1)

@@ -1,0 +1,53 @@
+"""`mae-bench evaluate`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+import mae_bench
+from mae_bench.execution import Execution
+
+
+@dataclass
+class Evaluate:
+    """Score an imagenet1k classifier on a test set, which needs no training.
+
+    The result is a run folder of its own, with a protocol such as imagenet_a/finetune@1.
+    """
+
+    source: Annotated[Positional[Path], arg(metavar="RUN")]
+    """folder of a finished run (finetune, linear, partial:K or scratch), or the file of a
+    classifier that was released, such as mae_finetuned_vit_base.pth"""
+    on: str
+    """imagenet_a, imagenet_r, imagenet_sketch, imagenet_c, or imagenet1k (its val folder alone)"""
+    data: str = "mini"
+    """folder of the test set, or mini for its twin in the built-in miniature world"""
+    out: Path | None = None
+    """folder of all runs (default: the one that the run is in)"""
+    name: str | None = None
+    """folder of the result inside it (default: made of the run and the test set)"""
+    limit: int | None = None
+    """use so many images only, in imagenet_c of each corruption and severity; the result is marked
+    as shortened"""
+    workers: int = 2
+    """loader processes per process; 0 loads in the process itself"""
+    device: Literal["auto", "cpu"] = "auto"
+    """auto takes a GPU if there is one"""
+    save_logits: bool = False
+    """keep the logits too; not on imagenet_c, which has too many"""
+    backbone: str | None = None
+    """of a file: its size, as in transfer"""
+    init: str | None = None
+    """of a file: short name of how it was pre-trained, for the tables (default: the file's)"""
+    classes: Path | None = None
+    """of a file: its wnids in the order of its outputs, one per line (default: ImageNet-1k's)"""
+    format: str | None = None
+    """of a file: the format, where its keys do not tell it, or to have it confirmed"""
+
+    def run(self) -> None:
+        how = Execution(workers=self.workers, device=self.device, save_logits=self.save_logits)
+        where = (self.data, self.out, self.name, self.limit)
+        released = (self.backbone, self.init, self.classes, self.format)
+        mae_bench.evaluate(self.source, self.on, *where, how, *released)

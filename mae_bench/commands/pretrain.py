@@ -1,0 +1,20 @@
+"""`mae-bench pretrain`."""
+
+from dataclasses import dataclass
+
+import mae_bench
+from mae_bench import recipes
+from mae_bench.commands.shared import RunFlags
+from mae_bench.flags import changed
+
+
+@dataclass
+class Pretrain(RunFlags):
+    """Train a masked autoencoder and keep its encoder.
+
+    The recipe flags show the recipe of the given --backbone, and in brackets where each value
+    comes from.
+    """
+
+    def run(self) -> None:
+        mae_bench.pretrain(**self.arguments(), **changed(self, recipes.PRETRAIN, "mae"))

@@ -1,0 +1,19 @@
+"""`mae-bench quickstart`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import mae_bench
+
+
+@dataclass
+class Quickstart:
+    """Walk the whole picture on the built-in miniature world: a few minutes on a laptop's CPU."""
+
+    out: Path = Path("runs/quickstart")
+    """folder for the runs, pictures and tables"""
+    seed: int = 0
+    """seed of every run"""
+
+    def run(self) -> None:
+        mae_bench.quickstart(self.out, self.seed)

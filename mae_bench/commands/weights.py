@@ -1,0 +1,59 @@
+"""`mae-bench weights`: inspect, convert and list."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+SUMMARY = "Look into a checkpoint, convert it, or list the public weights of the paper's baselines."
+
+
+@dataclass(kw_only=True)
+class OfCheckpoint:
+    """What inspect and convert share."""
+
+    checkpoint: Annotated[Positional[str], arg(metavar="FILE")]
+    """a file, timm:<model> or hf:<repository>"""
+    format: str | None = None
+    """the format, where its keys do not tell it, or to have it confirmed"""
+    allow_pickle: bool = False
+    """read torch files that hold more than data; this runs code that is in the file"""
+
+
+@dataclass(kw_only=True)
+class Inspect(OfCheckpoint):
+    """Print format, size, statistics and what is left out."""
+
+    def run(self) -> None:
+        from mae_bench.weights import inspect_weights
+
+        inspect_weights(self.checkpoint, self.format, self.allow_pickle)
+
+
+@dataclass(kw_only=True)
+class Convert(OfCheckpoint):
+    """Write the encoder in another layout."""
+
+    to: Literal["timm", "hf", "mae"]
+    """the layout"""
+    output: Path | None = None
+    """file or, for hf, folder (default: made of the checkpoint's name)"""
+
+    def run(self) -> None:
+        from mae_bench.weights import convert_weights
+
+        convert_weights(self.checkpoint, self.to, self.output, self.format, self.allow_pickle)
+
+
+@dataclass(kw_only=True)
+class List:
+    """Print file names, addresses and hashes, and what was never released."""
+
+    def run(self) -> None:
+        from mae_bench.weights import list_weights
+
+        list_weights()
+
+
+ACTIONS: dict[str, type] = {"inspect": Inspect, "convert": Convert, "list": List}
