@@ -10,7 +10,7 @@ from PIL import Image
 from tasks.ade20k.classes import ClassRule
 from tasks.ade20k.datasets import IGNORED
 from tasks.images import UnreadableImage
-from tasks.images.decoding import DAMAGED, read
+from tasks.images.header import DAMAGED, read
 
 EXPECTED = "expected a PNG, grey or with a palette, of the values themselves"
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP")

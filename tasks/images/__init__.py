@@ -9,14 +9,24 @@ from tasks.images.crops import (
     resize,
     sample_rng,
 )
-from tasks.images.decoding import Box, UnreadableImage, decode, decode_box
+from tasks.images.decoding import Box, decode, decode_box
 from tasks.images.files import FileNames, list_images
+from tasks.images.header import (
+    MOST_PIXELS,
+    Stored,
+    UnreadableImage,
+    orientation,
+    stored,
+    stored_size,
+)
 from tasks.images.unreadable import Unreadable, by_reason
 
 __all__ = [
+    "MOST_PIXELS",
     "BadImages",
     "Box",
     "FileNames",
+    "Stored",
     "UnlabelledImages",
     "Unreadable",
     "UnreadableImage",
@@ -27,8 +37,11 @@ __all__ = [
     "eval_crop",
     "list_images",
     "load_batch",
+    "orientation",
     "random_crop",
     "random_resized_crop_box",
     "resize",
     "sample_rng",
+    "stored",
+    "stored_size",
 ]

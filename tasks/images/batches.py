@@ -9,8 +9,8 @@ from torch import Tensor
 
 from tasks import TaskError
 from tasks.images.crops import Crop, draw_crop, resize, sample_rng
-from tasks.images.decoding import UnreadableImage
 from tasks.images.files import FileNames, list_images
+from tasks.images.header import UnreadableImage
 from tasks.task import Batch
 
 MOST_REPLACEMENTS = 100

@@ -14,6 +14,10 @@ from torchvision.transforms import functional as pillow
 
 from tasks.images.decoding import Box, cut, decode, decode_box
 
+MOST_RESIZED = 2**26
+"""pixels to which a test image is resized before its centre is cut: 256 MiB, reached by sides as 1
+to 1000 at a size of 224"""
+
 
 def sample_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
     """The generator behind everything random about one sample; each number below 2^32.
@@ -67,13 +71,18 @@ class Crop(NamedTuple):
         return self.pixels.nbytes
 
 
-def draw_crop(path: Path | str, rng: np.random.Generator, area: tuple[float, float]) -> Crop:
-    """A random box of an image, half of them to be mirrored.
+def draw_crop(
+    path: Path | str,
+    rng: np.random.Generator,
+    area: tuple[float, float],
+    upright: bool = False,
+) -> Crop:
+    """A random box of an image, half of them to be mirrored; `upright`: see `decode`.
 
     Draws from `rng` in the order of RandomResizedCrop and RandomHorizontalFlip. Raises
     UnreadableImage.
     """
-    pixels = decode_box(path, lambda h, w: random_resized_crop_box(rng, h, w, area))
+    pixels = decode_box(path, lambda h, w: random_resized_crop_box(rng, h, w, area), upright)
     return Crop(pixels, flip=rng.random() < 0.5)
 
 
@@ -107,14 +116,43 @@ def resize(image: np.ndarray, size: int, flip: bool) -> Tensor:
     return (resized.flip(3) if flip else resized)[0]
 
 
-def eval_crop(image: Path | str | Image.Image, size: int, crop_ratio: float) -> Tensor:
+def eval_crop(
+    image: Path | str | Image.Image, size: int, crop_ratio: float, upright: bool = False
+) -> Tensor:
     """The centre of an image as uint8 (3, size, size), to the bit as torchvision cuts it.
 
     Resize(int(size / crop_ratio), bicubic, by Pillow), then CenterCrop(size): the evaluation
-    transform of facebookresearch/mae, util/datasets.py. Raises UnreadableImage.
+    transform of facebookresearch/mae, util/datasets.py. `upright`: see `decode`. Raises
+    UnreadableImage.
     """
     if not isinstance(image, Image.Image):
-        image = Image.fromarray(decode(image))
+        image = Image.fromarray(decode(image, upright))
     shorter_side = int(size / crop_ratio)
-    resized = pillow.resize(image.convert("RGB"), shorter_side, InterpolationMode.BICUBIC)
+    image = image.convert("RGB")
+    if shorter_side**2 * max(image.size) / min(image.size) > MOST_RESIZED:
+        resized = resize_middle(image, shorter_side, size)
+    else:
+        resized = pillow.resize(image, shorter_side, InterpolationMode.BICUBIC)
     return pillow.pil_to_tensor(pillow.center_crop(resized, size))
+
+
+def resize_middle(image: Image.Image, shorter_side: int, size: int) -> Image.Image:
+    """What CenterCrop(size) needs of a long image after Resize(shorter_side), and no more.
+
+    Its longer side is `size`. Within two grey levels of torchvision, which would ask for the memory
+    of the whole: a row of 60,000 pixels is resized to 15 million by 256.
+    """
+    longer, shorter = max(image.size), min(image.size)
+    resized = int(shorter_side * longer / shorter)
+    scale = longer / resized
+    first = round((resized - size) / 2)
+    begin, end = first * scale, (first + size) * scale
+    reach = math.ceil(2 * max(scale, 1)) + 1  # of the bicubic filter
+    low, high = max(0, math.floor(begin) - reach), min(longer, math.ceil(end) + reach)
+    if image.width == longer:
+        part = image.crop((low, 0, high, shorter))
+        shape, box = (size, shorter_side), (begin - low, 0.0, end - low, float(shorter))
+    else:
+        part = image.crop((0, low, shorter, high))
+        shape, box = (shorter_side, size), (0.0, begin - low, float(shorter), end - low)
+    return part.resize(shape, Image.Resampling.BICUBIC, box)

@@ -1,8 +1,5 @@
 """Image files to RGB pixels: the ones Pillow gives, to the bit, in less time."""
 
-import io
-import struct
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,28 +7,19 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from tasks import TaskError
+from tasks.images.header import (
+    LARGE_PIXELS,
+    jpeg_size,
+    opened,
+    orientation,
+    read,
+    refuse_large,
+)
 
 Box = tuple[int, int, int, int]
 """(top, left, height, width) in pixels"""
 
-# What Pillow raises, besides OSError, on damaged files.
-DAMAGED = (
-    AttributeError,
-    EOFError,
-    IndexError,
-    KeyError,
-    NotImplementedError,
-    OverflowError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
-
-START, END = b"\xff\xd8", b"\xff\xd9"
+END = b"\xff\xd9"
 BASELINE = frozenset((0xC0, 0xC1))
 START_OF_SCAN = 0xDA
 SEGMENTS = frozenset(range(0xC0, 0xFF)) - frozenset(range(0xD0, 0xDA))
@@ -40,28 +28,18 @@ WORTHWHILE_ROWS = 32
 """fewer rows than this are decoded with the rest: finding the header's fields costs as much"""
 
 
-class UnreadableImage(TaskError):
-    """An image file that cannot be read or decoded. The message is the file's path and why."""
-
-    def __init__(self, path: Path | str, reason: str) -> None:
-        super().__init__(path, reason)  # both travel from a loading process
-        self.path = path
-        self.reason = reason
-        """without the path: "is empty (0 bytes); expected an image" """
-
-    def __str__(self) -> str:
-        return f"{self.path} {self.reason}"
-
-
-def decode(path: Path | str) -> np.ndarray:
+def decode(path: Path | str, upright: bool = False) -> np.ndarray:
     """The image as uint8 (H, W, 3) RGB, to the bit what Pillow's convert("RGB") gives.
 
-    As torchvision's ImageFolder loads it: EXIF rotation is not applied. Raises UnreadableImage.
+    As torchvision's ImageFolder loads it, or turned by its EXIF tag if `upright`, as viewers,
+    detectron2 and OpenCV show it. Raises UnreadableImage.
     """
-    return decode_box(path, whole)
+    return decode_box(path, whole, upright)
 
 
-def decode_box(path: Path | str, choose_box: Callable[[int, int], Box]) -> np.ndarray:
+def decode_box(
+    path: Path | str, choose_box: Callable[[int, int], Box], upright: bool = False
+) -> np.ndarray:
     """The pixels of one box of an image: `decode(path)` cut to `choose_box(height, width)`.
 
     Returns uint8 (h, w, 3). JPEG rows below the box are not decoded where that saves
@@ -69,16 +47,25 @@ def decode_box(path: Path | str, choose_box: Callable[[int, int], Box]) -> np.nd
     UnreadableImage.
     """
     data = read(path)
-    pixels = box = None
+    if upright and (turn := orientation(data)) > 1:
+        image = turned(pixels_of(data, path, whole), turn)
+        return np.ascontiguousarray(cut(image, choose_box(*image.shape[:2])))
+    return pixels_of(data, path, choose_box)
+
+
+def pixels_of(data: bytes, path: Path | str, choose_box: Callable[[int, int], Box]) -> np.ndarray:
+    """A box of the image in `data`, as it is stored."""
     size = jpeg_size(data)
-    if size is not None:
-        box = choose_box(*size)
-        pixels = decode_jpeg_rows(data, size[0], bottom=box[0] + box[2])
+    if size is None:
+        return decode_with_pillow(data, path, choose_box)
+    refuse_large(path, size, data)
+    box = choose_box(*size)
+    pixels = decode_jpeg_rows(data, size[0], bottom=box[0] + box[2])
     if pixels is None:
-        pixels = decode_with_pillow(data, path)
-    if box is None:
-        box = choose_box(*pixels.shape[:2])
-    return cut(pixels, box)
+        return decode_with_pillow(data, path, lambda height, width: box)
+    part = cut(pixels, box)
+    # A view would keep the whole image, while others are decoded.
+    return part.copy() if part.nbytes < pixels.nbytes / 8 else part
 
 
 def whole(height: int, width: int) -> Box:
@@ -91,43 +78,41 @@ def cut(image: np.ndarray, box: Box) -> np.ndarray:
     return image[top : top + height, left : left + width]
 
 
-def read(path: Path | str) -> bytes:
-    try:
-        with io.FileIO(path) as file:  # unbuffered: half the time of Path.read_bytes
-            data = file.readall()
-    except OSError as error:
-        raise UnreadableImage(path, f"cannot be read: {error.strerror}") from error
-    if not data:
-        raise UnreadableImage(path, "is empty (0 bytes); expected an image")
-    return data
+def turned(image: np.ndarray, orientation: int) -> np.ndarray:
+    """An image (H, W, ...) as its EXIF tag wants it shown (Exif 2.3, 4.6.4), as a view."""
+    if orientation > 4:
+        image = image.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    return image
 
 
-def decode_with_pillow(data: bytes, path: Path | str) -> np.ndarray:
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            if image.mode[0] in "IF":  # conversion would cut the values off at 255
-                raise UnreadableImage(
-                    path, f"has more than 8 bits a channel (mode {image.mode}); expected 8"
-                )
-            return np.array(image.convert("RGB"))
-    except UnreadableImage:
-        raise
-    except Image.UnidentifiedImageError as error:
-        raise UnreadableImage(path, "is not an image in any known format") from error
-    except (OSError, *DAMAGED) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UnreadableImage(path, f"cannot be decoded: {reason}") from error
+def decode_with_pillow(
+    data: bytes, path: Path | str, choose_box: Callable[[int, int], Box]
+) -> np.ndarray:
+    with opened(data, path) as image:
+        image.load()
+        top, left, height, width = choose_box(image.height, image.width)
+        if (height, width) != (image.height, image.width):
+            part: Image.Image = image.crop((left, top, left + width, top + height))
+        else:
+            part = image
+        if height * width <= LARGE_PIXELS:
+            return np.array(part.convert("RGB"))
+        return by_strips(part)
 
 
-def jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """(height, width) of a greyscale or three-colour JPEG; None if `data` is anything else."""
-    if not data.startswith(START):
-        return None
-    try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-    except ValueError:
-        return None
-    return None if colours in ("CMYK", "YCCK") else (height, width)
+def by_strips(image: Image.Image) -> np.ndarray:
+    """A large image as uint8 (H, W, 3) RGB, without ever holding a third copy of it."""
+    width, height = image.size
+    pixels = np.empty((height, width, 3), np.uint8)
+    rows = max(1, LARGE_PIXELS // (4 * width))
+    for top in range(0, height, rows):
+        strip = image.crop((0, top, width, min(top + rows, height)))
+        pixels[top : top + rows] = np.asarray(strip.convert("RGB"))
+    return pixels
 
 
 def decode_jpeg_rows(data: bytes, height: int, bottom: int) -> np.ndarray | None:
