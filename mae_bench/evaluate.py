@@ -18,7 +18,7 @@ from mae_bench.report import show
 from mae_bench.run import RECORD_FILE, open_run, run_folder
 from mae_bench.setup import already_finished, evaluation_flags, start
 from mae_bench.transfer import MODEL_FILE
-from results import Cost, Data, Record, ResultsError, parse_record, write_record
+from results import Cost, Data, Named, Record, ResultsError, parse_record, write_record
 from tasks import check_known
 from tasks.classification.classifier import Classifier
 from tasks.classification.recipe import ClassificationRecipe
@@ -88,6 +88,7 @@ def evaluate(
                 "protocol": source.protocol(on),
                 "task": on,
                 "data": facts,
+                "trained_on": source.trained_on,
                 "deviations": deviations(source, on, facts, limit),
                 "metrics": scored.metrics,
                 "intervals": scored.intervals,
@@ -151,6 +152,11 @@ class Finished:
     def weights(self) -> str:
         """SHA-256 of the classifier's file."""
         return file_sha256(self.folder / MODEL_FILE)
+
+    @property
+    def trained_on(self) -> Named:
+        """The run's own training data."""
+        return Named(name=self.record.data.name, fingerprint=self.record.data.fingerprint)
 
     def fields(self) -> dict[str, Any]:
         """What the run's own record says of it."""

@@ -14,7 +14,7 @@ from mae_bench.pretraining.task import Pretraining
 from mae_bench.progress import duration, say
 from mae_bench.recipes import override, recipe
 from mae_bench.run import Run, open_run, run_folder
-from mae_bench.setup import Setup, already_finished, evaluation_flags, start
+from mae_bench.setup import PRETRAINING, Setup, already_finished, evaluation_flags, start
 from mae_bench.train import fit, refuse_unfit
 from results import Data, Record, write_record
 from tasks.task import Scored
@@ -60,13 +60,13 @@ def pretrain(
             run, task, fitted.spent, Scored({"loss": fitted.last_loss}), accelerator
         )
         if accelerator.is_main_process:
-            keep(run, task)
+            keep(run, task, setup)
             write_record(run.folder, record)
             tell(run, record)
     return record
 
 
-def keep(run: Run, task: Pretraining) -> None:
+def keep(run: Run, task: Pretraining, setup: Setup) -> None:
     """Write the encoder, the whole autoencoder, and a picture of reconstructions."""
     mae, recipe = task.mae, task.recipe
     origin = describe(
@@ -76,6 +76,7 @@ def keep(run: Run, task: Pretraining) -> None:
             "image_size": recipe.image_size,
             "norm_pix": recipe.norm_pix,
             "recipe_hash": recipe.digest(),
+            PRETRAINING: setup.origin(),
         }
     )
     origin |= anatomy_metadata(mae.encoder)

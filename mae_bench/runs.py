@@ -249,7 +249,7 @@ def facts(run: RunFolder) -> Facts:
             "started": f"{record.started:%Y-%m-%d %H:%M} UTC",
             "finished": f"{record.finished:%Y-%m-%d %H:%M} UTC",
         },
-        "weights": texts(record.checkpoint.model_dump()) if record.checkpoint else {},
+        "weights": texts(record.checkpoint.to_dict()) if record.checkpoint else {},
         "data": texts(record.data.model_dump()),
         "recipe": texts(record.recipe),
         "cost": {

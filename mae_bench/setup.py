@@ -1,5 +1,6 @@
 """What pre-training and transfer share before and after the loop."""
 
+import json
 import os
 import warnings
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator, PartialState
 
+from backbones.report import LoadReport
 from mae_bench import provenance
 from mae_bench.errors import RunError
 from mae_bench.execution import Execution
@@ -16,8 +18,13 @@ from mae_bench.progress import say
 from mae_bench.recipes import deviations
 from mae_bench.run import Run
 from results import Checkpoint, Cost, Data, Record
+from results.text import one_line
 from tasks.recipe import Recipe
 from tasks.task import Measurement, Scored
+
+PRETRAINING = "pretraining"
+"""key of a checkpoint's metadata: the data, the seed and the beginning of its pre-training"""
+MOST_SAID = 300
 
 
 def start(how: Execution, seed: int) -> Accelerator:
@@ -82,9 +89,18 @@ class Setup:
             "seed": self.seed,
             "data": self.data.model_dump(),
             "init": self.init,
-            "checkpoint": self.checkpoint.model_dump() if self.checkpoint else None,
+            "checkpoint": self.checkpoint.to_dict() if self.checkpoint else None,
             "limit": self.limit,
         }
+
+    def origin(self) -> str:
+        """What determines the weights that a pre-training makes, for their file's metadata."""
+        known = {
+            "data": {"name": self.data.name, "fingerprint": self.data.fingerprint},
+            "seed": self.seed,
+            "continued_from": self.checkpoint.to_dict() if self.checkpoint else None,
+        }
+        return json.dumps(known)
 
     def record(
         self,
@@ -125,6 +141,23 @@ class Setup:
             complete=True,
             skipped_images=spent.skipped_images + len(scored.unreadable),
         )
+
+
+def checkpoint_of(loaded: LoadReport) -> Checkpoint:
+    """The weights that were loaded, with what their file says of how they came about."""
+    known = loaded.metadata.get(PRETRAINING)
+    facts = {"file": loaded.file, "sha256": loaded.sha256, "recipe_hash": loaded.recipe_hash}
+    try:
+        more = {} if known is None else json.loads(known)
+        if not isinstance(more, dict) or not more.keys() <= {"data", "seed", "continued_from"}:
+            raise ValueError("expected an object of data, seed and continued_from")
+        return Checkpoint.model_validate(facts | more)
+    except (ValueError, RecursionError) as error:  # pydantic's own complaint is one too
+        reason = one_line(str(error), MOST_SAID)
+        raise RunError(
+            f"checkpoint {loaded.file}: its metadata's {PRETRAINING} is not as mae-bench writes "
+            f"it: {reason}"
+        ) from None
 
 
 def evaluation_flags(measured: Measurement, how: Execution) -> dict[str, Any]:

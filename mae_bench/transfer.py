@@ -23,9 +23,16 @@ from mae_bench.progress import duration, progress, say
 from mae_bench.recipes import override, recipe
 from mae_bench.report import show
 from mae_bench.run import Run, open_run, run_folder
-from mae_bench.setup import Setup, Spent, already_finished, evaluation_flags, start
+from mae_bench.setup import (
+    Setup,
+    Spent,
+    already_finished,
+    checkpoint_of,
+    evaluation_flags,
+    start,
+)
 from mae_bench.train import fit, refuse_unfit
-from results import Checkpoint, Data, Record, write_record
+from results import Data, Record, write_record
 from tasks.classification.probe import Probe
 from tasks.recipe import Recipe, TrainingRecipe
 from tasks.task import Measurement, Scored, Task
@@ -89,7 +96,7 @@ def transfer(
         options |= {"format": format, "allow_pickle": allow_pickle}
         vit, loaded = backbones.load(backbone, checkpoint, **options)
         say(str(loaded))
-        weights = Checkpoint(file=loaded.file, sha256=loaded.sha256, recipe_hash=loaded.recipe_hash)
+        weights = checkpoint_of(loaded)
         init = init or loaded.method or name_of(Path(checkpoint))
     root = task_root(task, data)
     built = tasks.build(task, effective, vit, root, seed, limit)

@@ -11,7 +11,7 @@ from results.latex import to_latex
 from results.paper import PAPER_TABLES, paper_table, paper_tables
 from results.predictions import RunScores, read_run_scores
 from results.published import Published, headline, published
-from results.record import Checkpoint, Cost, Data, Environment, Record, parse_record
+from results.record import Checkpoint, Cost, Data, Environment, Named, Record, parse_record
 from results.render import to_markdown, to_markdown_pictures, to_terminal
 from results.statistics import compare
 from results.store import Skipped, read_records, record_folders, write_record
@@ -26,6 +26,7 @@ __all__ = [
     "Cost",
     "Data",
     "Environment",
+    "Named",
     "Note",
     "Published",
     "Record",

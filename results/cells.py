@@ -4,16 +4,18 @@ import itertools
 import math
 import string
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 from results.configuration import LARGEST, Configuration, mean_cell
 from results.labels import LOWER_IS_BETTER, METRICS
+from results.origins import Pretrainings
 from results.published import Published
-from results.record import Record
+from results.record import Named, Record
 from results.student import t_quantile
 from results.table import Cell, Column, Note
+from results.text import one_line
 
 OURS = (
     "ours: measured by mae-bench; mean ± sample standard deviation over n runs that differ only in"
@@ -38,6 +40,8 @@ COSTS = (
     " process."
 )
 OTHER_RECIPE = "scored with a recipe that may differ from this protocol, so without a difference"
+NAME_LENGTH = 80
+"""characters of the name of a run"""
 WITHIN_NOISE = "≈"
 NOISE = (
     "within noise. Several seeds: the published number lies in the 95 % prediction interval of one"
@@ -201,12 +205,9 @@ def noise_interval(configuration: Configuration, metric: str) -> tuple[float, fl
 class Identities:
     """Tells which rows of a table need a note to be told apart."""
 
-    def __init__(
-        self, found: Iterable[Configuration], before: Mapping[str, Record] | None = None
-    ) -> None:
-        """`before`: our pre-trainings by their recipe, where what they did otherwise is to be told
-        too."""
-        self.before = before or {}
+    def __init__(self, found: Iterable[Configuration], before: Pretrainings | None = None) -> None:
+        """`before`: our pre-trainings, where what they did otherwise is to be told too."""
+        self.before = before or Pretrainings()
         firsts = [c.first for c in found]
         self.datasets = {record.data.fingerprint for record in firsts}
         self.recipes: dict[Hashable, set[str]] = defaultdict(set)
@@ -222,10 +223,19 @@ class Identities:
         if len(weights) == 1:
             (only,) = weights.values()
             parts.append(f"weights {only.file}, sha256 {only.sha256[:12]}")
+            if only.data is not None:
+                seed = "" if only.seed is None else f", seed {only.seed}"
+                parts.append(f"pre-trained on {named(only.data)}{seed}")
         elif weights:
-            (recipe,) = {each.recipe_hash for each in weights.values()}
-            parts.append(f"{len(weights)} weights, pre-trained with a seed each by recipe {recipe}")
+            one = next(iter(weights.values()))
+            images = f", on {named(one.data)}" if one.data else ""
+            parts.append(
+                f"{len(weights)} weights, pre-trained with a seed each by recipe "
+                f"{one.recipe_hash}{images}"
+            )
         parts += self.pretrained_otherwise(this)
+        if this.trained_on is not None:
+            parts.append(f"trained on {named(this.trained_on)}")
         if len(self.datasets) > 1:
             parts.append(f"data {this.data.name}, fingerprint {this.data.fingerprint[:12]}")
         if len(self.recipes[_looks(this)]) > 1:
@@ -233,7 +243,7 @@ class Identities:
         return (notes.ours("; ".join(parts) + "."),) if parts else ()
 
     def pretrained_otherwise(self, record: Record) -> list[str]:
-        before = self.before.get((record.checkpoint and record.checkpoint.recipe_hash) or "")
+        before = self.before.of(record)
         if before is None:
             return []
         reasons = [*before.deviations]
@@ -246,12 +256,9 @@ class Identities:
         )
 
 
-def pretrainings(records: Iterable[Record]) -> dict[str, Record]:
-    """Our pre-trainings by their recipe; of several by one the least like the paper's stands for
-    all."""
-    found = [record for record in records if record.kind == "pretrain"]
-    found.sort(key=lambda record: (record.complete, record.data.standard), reverse=True)
-    return {record.recipe_hash: record for record in found}
+def named(data: Named) -> str:
+    """A data set so that nobody takes it for another of its name."""
+    return f"{data.name}, fingerprint {data.fingerprint[:12]}"
 
 
 def _looks(record: Record) -> Hashable:
@@ -284,12 +291,38 @@ def caveats(configuration: Configuration, notes: Notes) -> tuple[str, ...]:
     if skipped:
         marks.append(notes.ours(f"unreadable images left out: {skipped}."))
     if configuration.repeats:
-        marks.append(notes.ours("a seed ran more than once; its latest run counts."))
+        marks.append(notes.ours(repeated(configuration)))
+    if configuration.untraced:
+        marks.append(notes.ours(untraced(configuration)))
     if len({record.environment.commit for record in records}) > 1:
         marks.append(notes.ours("the seeds ran under different versions of mae-bench."))
     if any(abs(value) > LARGEST for record in records for value in record.metrics.values()):
         marks.append(notes.ours(f"a score beyond {LARGEST:.0e} is left out."))
     return tuple(marks)
+
+
+def repeated(configuration: Configuration) -> str:
+    """Which runs are no further seed."""
+    names = _some(record.name for record in configuration.repeats)
+    before = " (equal pre-trainings are one)" if configuration.first.checkpoint else ""
+    return f"the same seed{before} ran more than once; the latest run counts, without {names}."
+
+
+def untraced(configuration: Configuration) -> str:
+    """Which runs may belong together, or not: no one can tell."""
+    count = len(configuration.untraced)
+    return (
+        f"the pre-training data of {count} run{'s' if count > 1 else ''} is not recorded "
+        f"({_some(record.name for record in configuration.untraced)}): no mean over seeds of the "
+        "pre-training."
+    )
+
+
+def _some(names: Iterable[str], most: int = 5) -> str:
+    """The first names, and how many more there are."""
+    each = list(dict.fromkeys(one_line(name, NAME_LENGTH) for name in names))
+    more = f" and {len(each) - most} more" if len(each) > most else ""
+    return ", ".join(each[:most]) + more
 
 
 def cost_cells(configuration: Configuration, notes: Notes) -> list[Cell]:

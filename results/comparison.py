@@ -1,7 +1,7 @@
 """From records and published rows to the tables of a report. Pure functions."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from results.cells import (
@@ -24,7 +24,6 @@ from results.cells import (
     difference_cell,
     measured_group,
     pretraining,
-    pretrainings,
     published_cell,
     with_best,
 )
@@ -40,6 +39,7 @@ from results.labels import (
     task_order,
     trained_blocks,
 )
+from results.origins import Pretrainings
 from results.published import Published, headline, same_recipe
 from results.record import Record
 from results.table import Cell, Column, Note, Table
@@ -72,7 +72,7 @@ def comparison_table(
     `costs` adds columns of what the runs took, `intervals` the bootstrap interval of single runs.
     """
     records, rows = list(records), list(published)
-    show = _Show(costs, intervals, pretrainings(records))
+    show = _Show(costs, intervals, Pretrainings(records))
     photos: dict[str, list[Record]] = defaultdict(list)
     drawn: dict[tuple[str, bool], list[Record]] = defaultdict(list)
     for record in records:
@@ -95,8 +95,7 @@ class _Show:
 
     costs: bool
     intervals: bool
-    before: Mapping[str, Record]
-    """our pre-trainings by their recipe"""
+    before: Pretrainings
 
     def notes(self, rows: Iterable[tuple[Cell, ...]]) -> list[str]:
         """The general notes that its rows need."""

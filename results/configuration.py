@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from results.origins import made
 from results.record import Record
 from results.table import Cell
 
@@ -19,8 +20,8 @@ class Configuration:
     """Runs of one configuration, one per seed, in the order of their seeds."""
 
     records: tuple[Record, ...]
-    repeats: int = 0
-    """runs left out because a later one has the same seed"""
+    repeats: tuple[Record, ...] = ()
+    """runs left out because a later one has the same seeds"""
 
     @property
     def first(self) -> Record:
@@ -30,7 +31,19 @@ class Configuration:
     @property
     def weights(self) -> str:
         """What tells the checkpoints of two configurations apart; "" without a checkpoint."""
-        return _weights(self.first) or ""
+        file = self.first.checkpoint
+        return repr(file.origin) if file else ""
+
+    @property
+    def pretrained(self) -> str:
+        """The same of the weights that a pre-training made, or that a transfer started from."""
+        return repr(made(self.first)) if self.first.kind == "pretrain" else self.weights
+
+    @property
+    def untraced(self) -> tuple[Record, ...]:
+        """Runs from a pre-training of ours whose data or seed is not recorded."""
+        files = ((record, record.checkpoint) for record in self.records)
+        return tuple(r for r, file in files if file and file.recipe_hash and not file.is_traced)
 
     def values(self, metric: str) -> list[float]:
         """The scores of the runs that have `metric`, in the order of the seeds."""
@@ -65,24 +78,27 @@ def mean_cell(values: list[float], decimals: int, marks: tuple[str, ...] = ()) -
 def configurations(records: Iterable[Record]) -> list[Configuration]:
     """Group runs by configuration: smallest backbone first, comparable runs first.
 
-    One configuration is one protocol, task, backbone, init, checkpoint, recipe, data set and list
-    of deviations; complete and incomplete runs stay apart. Checkpoints that were pre-trained by
-    one recipe of ours count as one: then the seed varies from the start. Of two runs with one
-    seed from the same weights the later one counts: a repetition is no second seed.
+    The runs of one configuration differ in their seeds alone, those of the pre-training and of
+    the transfer: one protocol, task, backbone, init, origin of the weights (recipe and data of
+    the pre-training and what it started from; else the very file), recipe, data set and list of
+    deviations. Complete and incomplete runs stay apart. Of two runs with the same seeds the later
+    one counts: a repetition is no second seed, even if its file has other bytes.
     """
     groups: dict[tuple, list[Record]] = defaultdict(list)
     for record in sorted(records, key=lambda record: (record.finished, record.name)):
         groups[_key(record)].append(record)
     found = []
     for group in groups.values():
-        latest = {(record.seed, _sha256(record)): record for record in group}
+        latest = {_seeds(record): record for record in group}
         chosen = tuple(latest[each] for each in sorted(latest))
-        found.append(Configuration(chosen, repeats=len(group) - len(chosen)))
+        kept = {id(record) for record in chosen}
+        found.append(Configuration(chosen, tuple(r for r in group if id(r) not in kept)))
     return sorted(found, key=lambda c: (_size(c.first), c.first.init, not c.first.comparable))
 
 
-def _sha256(record: Record) -> str:
-    return record.checkpoint.sha256 if record.checkpoint else ""
+def _seeds(record: Record) -> tuple[int, tuple[int, ...]]:
+    """Of the transfer, then of the pre-trainings before it."""
+    return record.seed, record.checkpoint.seeds if record.checkpoint else ()
 
 
 def _key(record: Record) -> tuple:
@@ -92,20 +108,15 @@ def _key(record: Record) -> tuple:
         record.task,
         record.backbone,
         record.init,
-        _weights(record),
+        record.checkpoint.origin if record.checkpoint else None,
         record.recipe_hash,
         record.data.fingerprint,
         record.data.miniature,
         record.data.standard,
+        record.trained_on.fingerprint if record.trained_on else None,
         tuple(sorted(record.deviations)),
         record.complete,
     )
-
-
-def _weights(record: Record) -> str | None:
-    """The recipe of our pre-training, or else the file."""
-    file = record.checkpoint
-    return None if file is None else file.recipe_hash or file.sha256
 
 
 def _size(record: Record) -> tuple[int, str]:

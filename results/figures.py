@@ -32,6 +32,7 @@ from results.drawing import (
 from results.errors import ResultsError
 from results.labels import DATA_TITLES, METRICS, family_of, protocol_title, task_of, trained_blocks
 from results.logs import Log
+from results.origins import Pretrainings, made
 from results.published import Published, headline
 from results.record import Record
 from results.text import one_line
@@ -176,7 +177,7 @@ def partial_curve(
     """Scores of `task` over the number of blocks that train, beside MAE's Figure 9."""
     same = [r for r in records if r.task == task and _blocks(r.protocol) is not None]
     lines = []
-    for group in _grouped(configurations(same), lambda c: c.first.backbone):
+    for group in _grouped(configurations(same), lambda c: repr((c.first.backbone, c.weights))):
         first = group[0].first
         points = [_point(c, _blocks(c.first.protocol), "top1") for c in group]
         label = f"{method_title(first.init)}, {size_title(first.backbone)}"
@@ -208,9 +209,9 @@ def size_curve(
     metric = _metric(same)
     if metric is None or _blocks(protocol) is not None:
         return None
-    origins, lines = _origins(records), []
+    origins, lines = Pretrainings(records), []
     for group in _grouped(configurations(same), lambda c: _weights(c.first, origins)):
-        first, origin = group[0].first, _origin(group[0].first, origins)
+        first, origin = group[0].first, origins.only(group[0].first)
         like = origin is None or not origin.deviations
         points = [_point(c, SIZES.index(c.first.backbone), metric) for c in group]
         lines += [_our_line(first, method_title(first.init), line, like) for line in _rows(points)]
@@ -308,12 +309,12 @@ def _grouped(
     return list(groups.values())
 
 
-def _weights(record: Record, origins: dict[tuple[str, str], Record]) -> str:
+def _weights(record: Record, origins: Pretrainings) -> str:
     """How the weights came about, in the same words for each size."""
-    origin = _origin(record, origins)
-    if origin is None:
-        return ""
-    return repr(sorted((k, v) for k, v in origin.recipe.items() if k != "backbone"))
+    origin, file = origins.only(record), record.checkpoint
+    data = file.data.fingerprint if file and file.data else ""
+    recipe = origin.recipe if origin else {}
+    return repr((data, sorted((k, v) for k, v in recipe.items() if k != "backbone")))
 
 
 def _rows(points: Iterable[Point | None]) -> list[list[Point]]:
@@ -366,8 +367,8 @@ def _pretraining_panels(
     pattern: str,
 ) -> list[Panel]:
     """A panel per protocol: scores over a field of the recipe of the pre-training."""
-    origins, theirs = _origins(records), "" if axis == "epochs" else ", 800 ep"
-    transfers = [r for r in records if r.kind == "transfer" and _origin(r, origins) is not None]
+    origins, theirs = Pretrainings(records), "" if axis == "epochs" else ", 800 ep"
+    transfers = [r for r in records if r.kind == "transfer" and origins.only(r) is not None]
     panels = []
     for protocol in sorted({r.protocol for r in transfers}):
         same = [r for r in transfers if r.protocol == protocol]
@@ -376,7 +377,7 @@ def _pretraining_panels(
             continue
         groups: dict[str, list[tuple[Configuration, Record]]] = defaultdict(list)
         for c in configurations(same):
-            origin = _origin(c.first, origins)
+            origin = origins.only(c.first)
             assert origin is not None
             groups[_all_but(axis, c.first, origin)].append((c, origin))
         lines = []
@@ -402,26 +403,12 @@ def _pretraining_panels(
     return panels
 
 
-def _origins(records: Iterable[Record]) -> dict[tuple[str, str], Record]:
-    """(backbone, recipe hash) -> a complete pre-training run, if all such have one data set."""
-    found: dict[tuple[str, str], list[Record]] = defaultdict(list)
-    for r in records:
-        if r.kind == "pretrain" and r.complete:
-            found[r.backbone, r.recipe_hash].append(r)
-    alike = {key: {r.data.fingerprint for r in runs} for key, runs in found.items()}
-    return {key: runs[-1] for key, runs in found.items() if len(alike[key]) == 1}
-
-
-def _origin(record: Record, origins: dict[tuple[str, str], Record]) -> Record | None:
-    recipe = record.checkpoint.recipe_hash if record.checkpoint else None
-    return origins.get((record.backbone, recipe)) if recipe else None
-
-
 def _all_but(axis: str, record: Record, origin: Record) -> str:
     """What the points of one line share."""
     rest = {key: value for key, value in origin.recipe.items() if key != axis}
     mine = (record.init, record.recipe_hash, record.data.fingerprint, record.complete)
-    return repr((mine, sorted(record.deviations), origin.data.fingerprint, sorted(rest.items())))
+    before = made(origin)[1:]  # without the recipe, which is told apart from its axis
+    return repr((mine, sorted(record.deviations), before, sorted(rest.items())))
 
 
 def _pretraining_label(axis: str, origin: Record) -> str:

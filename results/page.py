@@ -249,7 +249,7 @@ def _configurations(
                     for r in c.records[:MAX_RUNS]
                 ],
                 "runs_left_out": max(0, len(c.records) - MAX_RUNS),
-                "repeats": c.repeats,
+                "repeats": len(c.repeats),
                 "recipe": _recipe(c.first),
                 "environments": _environments(c, names),
                 "rows": rows[index],

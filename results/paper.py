@@ -26,13 +26,13 @@ from results.cells import (
     devices,
     difference_cell,
     measured_group,
-    pretrainings,
     published_cell,
     with_best,
 )
 from results.configuration import LARGEST, Configuration, configurations, mean_cell
 from results.errors import ResultsError
 from results.labels import plain, protocol_title
+from results.origins import Pretrainings
 from results.paper_tables import (
     ABLATION_DEFAULTS,
     LARGE,
@@ -132,7 +132,7 @@ class _Filling:
         self.runs: dict[str, list[Configuration]] = defaultdict(list)
         for c in configurations(photos):
             self.runs[c.first.protocol].append(c)
-        self.pretraining = pretrainings(records)
+        self.pretraining = Pretrainings(records)
         self.published: dict[Hashable, list[Published]] = defaultdict(list)
         for row in published:
             if row.source == SOURCE:
@@ -161,7 +161,7 @@ class _Filling:
             for lane, found in enumerate(spot.lanes):
                 for c in found:
                     at, backbone = (index, lane), c.first.backbone
-                    before = c.first.recipe_hash if c.first.kind == "pretrain" else c.weights
+                    before = c.pretrained
                     line = next((each for each in lines if each.takes(at, backbone, before)), None)
                     if line is None:
                         line = _Line(False, spots)
@@ -200,8 +200,7 @@ class _Filling:
         """The pre-training of a configuration by us, where its record is there."""
         if c.first.kind == "pretrain":
             return c.first
-        file = c.first.checkpoint
-        return self.pretraining.get(file.recipe_hash) if file and file.recipe_hash else None
+        return self.pretraining.of(c.first)
 
     def other_methods(self) -> list[Row]:
         """Rows for our runs whose method stands in none of the paper's rows."""

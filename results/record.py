@@ -54,14 +54,57 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+class Named(_Part):
+    """A data set by its name, and by all that is in it."""
+
+    name: Text
+    fingerprint: HexDigest
+
+
 class Checkpoint(_Part):
-    """The weights a run started from."""
+    """The weights a run started from. What determined them is there if the file tells it."""
 
     file: Text
     """file name, without the folder"""
     sha256: Sha256
     recipe_hash: HexDigest | None = None
-    """recipe of the pre-training, if the file tells"""
+    """recipe of the pre-training"""
+    data: Named | None = None
+    """images of the pre-training"""
+    seed: NonNegativeInt | None = None
+    """of the pre-training"""
+    continued_from: "Checkpoint | None" = None
+    """the weights that the pre-training itself started from; None: random ones"""
+
+    @property
+    def is_traced(self) -> bool:
+        """Whether all that determined the weights is recorded: recipe, data and seed."""
+        return None not in (self.recipe_hash, self.data, self.seed)
+
+    @property
+    def origin(self) -> tuple:
+        """What determined the weights besides seeds, or the file itself where that is unknown.
+
+        Weights of one origin differ in their seed alone.
+        """
+        if self.recipe_hash is None or self.data is None or self.seed is None:
+            return (self.sha256,)
+        before = self.continued_from.origin if self.continued_from else ()
+        return (self.recipe_hash, self.data.fingerprint, before)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Of the pre-training and those before it, where `origin` is known without the file."""
+        if not self.is_traced or self.seed is None:
+            return ()
+        return (self.seed, *(self.continued_from.seeds if self.continued_from else ()))
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON, as files had it before the data and the seed of pre-training were in it."""
+        known = self.model_dump(exclude={"continued_from"})
+        if self.continued_from is not None:
+            known["continued_from"] = self.continued_from.to_dict()
+        return {k: v for k, v in known.items() if v is not None or k == "recipe_hash"}
 
 
 class Data(_Part):
@@ -122,6 +165,8 @@ class Record(_Part):
     """what the weights came from: "scratch", "mae", or any short label"""
     checkpoint: Checkpoint | None
     data: Data
+    trained_on: Named | None = None
+    """what the scored weights were trained on, where that is not `data`: in an evaluation"""
     recipe: Annotated[dict[str, JsonValue], BeforeValidator(_json_safe)]
     recipe_hash: HexDigest
     deviations: list[Text]

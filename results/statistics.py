@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from results.cells import Notes, better, caveats, decimals_of
+from results.cells import Notes, better, caveats, decimals_of, named, untraced
 from results.configuration import Configuration, configurations, mean_cell
 from results.errors import ResultsError
 from results.labels import METRICS, table_title
@@ -159,9 +159,11 @@ def _one_configuration(runs: Sequence[RunScores], name: str) -> Set:
         raise ResultsError(f"{name} has no runs; expected one at least")
     if len(found) > 1:
         several = ", ".join(c.first.name for c in found[:5])
+        unknown = [untraced(c) for c in found if c.untraced]
         raise ResultsError(
             f"{name} has runs that differ in more than their seed (among them {several}); expected "
             "runs of one protocol, backbone, recipe, data set and pre-training"
+            + (f"; {unknown[0]}" if unknown else "")
         )
     hits = {id(run.record): run.hits for run in runs}
     kept = [hits[id(record)] for record in found[0].records]
@@ -248,6 +250,8 @@ def _facts(record: Record) -> dict[str, object]:
         "backbone": record.backbone,
         "weights": record.init if file is None else f"{record.init} ({file.file})",
         "checkpoint": None if file is None else file.sha256[:12],
+        "pre-training data": named(file.data) if file and file.data else None,
+        "pre-training seed": file.seed if file else None,
         "data": f"{record.data.name} {record.data.fingerprint[:12]}",
         "deviations": "; ".join(record.deviations) or None,
         **record.recipe,

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from results import Checkpoint, Cost, Data, Environment, Record
+from results import Checkpoint, Cost, Data, Environment, Named, Record
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -16,6 +16,18 @@ OFFICIAL = Data(
     miniature=False,
     standard=True,
 )
+
+
+def pretrained(seed: int = 0, digits: str | None = None, **changes: Any) -> Checkpoint:
+    """Weights of a pre-training of ours that say how they came about; a file for each seed."""
+    fields = {
+        "file": "backbone.safetensors",
+        "sha256": (digits or f"{10 + seed}") * 32,
+        "recipe_hash": "0123456789ab",
+        "data": Named(name="photos", fingerprint="fedcba9876543210"),
+        "seed": seed,
+    }
+    return Checkpoint(**{**fields, **changes})
 
 
 def make(**changes: Any) -> Record:

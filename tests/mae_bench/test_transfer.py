@@ -7,7 +7,8 @@ import pytest
 import timm
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from small_runs import SMALL
 
 import backbones
@@ -16,7 +17,9 @@ from backbones import BackboneError
 from backbones.baselines import BASELINES, Release
 from mae_bench.errors import RunError
 from mae_bench.pretrain import BACKBONE_FILE, MAE_FILE, PICTURE_FILE
-from results import read_records
+from mae_bench.setup import PRETRAINING, checkpoint_of
+from results import parse_record, read_records
+from results.origins import made
 
 TRANSFER = {**SMALL, "epochs": 1}
 
@@ -46,6 +49,31 @@ def test_pretrain_transfer_report(world: Path, pretrained: Path, tmp_path: Path,
     written = (tmp_path / "report.md").read_text()
     assert "Miniature world" in written
     assert "not comparable with any published number" in written
+
+
+def test_a_record_tells_what_its_weights_were_pre_trained_on(world, pretrained, tmp_path):
+    """Both files of a pre-training do; a file that says nonsense is refused in one line."""
+    before = parse_record((pretrained / "record.json").read_bytes())
+    for name in (BACKBONE_FILE, MAE_FILE):
+        checkpoint = transfer_identity(pretrained / name)
+        assert checkpoint.is_traced
+        assert (checkpoint.recipe_hash, checkpoint.seed) == (before.recipe_hash, before.seed)
+        data = before.data
+        assert (checkpoint.data.name, checkpoint.data.fingerprint) == (data.name, data.fingerprint)
+        assert checkpoint.origin == made(before)
+    tensors = load_file(pretrained / BACKBONE_FILE)
+    with safe_open(pretrained / BACKBONE_FILE, "pt") as opened:
+        metadata = opened.metadata()
+    file = tmp_path / "odd.safetensors"
+    for odd in ("{", "[1]", '{"seed": -1}', '{"data": "photos"}', '{"x": 1}', "[" * 100_000):
+        save_file(tensors, file, metadata | {PRETRAINING: odd})
+        with pytest.raises(RunError, match="metadata's pretraining is not as mae-bench") as caught:
+            transfer_identity(file)
+        assert "\n" not in str(caught.value)
+
+
+def transfer_identity(file: Path):
+    return checkpoint_of(backbones.load("vit_mini", file, image_size=32)[1])
 
 
 def test_a_finished_run_is_not_repeated(world: Path, tmp_path: Path, capsys):

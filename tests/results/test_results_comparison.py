@@ -3,6 +3,7 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
+from made_records import pretrained
 from scipy import stats
 
 from results import Checkpoint, Cost, Data, comparison_table, configurations, headline, published
@@ -62,14 +63,19 @@ def test_anything_but_the_seed_makes_another_configuration(make_record, change):
 
 
 def test_a_repeated_seed_counts_once(make_record):
-    first = make_record(metrics={"top1": 80.0})
-    again = make_record(metrics={"top1": 81.0}, finished=first.finished + timedelta(hours=1))
+    first = make_record(name="early", metrics={"top1": 80.0})
+    again = make_record(
+        name="late", metrics={"top1": 81.0}, finished=first.finished + timedelta(hours=1)
+    )
     (found,) = configurations([again, first])
-    assert (found.records, found.repeats) == ((again,), 1)
+    assert (found.records, found.repeats) == ((again,), (first,))
     (table,) = comparison_table([again, first], [])
     (cell,) = column(table, "top1 ours")
     assert (cell.value, cell.n) == (81.0, 1)
-    assert note(table, cell.marks[0]) == "a seed ran more than once; its latest run counts."
+    assert note(table, cell.marks[0]) == (
+        "the same seed (equal pre-trainings are one) ran more than once; the latest run counts,"
+        " without early."
+    )
 
 
 def test_comparable_runs_get_a_difference_to_the_paper(make_record):
@@ -171,11 +177,9 @@ def test_miniature_table_has_weights_down_and_protocols_across(make_record):
 
 
 def test_seeds_may_start_at_pre_training(make_record):
-    """Checkpoints of one recipe of ours are repetitions; strangers' files are not."""
-    ours = [
-        Checkpoint(file="backbone.safetensors", sha256=each * 32, recipe_hash="0123456789ab")
-        for each in ("aa", "bb")
-    ]
+    """Checkpoints of one recipe of ours on the same images are repetitions; strangers' files
+    are not."""
+    ours = [pretrained(seed=0), pretrained(seed=1)]
     runs = [
         make_record(checkpoint=each, seed=seed, metrics={"top1": 80.0 + seed})
         for seed, each in enumerate(ours)
@@ -184,8 +188,9 @@ def test_seeds_may_start_at_pre_training(make_record):
     ((_, label, score),) = table.rows
     assert (score.value, score.n) == (80.5, 2)
     assert score.std == pytest.approx(0.5**0.5, rel=1e-12)
-    assert "2 weights, pre-trained with a seed each by recipe 0123456789ab" in note(
-        table, label.marks[0]
+    assert note(table, label.marks[0]) == (
+        "2 weights, pre-trained with a seed each by recipe 0123456789ab, on photos, fingerprint"
+        " fedcba987654."
     )
     apart = [
         record.model_copy(
@@ -461,13 +466,10 @@ def test_absurd_records_are_fatal_to_no_table(make_record):
 
 def test_two_pre_trainings_by_one_recipe_are_two_seeds(make_record):
     """Though both were fine-tuned with the same seed; a repetition of one of them is none."""
-    files = [
-        Checkpoint(file="backbone.safetensors", sha256=digits * 32, recipe_hash="0123456789ab")
-        for digits in ("ab", "cd")
-    ]
+    files = [pretrained(seed=0), pretrained(seed=1)]
     scores = zip(files, (83.0, 85.0), strict=True)
     runs = [make_record(checkpoint=file, metrics={"top1": top1}) for file, top1 in scores]
     (found,) = configurations([*runs, runs[0].model_copy(update={"name": "again"})])
-    assert (len(found.records), found.repeats) == (2, 1)
+    assert (len(found.records), len(found.repeats)) == (2, 1)
     cell = found.cell("top1", 2)
     assert (cell.value, cell.n, cell.std) == (84, 2, pytest.approx(2**0.5))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from results import Checkpoint, ResultsError, published
+from results import Checkpoint, Named, ResultsError, published
 from results.drawing import MAX_LINES, PAPER, STYLES, _apart, running_mean, save
 from results.figures import (
     MAX_CURVES,
@@ -102,7 +102,10 @@ def pretrained(make_record):
             seed=seed,
             **more,
         )
-        weights = Checkpoint(file="b", sha256=f"{seed:x}" * 64, recipe_hash=digest)
+        images = Named(name=pre.data.name, fingerprint=pre.data.fingerprint)
+        weights = Checkpoint(
+            file="b", sha256=f"{seed:x}" * 64, recipe_hash=digest, data=images, seed=seed
+        )
         options = {"protocol": protocol, "backbone": "vit_l", "checkpoint": weights} | more
         return [pre, make_record(metrics={"top1": top1}, seed=seed, **options)]
 

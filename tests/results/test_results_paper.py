@@ -6,6 +6,7 @@ from results import (
     PAPER_TABLES,
     Checkpoint,
     Data,
+    Named,
     ResultsError,
     comparison_table,
     paper_table,
@@ -200,7 +201,13 @@ def study(make_record):
             deviations=list(deviations),
             metrics={"loss": 0.4},
         )
-        file = Checkpoint(file="b.safetensors", sha256=hash_ * 32, recipe_hash=hash_ * 6)
+        file = Checkpoint(
+            file="b.safetensors",
+            sha256=hash_ * 32,
+            recipe_hash=hash_ * 6,
+            data=Named(name=data.name, fingerprint=data.fingerprint),
+            seed=0,
+        )
         shared = {"backbone": backbone, "checkpoint": file}
         return [
             pretrain,
