@@ -145,6 +145,10 @@ class PatchEmbed(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return self.proj(images).flatten(2).transpose(1, 2)
 
+    def rows(self, pixels: Tensor) -> Tensor:
+        """The same of patches as rows (B, V, 3·p·p) in the order (channel, row, column)."""
+        return linear(pixels, self.proj.weight.flatten(1), self.proj.bias)
+
 
 class Backbone(nn.Module):
     """Name, shape and patches: what `ViT` and `backbones.dense.DenseViT` have in common."""
@@ -308,8 +312,10 @@ class ViT(Backbone):
         `pixels` (B, V, 3·p·p) in the (channel, row, column) order of convolutions, of the patches
         at `indices` (B, V). For an anatomy with absolute positions.
         """
-        proj = self.patch_embed.proj
-        patches = linear(pixels, proj.weight.flatten(1), proj.bias)
+        return self.place(self.patch_embed.rows(pixels), indices)
+
+    def place(self, patches: Tensor, indices: Tensor) -> Tensor:
+        """Class token and patches (B, V, C) with the positions of `indices` (B, V)."""
         return self.with_prefix(patches + self.pos_embed[0, self.num_prefix_tokens :][indices])
 
     def with_prefix(self, patches: Tensor) -> Tensor:

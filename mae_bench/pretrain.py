@@ -83,7 +83,7 @@ def keep(run: Run, task: Pretraining, setup: Setup) -> None:
     save(mae.encoder.state_dict(), run.folder / BACKBONE_FILE, origin)
     save(mae.checkpoint(), run.folder / MAE_FILE, origin)
     keys = [(0, i) for i in range(min(NUM_PICTURED, len(task.train_data)))]
-    pictured = task.train_data.__getitems__(keys)["images"]
+    pictured = task.train_data.__getitems__(keys)
     reconstruction_sheet(task, pictured, run.folder / PICTURE_FILE)
 
 

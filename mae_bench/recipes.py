@@ -48,6 +48,7 @@ def override(base: Recipe, changes: dict[str, Any]) -> Recipe:
             hint = f"did you mean {' or '.join(near)}? " if near else ""
             raise RunError(f"unknown recipe field {name!r}; {hint}there are {', '.join(names)}")
     kinds = get_type_hints(type(base))
+    changes = base.implied(changes) | changes
     try:
         return dataclasses.replace(base, **{k: typed(k, v, kinds[k]) for k, v in changes.items()})
     except ValueError as error:

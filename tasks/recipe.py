@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -65,6 +65,10 @@ class Recipe:
     def __post_init__(self) -> None:
         for name in ("image_size", "device_batch"):
             require(self, name, getattr(self, name) >= 1, "at least 1")
+
+    def implied(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """What follows from a user's changes for fields that they do not name."""
+        return {}
 
     def backbone_options(self) -> dict[str, Any]:
         """How `backbones.create` and `backbones.load` are to make the backbone."""

@@ -11,7 +11,9 @@ else reaches the loss.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,6 +25,8 @@ from backbones.posembed import sincos_2d
 from backbones.vit import Block, init_linear
 from mae_bench.pretraining import masks, targets
 from mae_bench.pretraining.masks import pick
+
+Target = Literal["pixels", "pca"]
 
 
 @dataclass
@@ -36,7 +40,8 @@ class Output:
 @dataclass
 class Reconstruction:
     """`pixels` (B, N, p·p·3) in (row, column, channel) order, as predicted (so normalised per
-    patch if the model was trained so); `mask` (B, N), 1 = removed."""
+    patch if the model was trained so, and what principal components hold of them if it predicts
+    these); `mask` (B, N), 1 = removed."""
 
     pixels: Tensor
     mask: Tensor
@@ -46,7 +51,9 @@ class MaskedAutoencoder(nn.Module):
     """Encoder on the visible patches, light decoder on all of them.
 
     `encoder` is a plain `backbones.ViT`. Positions are the fixed sin-cos tables of both parts.
-    Decoder defaults: Table 1 of the paper.
+    Defaults: Table 1 of the paper, but for `norm_pix`. With `encoder_mask_tokens` the encoder sees
+    a mask token at each removed patch, and the decoder what became of it (Table 1c); then
+    `mask_token` is as wide as the encoder. `target` "pca": call `components.fit` before training.
     """
 
     def __init__(
@@ -58,8 +65,19 @@ class MaskedAutoencoder(nn.Module):
         decoder_dim: int = 512,
         decoder_depth: int = 8,
         decoder_heads: int = 16,
+        mask: masks.Kind = "random",
+        target: Target = "pixels",
+        encoder_mask_tokens: bool = False,
     ) -> None:
         super().__init__()
+        for name, value, kinds in (("mask", mask, masks.Kind), ("target", target, Target)):
+            if value not in get_args(kinds):
+                expected = ", ".join(get_args(kinds))
+                raise backbones.BackboneError(f"{name} is {value!r}; expected one of {expected}")
+        if norm_pix and target != "pixels":
+            raise backbones.BackboneError(
+                f"norm_pix is for the target pixels; leave it out with the target {target}"
+            )
         self.encoder = backbones.create(backbone, image_size)
         anatomy = getattr(self.encoder, "anatomy", None)  # a plug-in has none
         if anatomy is None or anatomy.relative_position or not anatomy.absolute_position:
@@ -69,13 +87,20 @@ class MaskedAutoencoder(nn.Module):
             )
         self.encoder.pos_embed.requires_grad_(False)
         self.patch_size, self.norm_pix = self.encoder.patch_size, norm_pix
-        self.mask_ratio = mask_ratio
+        self.mask_ratio, self.mask_kind = mask_ratio, mask
+        self.encoder_mask_tokens = encoder_mask_tokens
         self.num_patches = self.encoder.grid_size**2
         self.num_visible = int(self.num_patches * (1 - mask_ratio)) if 0 < mask_ratio < 1 else 0
         if not 0 < self.num_visible < self.num_patches:
             raise backbones.BackboneError(
                 f"mask_ratio {mask_ratio} of {self.num_patches} patches: at least one visible and "
                 "one masked patch are needed"
+            )
+        if mask == "grid" and self.num_patches != 4 * self.num_visible:
+            raise backbones.BackboneError(
+                f"a grid mask keeps one of every four patches: expected mask_ratio "
+                f"{masks.GRID_RATIO} (not {mask_ratio}) and an even number of patches each way "
+                f"(not {self.encoder.grid_size})"
             )
         if min(decoder_dim, decoder_depth, decoder_heads) < 1:
             raise backbones.BackboneError(
@@ -88,7 +113,8 @@ class MaskedAutoencoder(nn.Module):
                 f"{decoder_heads}"
             )
         self.decoder_embed = Linear(self.encoder.embed_dim, decoder_dim)
-        self.mask_token = nn.Parameter(torch.empty(1, 1, decoder_dim))
+        width = self.encoder.embed_dim if encoder_mask_tokens else decoder_dim
+        self.mask_token = nn.Parameter(torch.empty(1, 1, width))
         self.decoder_pos_embed = nn.Parameter(
             sincos_2d(decoder_dim, self.encoder.grid_size), requires_grad=False
         )
@@ -96,7 +122,12 @@ class MaskedAutoencoder(nn.Module):
             Block(decoder_dim, decoder_heads) for _ in range(decoder_depth)
         )
         self.decoder_norm = nn.LayerNorm(decoder_dim, eps=1e-6)
-        self.decoder_pred = Linear(decoder_dim, self.patch_size**2 * 3)
+        numbers = self.patch_size**2 * 3
+        self.components: targets.PrincipalComponents | None = None
+        if target == "pca":
+            self.components = targets.PrincipalComponents(numbers)
+            numbers = self.components.count
+        self.decoder_pred = Linear(decoder_dim, numbers)
         nn.init.normal_(self.mask_token, std=0.02)
         for part in (self.decoder_embed, self.decoder_blocks, self.decoder_pred):
             part.apply(init_linear)
@@ -104,26 +135,30 @@ class MaskedAutoencoder(nn.Module):
     def forward(self, images: Tensor, noise: Tensor | None = None) -> Output:
         """Images (B, 3, S, S), normalised, to the mean squared error over masked patches.
 
-        `noise` (B, N): the patches with the smallest values stay visible; uniform if None.
+        `noise` (B, N): the patches with the smallest values stay visible; drawn if None. The error
+        is that of pixels, normalised or not, or of principal components.
         Raises `backbones.BackboneError` for images of another size.
         """
         visible, masked = self.split(images, noise)
         pixels = self.pixels(images)
-        latent = self.encode(pixels, visible)
+        latent = self.latent(pixels, visible, masked)
         predicted = self.decode(latent, visible, masked)
-        target = pick(pixels, masked)
-        loss = F.mse_loss(predicted, targets.normalised(target) if self.norm_pix else target)
+        loss = F.mse_loss(predicted, self.target(pick(pixels, masked)))
         return Output(loss, self.mask(visible))
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor, noise: Tensor | None = None) -> Reconstruction:
         """Predict all patches, visible ones included; arguments as for the loss."""
         visible, masked = self.split(images, noise)
-        latent = self.encode(self.pixels(images), visible)
+        latent = self.latent(self.pixels(images), visible, masked)
         x = self.decoder_tokens(latent, visible, masked)
         for block in self.decoder_blocks:
             x = block(x)
         predicted = self.decoder_pred(self.decoder_norm(x))[:, 1:]
+        if self.components is not None:
+            side = self.patch_size
+            planes = self.components.inverse(predicted).unflatten(2, (3, side, side))
+            predicted = planes.permute(0, 1, 3, 4, 2).flatten(2)
         order = torch.cat([visible, masked], dim=1).argsort(dim=1)
         return Reconstruction(pick(predicted, order), self.mask(visible))
 
@@ -136,12 +171,30 @@ class MaskedAutoencoder(nn.Module):
                 f"takes 3 x {size} x {size} (square, image_size={size})"
             )
         if noise is None:
-            noise = torch.rand(len(images), self.num_patches, device=images.device)
+            noise = self.draw_noise(len(images), images.device)
         if noise.shape != (len(images), self.num_patches):
             raise backbones.BackboneError(
                 f"noise is {tuple(noise.shape)}; expected {(len(images), self.num_patches)}"
             )
-        return masks.random(noise, self.num_visible)
+        return masks.split(noise, self.num_visible)
+
+    def draw_noise(self, count: int, device: torch.device) -> Tensor:
+        """Noise (B, N) of the model's kind of mask, from torch's global generator."""
+        side = self.encoder.grid_size
+        if self.mask_kind == "random":
+            return torch.rand(count, self.num_patches, device=device)
+        if self.mask_kind == "grid":
+            return masks.grid(side).to(device).expand(count, -1)
+        rng = np.random.default_rng(int(torch.randint(2**62, ())))
+        num_masked = self.num_patches - self.num_visible
+        blocks = [masks.block(rng, side, num_masked) for _ in range(count)]
+        return torch.from_numpy(np.stack(blocks)).to(device)
+
+    def target(self, pixels: Tensor) -> Tensor:
+        """What is predicted of patches (B, M, 3·p·p): (B, M, 3·p·p), or (B, M, components)."""
+        if self.components is not None:
+            return self.components(pixels)
+        return targets.normalised(pixels) if self.norm_pix else pixels
 
     def mask(self, visible: Tensor) -> Tensor:
         """(B, N), 1 = removed."""
@@ -163,25 +216,42 @@ class MaskedAutoencoder(nn.Module):
         x = self.patches(images).permute(0, 1, 2, 5, 3, 4)
         return x.reshape(len(images), self.num_patches, -1)
 
+    def latent(self, pixels: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
+        """What the decoder gets of the encoder."""
+        if self.encoder_mask_tokens:
+            return self.encode_all(pixels, visible, masked)
+        return self.encode(pixels, visible)
+
     def encode(self, pixels: Tensor, visible: Tensor) -> Tensor:
         """Class token and visible patches through the encoder: (B, 1 + V, C)."""
         tokens = self.encoder.embed_rows(pick(pixels, visible), visible)
         return self.encoder.through_blocks(tokens)
 
+    def encode_all(self, pixels: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
+        """The same with mask tokens in place of the removed patches: (B, 1 + N, C)."""
+        patches = self.encoder.patch_embed.rows(pick(pixels, visible))
+        tokens = torch.cat([patches, self.mask_token.expand(*masked.shape, -1)], dim=1)
+        order = torch.cat([visible, masked], dim=1)
+        return self.encoder.through_blocks(self.encoder.place(tokens, order))
+
     def decoder_tokens(self, latent: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
         """Tokens [class, visible, masked] with their positions: (B, 1 + N, D)."""
-        mask_tokens = self.mask_token.expand(*masked.shape, -1)
-        tokens = torch.cat([self.decoder_embed(latent), mask_tokens], dim=1)
+        tokens = self.decoder_embed(latent)
+        if not self.encoder_mask_tokens:
+            mask_tokens = self.mask_token.expand(*masked.shape, -1)
+            tokens = torch.cat([tokens, mask_tokens], dim=1)
         order = F.pad(torch.cat([visible, masked], dim=1) + 1, (1, 0))
         return tokens + self.decoder_pos_embed[0][order]
 
     def decode(self, latent: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
-        """Predictions of the masked patches only: (B, M, 3·p·p), ordered as `pixels` is."""
+        """Predictions of the masked patches only, as `target` gives what they are to be."""
         x = self.decoder_tokens(latent, visible, masked)
         for block in self.decoder_blocks[:-1]:
             x = block(x)
         x = self.decoder_norm(self.decoder_blocks[-1](x, num_queries=masked.shape[1]))
-        side = self.patch_size
+        if self.components is not None:
+            return self.decoder_pred(x)
+        side = self.patch_size  # the order of `pixels`
         weight = self.decoder_pred.weight.view(side, side, 3, -1).permute(2, 0, 1, 3)
         bias = self.decoder_pred.bias.view(side, side, 3).permute(2, 0, 1)
         return linear(x, weight.flatten(0, 2), bias.flatten())

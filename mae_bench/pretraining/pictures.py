@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mae_bench.pretraining.autoencoder import MaskedAutoencoder
 from mae_bench.run_files import atomic
+from tasks.task import Batch
 
 if TYPE_CHECKING:
     from mae_bench.pretraining.task import Pretraining
@@ -22,18 +23,19 @@ SEED = 0
 
 
 @torch.no_grad()
-def reconstruction_sheet(task: "Pretraining", images: Tensor, file: Path) -> None:
+def reconstruction_sheet(task: "Pretraining", batch: Batch, file: Path) -> None:
     """Write a PNG with a column per image: original, masked, predicted.
 
-    `images` uint8 (B, 3, S, S). What is predicted for visible patches never met the loss and looks
-    like noise, so the original is shown there. A model of normalised pixels predicts each patch up
-    to its mean and spread; these are taken from the original.
+    `batch` is one of the task's training data. What is predicted for visible patches never met the
+    loss and looks like noise, so the original is shown there. A model of normalised pixels predicts
+    each patch up to its mean and spread; these are taken from the original.
     """
     mae = task.mae.eval()
-    normal = task.normalise(images.to(task.mean.device))
-    generator = torch.Generator().manual_seed(SEED)
-    noise = torch.rand(len(images), mae.num_patches, generator=generator).to(normal.device)
-    result = mae.reconstruct(normal, noise)
+    normal = task.normalise(batch["images"].to(task.mean.device))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        noise = batch.get("noise", mae.draw_noise(len(normal), torch.device("cpu")))
+    result = mae.reconstruct(normal, noise.to(normal.device))
     target = mae.patches(normal).flatten(1, 2).flatten(2)
     predicted = result.pixels
     if mae.norm_pix:

@@ -1,6 +1,8 @@
 """The recipe of masked pre-training, every number with its source. Imports no torch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 from tasks.recipe import Sourced, TrainingRecipe, require, said_by
 
@@ -24,6 +26,15 @@ class PretrainRecipe(TrainingRecipe):
     """attention heads of the decoder"""
     min_crop_area: float
     """smallest share of the image that a random resized crop takes"""
+    mask: Literal["random", "block", "grid"] = "random"
+    """how patches are chosen for removal: one by one, by BEiT's blocks, or three of every four in a
+    fixed pattern (mask_ratio 0.75 alone)"""
+    target: Literal["pixels", "pca"] = "pixels"
+    """what is predicted of a patch: its pixels (normalised with norm_pix), or its 96 largest
+    principal coefficients, of components fitted to a seeded sample (norm_pix has no use then and
+    is switched off)"""
+    encoder_mask_tokens: bool = False
+    """whether the encoder sees mask tokens in place of the removed patches"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -31,6 +42,15 @@ class PretrainRecipe(TrainingRecipe):
         require(self, "min_crop_area", 0 < self.min_crop_area <= 1, "in (0, 1]")
         for name in ("decoder_dim", "decoder_depth", "decoder_heads"):
             require(self, name, getattr(self, name) >= 1, "at least 1")
+        grid = self.mask == "grid"
+        require(self, "mask_ratio", not grid or self.mask_ratio == 0.75, "0.75 with mask grid")
+        pixels = self.target == "pixels"
+        require(self, "norm_pix", pixels or not self.norm_pix, f"False with target {self.target}")
+
+    def implied(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """What follows from changes of fields for fields that they do not name."""
+        other = changes.get("target", self.target) != "pixels"
+        return {"norm_pix": False} if other and "norm_pix" not in changes else {}
 
 
 MAE = (
@@ -42,6 +62,7 @@ MAE = (
     | said_by("mae main_pretrain.py", ema_decay=None, min_crop_area=0.2)
     | said_by("mae util/lr_sched.py", schedule="cosine", milestones=(), warmup_start=0.0)
     | said_by("MAE Table 1", mask_ratio=0.75, decoder_dim=512, decoder_depth=8)
+    | said_by("MAE Table 1", mask="random", target="pixels", encoder_mask_tokens=False)
     | said_by("mae models_mae.py", decoder_heads=16)
     | said_by("ours: bf16 needs no loss scaling; mae uses fp16 with it", precision="bf16")
 )

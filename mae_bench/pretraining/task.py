@@ -2,25 +2,32 @@
 
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from backbones.colour import IMAGENET_MEAN, IMAGENET_STD
 from mae_bench.pretraining.autoencoder import MaskedAutoencoder
+from mae_bench.pretraining.data import BlockMasked
 from mae_bench.pretraining.recipes import PretrainRecipe
 from tasks.classification.datasets import IMAGENET_1K
 from tasks.images import UnlabelledImages
-from tasks.task import Batch, Scored, Task
+from tasks.task import Batch, Scored, Task, TrainData
+
+SAMPLED_IMAGES = 1000
+"""whose patches principal components are fitted to: 196,000 of 224 pixels, for 768 dimensions"""
+SAMPLED_AT_ONCE = 50
 
 
 class Pretraining(Task):
     """Images, the autoencoder and its loss."""
 
     recipe: PretrainRecipe
-    train_data: UnlabelledImages
+    train_data: TrainData
     mean: Tensor
     std: Tensor
 
@@ -28,7 +35,8 @@ class Pretraining(Task):
         super().__init__()
         self.recipe, self.folders = recipe, folders
         size, area = recipe.image_size, recipe.min_crop_area
-        self.train_data = UnlabelledImages(folders, size, area, seed)
+        images = UnlabelledImages(folders, size, area, seed)
+        self.train_data = images
         self.mae = MaskedAutoencoder(
             recipe.backbone,
             recipe.image_size,
@@ -37,16 +45,32 @@ class Pretraining(Task):
             recipe.decoder_dim,
             recipe.decoder_depth,
             recipe.decoder_heads,
+            recipe.mask,
+            recipe.target,
+            recipe.encoder_mask_tokens,
         )
+        if recipe.mask == "block":
+            num_masked = self.mae.num_patches - self.mae.num_visible
+            self.train_data = BlockMasked(images, seed, self.mae.encoder.grid_size, num_masked)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+        if self.mae.components is not None:
+            self.mae.components.fit(self.sample_patches(images))
+
+    def sample_patches(self, images: UnlabelledImages) -> Iterator[Tensor]:
+        """Patches (B, N, 3·p·p) of a seeded sample of the images."""
+        count = min(SAMPLED_IMAGES, len(images))
+        chosen = np.random.default_rng(images.seed).choice(len(images), count, replace=False)
+        for start in range(0, count, SAMPLED_AT_ONCE):
+            keys = [(0, int(i)) for i in chosen[start : start + SAMPLED_AT_ONCE]]
+            yield self.mae.pixels(self.normalise(images.__getitems__(keys)["images"]))
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 (B, 3, S, S) to float with ImageNet's mean and standard deviation."""
         return images.float().sub_(255 * self.mean).div_(255 * self.std)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        return {"loss": self.mae(self.normalise(batch["images"])).loss}
+        return {"loss": self.mae(self.normalise(batch["images"]), batch.get("noise")).loss}
 
     def layer_index(self, name: str) -> int:
         return 0  # layer decay is a fine-tuning device
@@ -59,7 +83,7 @@ class Pretraining(Task):
         """See `Task`; the fingerprint covers the names of the images, not their pixels."""
         images, root = self.train_data, Path(os.path.commonpath(self.folders))
         names = hashlib.sha256()
-        for name in images.names(range(len(images))):
+        for name in images.names(list(range(len(images)))):
             names.update(os.fsencode(f"{Path(name).relative_to(root)}\n"))
         return {
             "name": root.resolve().name,

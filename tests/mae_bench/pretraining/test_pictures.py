@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mae_bench import pictures
+from mae_bench.pretraining import pictures
 from mae_bench.pretraining.task import Pretraining
 from mae_bench.recipes import override, recipe
 
@@ -26,7 +26,7 @@ def test_rows_of_the_sheet(norm_pix, world: Path, tmp_path: Path, monkeypatch):
     torch.manual_seed(0)
     task = Pretraining(base, [world / "unlabelled"], seed=0)
     images = task.train_data.__getitems__([(0, i) for i in range(3)])["images"]
-    pictures.reconstruction_sheet(task, images, tmp_path / "sheet.png")
+    pictures.reconstruction_sheet(task, {"images": images}, tmp_path / "sheet.png")
     assert (tmp_path / "sheet.png").stat().st_size > 1000
     assert list(rows) == [ORIGINAL, MASKED, PREDICTED]
     torch.testing.assert_close(rows[ORIGINAL], images.float() / 255, rtol=0, atol=1e-5)
