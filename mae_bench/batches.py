@@ -1,20 +1,15 @@
 """Micro-batches: which images, in which order, on which process; and their loading."""
 
-import traceback
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
 
-from mae_bench.errors import ProcessError, RunError
+from mae_bench.errors import RunError
 from mae_bench.execution import Execution
-from tasks import TaskError
+from tasks import loading
 from tasks.recipe import TrainingRecipe
 from tasks.task import Batch, TrainData
-from tasks.workers import worker_init
 
 Keys = list[tuple[int, int]]
 """(epoch, index) of each image of a micro-batch"""
@@ -76,55 +71,11 @@ class MicroBatches:
                     yield [(epoch, int(i)) for i in order[begin : begin + size]]
 
 
-@dataclass
-class Fault:
-    """An error of a loading process, with the traceback that cannot travel with it."""
-
-    error: Exception
-    trace: str
-
-
-class Told(Dataset[Batch | Fault]):
-    """Training data whose errors are values.
-
-    One that is raised in a loading process holds on to the others in its traceback: they would
-    outlive training, and the program would wait for them.
-    """
-
-    def __init__(self, data: TrainData) -> None:
-        self.data = data
-
-    def __getitems__(self, keys: Keys) -> Batch | Fault:
-        try:
-            return self.data.__getitems__(keys)
-        except Exception as error:
-            return Fault(error, traceback.format_exc())
-
-
 def load(
     data: TrainData, plan: MicroBatches, how: Execution, device: torch.device
 ) -> Generator[Batch, None, None]:
     """Micro-batches in the order of `plan`, loaded ahead by worker processes.
 
-    Raises `ProcessError` where the data raise `TaskError`. Close it to end the workers.
+    Raises `AloneError` where the data raise `TaskError`. Close it to end the workers.
     """
-    batches = DataLoader(
-        Told(data),
-        batch_sampler=plan,
-        collate_fn=as_it_is,
-        num_workers=how.workers,
-        pin_memory=device.type == "cuda",
-        worker_init_fn=worker_init,
-        prefetch_factor=4 if how.workers else None,
-    )
-    for batch in batches:
-        if isinstance(batch, Fault):
-            if isinstance(batch.error, TaskError):
-                raise ProcessError(str(batch.error))
-            batch.error.add_note(batch.trace)
-            raise batch.error
-        yield batch
-
-
-def as_it_is(batch: Any) -> Any:
-    return batch
+    return loading.load(data.__getitems__, plan, how.workers, device, ahead=4)

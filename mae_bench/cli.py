@@ -26,7 +26,7 @@ from mae_bench.commands.pretrain import Pretrain
 from mae_bench.commands.quickstart import Quickstart
 from mae_bench.commands.report import Report
 from mae_bench.commands.transfer import Transfer
-from mae_bench.errors import Interrupted, ProcessError, RunError, reason
+from mae_bench.errors import Interrupted, RunError, reason
 from mae_bench.flags import default_protocol, refusing, with_recipe
 
 PROGRAM = "mae-bench"
@@ -89,7 +89,7 @@ def call(argv: Sequence[str]) -> int:
         raise
     except Interrupted as error:
         return complain(str(error), error.exit_code, first)
-    except ProcessError as error:
+    except tasks.AloneError as error:
         return complain(f"error: {error}", 2)
     except bad_input() as error:
         return complain(f"error: {error}", 2, first)

@@ -11,10 +11,6 @@ class RunError(RuntimeError):
     """Bad input to a run, or a run that cannot go on. The message is one line for the user."""
 
 
-class ProcessError(RunError):
-    """What one of several processes met alone, so that no other can tell the user."""
-
-
 class Interrupted(RunError):
     """Stopped by a signal after saving; the same command continues the run."""
 

@@ -1,7 +1,7 @@
 """`mae-bench evaluate`: score an ImageNet-1k classifier, of a run or released, on a test set."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,10 @@ from mae_bench.progress import duration, progress, say
 from mae_bench.released import Released, read_released
 from mae_bench.report import show
 from mae_bench.run import RECORD_FILE, open_run, run_folder
-from mae_bench.setup import already_finished, evaluation_flags, start
+from mae_bench.setup import already_finished, start
+from mae_bench.setup import scoring as scoring_for
 from mae_bench.transfer import MODEL_FILE
+from mae_bench.unreadable import reasons, write_unreadable
 from results import Cost, Data, Named, Record, ResultsError, parse_record, write_record
 from tasks import check_known
 from tasks.classification.classifier import Classifier
@@ -59,7 +61,7 @@ def evaluate(
     accelerator = start(how, source.fields()["seed"])
     model = source.model().to(accelerator.device)
     measured = Robustness(model, source.classes, on, root, limit)
-    flags = evaluation_flags(measured, how)
+    scoring = scoring_for(measured, how, accelerator, batch_size=source.recipe.device_batch)
     for note in measured.notes():
         say(f"note: {note}")
     facts = Data.model_validate(measured.data_facts() | {"miniature": announce(root)})
@@ -73,13 +75,7 @@ def evaluate(
             return record
         started, clock = datetime.now(UTC), time.monotonic()
         with progress(f"evaluating on {on}", facts.val_images) as bar:
-            scored = measured.evaluate(
-                batch_size=source.recipe.device_batch,
-                device=accelerator.device,
-                on_progress=bar.update,
-                folder=folder,
-                **flags,
-            )
+            scored = measured.evaluate(replace(scoring, on_progress=bar.update, folder=folder))
         seconds = time.monotonic() - clock
         record = Record(
             **source.fields()
@@ -101,9 +97,11 @@ def evaluate(
                 "started": started,
                 "finished": max(datetime.now(UTC), started),
                 "skipped_images": len(scored.unreadable),
+                "unreadable": reasons((), scored.unreadable),
             }
         )
         if accelerator.is_main_process:
+            write_unreadable(folder, (), scored.unreadable)
             write_record(folder, record)
             what = "run " if isinstance(source, Finished) else ""
             say(f"{record.protocol}, {what}{source.name}: {told(record)}")

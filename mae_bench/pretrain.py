@@ -14,8 +14,9 @@ from mae_bench.pretraining.task import Pretraining
 from mae_bench.progress import duration, say
 from mae_bench.recipes import override, recipe
 from mae_bench.run import Run, open_run, run_folder
-from mae_bench.setup import PRETRAINING, Setup, already_finished, evaluation_flags, start
+from mae_bench.setup import PRETRAINING, Setup, already_finished, scoring, start
 from mae_bench.train import fit, refuse_unfit
+from mae_bench.unreadable import write_unreadable
 from results import Data, Record, write_record
 from tasks.task import Scored
 
@@ -48,7 +49,7 @@ def pretrain(
     folders = pretraining_folders(data)
     task = Pretraining(effective, folders, seed)
     refuse_unfit(task, accelerator, seed)
-    evaluation_flags(task, how)  # there is nothing to evaluate
+    scoring(task, how, accelerator)  # there is nothing to evaluate
     facts = Data.model_validate(task.data_facts() | {"miniature": announce(folders[0])})
     setup = Setup(PRETRAIN, base, effective, seed, facts, init="scratch", checkpoint=None)
     with open_run(folder, setup.identity()) as run:
@@ -61,6 +62,7 @@ def pretrain(
         )
         if accelerator.is_main_process:
             keep(run, task, setup)
+            write_unreadable(run.folder, fitted.spent.skipped, ())
             write_record(run.folder, record)
             tell(run, record)
     return record
@@ -94,6 +96,7 @@ def tell(run: Run, record: Record) -> None:
         f"pre-trained {record.backbone} in {duration(seconds)}, loss {record.metrics['loss']:.4f}\n"
         f"  checkpoint       {run.folder / BACKBONE_FILE}\n"
         f"  reconstructions  {run.folder / PICTURE_FILE}\n"
-        f"  to repeat        {record.environment.command}  (seed {record.seed}, recipe "
+        + "".join(f"  unreadable       {line}\n" for line in record.unreadable)
+        + f"  to repeat        {record.environment.command}  (seed {record.seed}, recipe "
         f"{record.recipe_hash}, mae-bench {record.environment.commit or __version__})"
     )

@@ -17,10 +17,12 @@ from mae_bench.execution import Execution
 from mae_bench.progress import say
 from mae_bench.recipes import deviations
 from mae_bench.run import Run
+from mae_bench.unreadable import reasons
 from results import Checkpoint, Cost, Data, Record
 from results.text import one_line
+from tasks.images import Unreadable
 from tasks.recipe import Recipe
-from tasks.task import Measurement, Scored
+from tasks.task import Measurement, Scored, Scoring
 
 PRETRAINING = "pretraining"
 """key of a checkpoint's metadata: the data, the seed and the beginning of its pre-training"""
@@ -62,7 +64,7 @@ class Spent:
     seconds: float
     """training time, resumed parts added up"""
     images_per_second: float | None = None
-    skipped_images: int = 0
+    skipped: tuple[Unreadable, ...] = ()
     """unreadable training images"""
 
 
@@ -139,7 +141,8 @@ class Setup:
             started=spent.started,
             finished=max(datetime.now(UTC), spent.started),  # clocks are set back at times
             complete=True,
-            skipped_images=spent.skipped_images + len(scored.unreadable),
+            skipped_images=len(spent.skipped) + len(scored.unreadable),
+            unreadable=reasons(spent.skipped, scored.unreadable),
         )
 
 
@@ -160,11 +163,20 @@ def checkpoint_of(loaded: LoadReport) -> Checkpoint:
         ) from None
 
 
-def evaluation_flags(measured: Measurement, how: Execution) -> dict[str, Any]:
-    """Arguments for `measured.evaluate`; `RunError` if it has no logits, which are to be kept."""
+def scoring(
+    measured: Measurement, how: Execution, accelerator: Accelerator, **more: Any
+) -> Scoring:
+    """How to score; `RunError` if there are no logits, which are to be kept."""
     if how.save_logits and not measured.has_logits:
         raise RunError("--save-logits: there are no logits to keep here; leave the flag out")
-    return {"workers": how.workers} | ({"save_logits": True} if how.save_logits else {})
+    return Scoring(
+        device=accelerator.device,
+        workers=how.workers,
+        save_logits=how.save_logits,
+        max_bad_images=how.max_bad_images,
+        say=say,
+        **more,
+    )
 
 
 def already_finished(run: Run) -> Record | None:

@@ -36,7 +36,9 @@ from mae_bench.processes import first_alone
 from mae_bench.progress import Bar, progress, say
 from mae_bench.run import Run, read_state
 from mae_bench.setup import Spent
-from tasks.images import BadImages
+from mae_bench.unreadable import write_unreadable
+from tasks.images import BadImages, Unreadable
+from tasks.images.unreadable import restored
 from tasks.task import Batch, Task
 
 
@@ -86,7 +88,7 @@ def fit(task: Task, run: Run, accelerator: Accelerator, seed: int, how: Executio
             where = f"step {step + 1} of {plan.num_steps} (lr {lr:.3e})"
             if not math.isfinite(loss):
                 raise not_finite("loss is", run, task, mine.suspects, where)
-            leave_out(skipped, keeper.bad)
+            leave_out(skipped, keeper)
             clip(task, recipe.clip_grad)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -136,8 +138,8 @@ class Step:
     """mean over its micro-batches"""
     suspects: list[int] = field(default_factory=list)
     """image indices of the micro-batches whose loss is not finite, or of all if every one is"""
-    skipped: list[str] = field(default_factory=list)
-    """names of unreadable images"""
+    skipped: list[Unreadable] = field(default_factory=list)
+    """unreadable images"""
 
 
 def step_gradients(
@@ -187,8 +189,8 @@ class Agreed(NamedTuple):
     """number of a signal that any process got, or 0"""
     due: bool
     """whether it is time to save"""
-    skipped: list[str]
-    """names of unreadable images"""
+    skipped: list[Unreadable]
+    """unreadable images"""
 
 
 def agree(accelerator: Accelerator, mine: Step, stop: int, due: bool) -> Agreed:
@@ -200,12 +202,18 @@ def agree(accelerator: Accelerator, mine: Step, stop: int, due: bool) -> Agreed:
     return Agreed(loss.mean().item(), int(stops.max()), bool(dues.any()), skipped)
 
 
-def leave_out(skipped: list[str], bad: BadImages) -> None:
+def leave_out(skipped: list[Unreadable], keeper: "Keeper") -> None:
     """Name and count unreadable images; `TaskError` once they are too many."""
-    for name in skipped:
-        if name not in bad.names:
-            bad.add(name)
-            say(f"left out an unreadable image, {len(bad.names)} of at most {bad.limit}: {name}")
+    bad, before = keeper.bad, len(keeper.bad)
+    try:
+        for each in skipped:
+            if each.name not in bad:
+                bad.add(each)
+                place = f"{len(bad)} of at most {bad.limit}"
+                say(f"left out an unreadable image, {place}: {each.name}: {each.reason}")
+    finally:
+        if len(bad) > before:
+            keeper.write_unreadable()
 
 
 def not_finite(what: str, run: Run, task: Task, suspects: list[int], where: str) -> RunError:
@@ -259,7 +267,8 @@ class Keeper:
         try:
             for name, part in self.parts.items():
                 part.load_state_dict(state[name])
-            self.epoch_losses, self.bad.names = state["epoch_losses"], state["skipped"]
+            self.epoch_losses = state["epoch_losses"]
+            self.bad.found = {each.name: each for each in restored(state["skipped"])}
             self.before, self.started = state["seconds"], state["started"]
             step = int(state["step"])
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
@@ -277,10 +286,14 @@ class Keeper:
     def state(self) -> dict[str, Any]:
         return {name: part.state_dict() for name, part in self.parts.items()} | {
             "epoch_losses": self.epoch_losses,
-            "skipped": self.bad.names,
+            "skipped": [tuple(each) for each in self.bad.found.values()],
             "seconds": self.seconds(),
             "started": self.started,
         }
+
+    def write_unreadable(self) -> None:
+        """Keep the unreadable images with their reasons in the run's folder."""
+        first_alone(lambda: write_unreadable(self.run.folder, self.bad.found.values(), ()))
 
     def due(self) -> bool:
         return time.monotonic() - self.saved >= 60 * self.save_minutes
@@ -301,7 +314,7 @@ class Keeper:
             started=datetime.fromtimestamp(self.started, UTC),
             seconds=seconds,
             images_per_second=plan.num_steps * plan.recipe.batch_size / seconds,
-            skipped_images=len(self.bad.names),
+            skipped=tuple(self.bad.found.values()),
         )
         return Fitted(model, float(np.mean(self.epoch_losses)), spent)
 

@@ -2,7 +2,7 @@
 
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,19 +23,14 @@ from mae_bench.progress import duration, progress, say
 from mae_bench.recipes import override, recipe
 from mae_bench.report import show
 from mae_bench.run import Run, open_run, run_folder
-from mae_bench.setup import (
-    Setup,
-    Spent,
-    already_finished,
-    checkpoint_of,
-    evaluation_flags,
-    start,
-)
+from mae_bench.setup import Setup, Spent, already_finished, checkpoint_of, start
+from mae_bench.setup import scoring as scoring_for
 from mae_bench.train import fit, refuse_unfit
+from mae_bench.unreadable import write_unreadable
 from results import Data, Record, write_record
 from tasks.classification.probe import Probe
 from tasks.recipe import Recipe, TrainingRecipe
-from tasks.task import Measurement, Scored, Task
+from tasks.task import Measurement, Scored, Scoring, Task
 
 MODEL_FILE = "model.safetensors"
 SCRATCH = "scratch"
@@ -102,7 +97,7 @@ def transfer(
     built = tasks.build(task, effective, vit, root, seed, limit)
     if isinstance(built, Task):
         refuse_unfit(built, accelerator, seed)
-    flags = evaluation_flags(built, how)
+    scoring = scoring_for(built, how, accelerator, batch_size=effective.device_batch)
     notes = built.notes()
     if checkpoint is None:
         notes += filter(None, [tasks.scratch_note(task, protocol, backbone)])
@@ -116,16 +111,17 @@ def transfer(
         record = already_finished(run)
         if record is not None:
             return record
-        flags |= {"batch_size": effective.device_batch, "folder": folder}
+        scoring = replace(scoring, folder=folder)
         if isinstance(built, Task):
-            found = train_and_score(built, run, accelerator, seed, how, flags)
+            found = train_and_score(built, run, accelerator, seed, how, scoring)
         else:
-            found = probe(built, Path(out) / FEATURES, accelerator, how, flags)
+            found = probe(built, replace(scoring, features=Path(out) / FEATURES))
         record = setup.record(run, found.measured, found.spent, found.scored, accelerator)
         if accelerator.is_main_process:
             origin = {"producer": "mae-bench", "protocol": effective.protocol}
             if found.weights:
                 save(found.weights, folder / MODEL_FILE, origin | anatomy_metadata(vit))
+            write_unreadable(folder, found.spent.skipped, found.scored.unreadable)
             write_record(folder, record)
             tell(record, found, folder)
             show([record])
@@ -139,43 +135,31 @@ def tell(record: Record, found: Found, folder: Path) -> None:
         f"{', '.join(f'{k} {v:.2f}' for k, v in record.metrics.items())} "
         f"in {duration(found.spent.seconds)}\n"
         + (f"  weights    {folder / MODEL_FILE}\n" if found.weights else "")
+        + "".join(f"  unreadable {line}\n" for line in record.unreadable)
         + f"  to repeat  {record.environment.command}  (seed {record.seed}, recipe "
         f"{record.recipe_hash}, mae-bench {record.environment.commit or __version__})"
     )
 
 
 def train_and_score(
-    task: Task, run: Run, accelerator: Accelerator, seed: int, how: Execution, flags: dict[str, Any]
+    task: Task, run: Run, accelerator: Accelerator, seed: int, how: Execution, scoring: Scoring
 ) -> Found:
     """Fit a task and evaluate it."""
     fitted = fit(task, run, accelerator, seed, how)
     with progress("evaluating", task.data_facts()["val_images"]) as bar:
-        scored = fitted.model.evaluate(on_progress=bar.update, **flags)
+        scored = fitted.model.evaluate(replace(scoring, on_progress=bar.update))
     return Found(fitted.model, scored, fitted.spent, fitted.model.state_dict())
 
 
-def probe(
-    measured: Measurement,
-    features: Path,
-    accelerator: Accelerator,
-    how: Execution,
-    flags: dict[str, Any],
-) -> Found:
-    """Evaluate a probe of frozen features, of which those in the folder `features` are reused."""
+def probe(measured: Measurement, scoring: Scoring) -> Found:
+    """Evaluate a probe of frozen features."""
     assert isinstance(measured, Probe)
     started, began = datetime.now(UTC), time.monotonic()
     facts = measured.data_facts()
     with progress("extracting features", facts["train_images"] + facts["val_images"]) as bar:
-        scored = measured.evaluate(
-            device=accelerator.device,
-            on_progress=bar.update,
-            features=features,
-            max_bad_images=how.max_bad_images,
-            say=say,
-            **flags,
-        )
-    skipped = len(measured.outcome.skipped)
-    spent = Spent(started, time.monotonic() - began, skipped_images=skipped)
+        scored = measured.evaluate(replace(scoring, on_progress=bar.update))
+    skipped = tuple(measured.outcome.skipped)
+    spent = Spent(started, time.monotonic() - began, skipped=skipped)
     return Found(measured, scored, spent, measured.outcome.head)
 
 

@@ -182,6 +182,8 @@ class Record(_Part):
     complete: bool
     skipped_images: NonNegativeInt
     """files that could not be decoded"""
+    unreadable: list[Text] = Field(default_factory=list)
+    """the same by reason, for people: "test: 2 images: truncated (a.jpg, b.jpg)" """
 
     @model_validator(mode="after")
     def _times_in_order(self) -> Self:

@@ -32,6 +32,10 @@ class TaskError(ValueError):
     """Bad input to a task. The message is one line for the user: what, expected, what to do."""
 
 
+class AloneError(TaskError):
+    """What one of several processes met alone, so that no other can tell the user."""
+
+
 def protocols(task: str) -> dict[str, str]:
     """Protocols of a task and what trains in each; the first is the one that users ask for."""
     return recipes_of(task).PROTOCOLS

@@ -4,17 +4,51 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
+from tasks.images.unreadable import Unreadable, by_reason
 from tasks.recipe import TrainingRecipe
 
 Batch = dict[str, Any]
-"""One micro-batch. Tensors move to the device; `index` (B,) and `skipped` (file names) stay."""
+"""One micro-batch. Tensors move to the device; `index` (B,) and `skipped`, a list of `Unreadable`,
+stay."""
 
 Progress = Callable[[int], None]
 """called with the number of images done, over all processes that keep pace with this one"""
+
+
+Say = Callable[[str], None]
+"""prints a line"""
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How a test set is scored. Nothing here changes the scores."""
+
+    device: torch.device | str | None = None
+    """where the images go; None: where the model is"""
+    batch_size: int = 16
+    """images at a time"""
+    workers: int = 2
+    """processes that load images; 0: none but this one"""
+    folder: Path | None = None
+    """where what the scores come from (predictions, pictures) is kept; None: nowhere"""
+    save_logits: bool = False
+    """keep the logits of the test images too, of tasks with `has_logits`"""
+    max_bad_images: int = 50
+    """test images that may be unreadable"""
+    on_progress: Progress | None = None
+    features: Path | None = None
+    """folder of the features that probes share; None: none are kept"""
+    say: Say = print
+    """for what is found on the way, line by line"""
+
+
+SCORING = Scoring()
 
 
 @dataclass
@@ -23,16 +57,16 @@ class Scored:
 
     metrics: dict[str, float]
     """percentages and average precisions are 0 to 100"""
-    unreadable: list[str] = field(default_factory=list)
-    """test images that were left out"""
+    unreadable: list[Unreadable] = field(default_factory=list)
+    """test images that could not be read"""
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     """metric -> ends of its 95 % confidence interval over images, where there is one"""
 
     def warn(self) -> "Scored":
-        """Itself, after a warning that names images left out."""
+        """Itself, after a warning that says which images could not be read, and why."""
         if self.unreadable:
-            count, named = len(self.unreadable), ", ".join(self.unreadable[:4])
-            warnings.warn(f"{count} test images unreadable: {named}", stacklevel=3)
+            count, why = len(self.unreadable), "; ".join(by_reason(self.unreadable))
+            warnings.warn(f"{count} test images unreadable: {why}", stacklevel=3)
         return self
 
 
@@ -59,14 +93,11 @@ class Measurement(ABC):
     """name, fingerprint, train, val, classes and standard"""
 
     has_logits: bool = False
-    """whether `evaluate` takes `save_logits`, to keep the logits of the test images in `folder`"""
+    """whether there are logits of the test images to keep"""
 
     @abstractmethod
-    def evaluate(self, *args: Any, **how: Any) -> Scored:
-        """Score, on all processes together.
-
-        Given a `folder`, what the scores come from (predictions, pictures) is kept in it.
-        """
+    def evaluate(self, how: Scoring = SCORING) -> Scored:
+        """Score, on all processes together, each test image once; all return the same."""
 
     def data_facts(self) -> dict[str, Any]:
         """The data behind a score: name, fingerprint, train_images, val_images, classes, and

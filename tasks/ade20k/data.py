@@ -1,6 +1,7 @@
 """Training crops and test images of a segmentation data set, with their labels."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -13,7 +14,7 @@ from tasks.ade20k.augment import Augment, opencv, pad_image, pad_labels, resize_
 from tasks.ade20k.classes import ClassRule
 from tasks.ade20k.labels import read_label
 from tasks.ade20k.layout import SegmentationData, SegmentationSplit
-from tasks.images import UnreadableImage, decode, load_batch, sample_rng
+from tasks.images import Unreadable, UnreadableImage, decode, load_batch, sample_rng
 from tasks.task import Batch
 
 
@@ -119,12 +120,12 @@ class EvalImages(Dataset[Batch]):
         """
         try:
             pixels, labels = decode_pair(self.split, index, self.rule)
-        except UnreadableImage:
+        except UnreadableImage as error:
             return {
                 "image": torch.empty(3, 0, 0, dtype=torch.uint8),
                 "label": torch.empty(0, 0, dtype=torch.uint8),
                 "index": index,
-                "skipped": [self.split.names[index]],
+                "skipped": [Unreadable(self.split.names[index], error.reason)],
             }
         return {
             "image": torch.from_numpy(resize_for_test(pixels, self.scale)),
@@ -140,6 +141,20 @@ class EvalImages(Dataset[Batch]):
         return self  # never changes, and a model's averaged copy must not double it
 
 
+class UnreadableLabel(UnreadableImage):
+    """An image that cannot be used because of its label image, which the message names.
+
+    Its reason is told beside the name of the image.
+    """
+
+    def __init__(self, path: Path | str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.reason = f"its label image {reason}"
+
+    def __str__(self) -> str:
+        return f"{self.path} {self.args[1]}"
+
+
 def decode_pair(
     split: SegmentationSplit, index: int, rule: ClassRule
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -148,10 +163,13 @@ def decode_pair(
     Raises UnreadableImage if one cannot be read, or if their sizes differ.
     """
     pixels = decode(split.path(index))
-    labels = read_label(split.label_path(index), rule)
+    try:
+        labels = read_label(split.label_path(index), rule)
+    except UnreadableImage as error:
+        raise UnreadableLabel(error.path, error.reason) from error
     if pixels.shape[:2] != labels.shape:
         (height, width), (label_height, label_width) = pixels.shape[:2], labels.shape
-        raise UnreadableImage(
+        raise UnreadableLabel(
             split.label_path(index),
             f"is {label_width} wide and {label_height} high; expected "
             f"{width} and {height} as {split.path(index)} is (an EXIF rotation is not applied): "

@@ -13,18 +13,19 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from tasks import TaskError
+from tasks import TaskError, scoring
 from tasks.ade20k.data import EvalImages
 from tasks.ade20k.datasets import IGNORED
 from tasks.ade20k.labels import decode_label, read_label
 from tasks.ade20k.layout import SegmentationData
 from tasks.ade20k.pictures import NUM_PICTURED, overlay_sheet
 from tasks.ade20k.upernet import load_mmseg
+from tasks.images import Unreadable
 from tasks.pictures import spread
-from tasks.processes import finish_in_first, own_share
-from tasks.task import Batch, Progress, Scored
+from tasks.processes import own_share
+from tasks.task import Batch, Scored, Scoring
 
 Predict = Callable[[list[Tensor], tuple[int, ...]], Tensor]
 """views uint8 (3, h, w) of an image, and its size (H, W), to its classes, uint8 (H, W)"""
@@ -36,17 +37,17 @@ PICTURE_FILE = "predictions.png"
 
 @dataclass
 class Found:
-    """What one process found in its images."""
+    """What was found in one image."""
 
     areas: Tensor
     """float64 (4, K): pixels of intersection, union, prediction and truth of each class"""
     predictions: dict[int, bytes] = field(default_factory=dict)
     """index of an image -> its classes as a PNG"""
-    unreadable: list[str] = field(default_factory=list)
 
 
 class Views(Dataset[Batch]):
-    """Each test image at several scales: the items of `EvalImages`, with a list "images" more."""
+    """Each test image at several scales: the items of `EvalImages`, with a list "images" more, and
+    "index" (1,), or (0,) of an unreadable one."""
 
     def __init__(self, sets: Sequence[EvalImages]) -> None:
         self.sets = sets
@@ -56,51 +57,34 @@ class Views(Dataset[Batch]):
 
     def __getitem__(self, index: int) -> Batch:
         items = [each[index] for each in self.sets]
-        return items[0] | {"images": [item["image"] for item in items]}
+        readable = [] if items[0]["skipped"] else [index]
+        views = [item["image"] for item in items]
+        return items[0] | {"images": views, "index": torch.tensor(readable)}
 
 
 def score(
     predict: Predict,
     views: Views,
     data: SegmentationData,
-    *,
-    workers: int,
-    on_progress: Progress | None,
-    folder: Path | None,
+    device: torch.device,
+    how: Scoring,
 ) -> Scored:
     """Predict every test image once, over all processes, and score in the first one.
 
-    Files go to `folder`, by the first process: `PER_CLASS_FILE`, `PICTURE_FILE`, and an image of
-    each prediction in `PREDICTIONS_FOLDER`.
+    Files go to `how.folder`, by the first process: `PER_CLASS_FILE`, `PICTURE_FILE`, and an image
+    of each prediction in `PREDICTIONS_FOLDER`.
     """
-    own, world = own_share(len(views))
-    found = segment_all(predict, views, data, own, workers, on_progress, world)
-    return finish_in_first(found, lambda parts: finish(parts, data, folder))
 
+    def step(item: Batch) -> Found:
+        label = item["label"]
+        predicted = predict(item["images"], tuple(label.shape)).cpu()
+        found = areas(predicted, label, len(data.classes))
+        return Found(found, {int(item["index"]): png(predicted.numpy())})
 
-def segment_all(
-    predict: Predict,
-    views: Views,
-    data: SegmentationData,
-    own: list[int],
-    workers: int,
-    on_progress: Progress | None,
-    world: int,
-) -> Found:
-    """Areas of the images `own`, their predictions, the names of unreadable ones."""
-    found = Found(torch.zeros(4, len(data.classes), dtype=torch.float64))
-    loader = DataLoader(views, batch_size=None, sampler=own, num_workers=workers)
-    for done, item in enumerate(loader, start=1):
-        if item["skipped"]:
-            found.unreadable += item["skipped"]
-        else:
-            label = item["label"]
-            predicted = predict(item["images"], tuple(label.shape)).cpu()
-            found.areas += areas(predicted, label, len(data.classes))
-            found.predictions[item["index"]] = png(predicted.numpy())
-        if on_progress is not None:
-            on_progress(min(done * world, len(views)))
-    return found
+    own = own_share(len(views))[0]
+    return scoring.score(
+        views, step, lambda parts: finish(parts, data, how.folder), how, device, own
+    )
 
 
 def areas(predicted: Tensor, label: Tensor, num_classes: int) -> Tensor:
@@ -124,8 +108,7 @@ def pixels(image: bytes) -> np.ndarray:
 
 def finish(parts: Sequence[Found], data: SegmentationData, folder: Path | None) -> Scored:
     """The metrics of all processes' findings; and into `folder` a table by class and pictures."""
-    areas = torch.stack([part.areas for part in parts]).sum(0)
-    metrics, per_class = figures(areas)
+    metrics, per_class = figures(total(parts))
     if folder is not None:
         write_per_class(folder / PER_CLASS_FILE, data, per_class)
         found = {index: image for part in parts for index, image in part.predictions.items()}
@@ -133,7 +116,12 @@ def finish(parts: Sequence[Found], data: SegmentationData, folder: Path | None) 
         pictured = [i for i in spread(len(data.val), NUM_PICTURED) if i in found]
         if pictured:
             overlay_sheet({i: pixels(found[i]) for i in pictured}, data, folder / PICTURE_FILE)
-    return Scored(metrics, sorted(name for part in parts for name in part.unreadable))
+    return Scored(metrics)
+
+
+def total(parts: Sequence[Found]) -> Tensor:
+    """The areas (4, K) of all images."""
+    return torch.stack([part.areas for part in parts]).sum(0)
 
 
 def figures(areas: Tensor) -> tuple[dict[str, float], dict[str, np.ndarray]]:
@@ -189,15 +177,15 @@ def rescore(folder: Path, data: SegmentationData) -> Scored:
     if foreign or not there:
         reason = f"{foreign[0]}.png is of no test image" if foreign else "holds no .png"
         raise TaskError(f"{folder}: {reason}; expected predictions of the {len(stems)} test images")
-    found = Found(torch.zeros(4, len(data.classes), dtype=torch.float64))
+    total, unreadable = torch.zeros(4, len(data.classes), dtype=torch.float64), []
     for index, stem in enumerate(stems):
         if stem in there:
             label = torch.from_numpy(read_label(data.val.label_path(index), data.rule))
             predicted = read_prediction(there[stem], tuple(label.shape), data)
-            found.areas += areas(torch.from_numpy(predicted), label, len(data.classes))
+            total += areas(torch.from_numpy(predicted), label, len(data.classes))
         else:
-            found.unreadable.append(data.val.names[index])
-    return Scored(figures(found.areas)[0], found.unreadable)
+            unreadable.append(Unreadable(data.val.names[index], "has no prediction"))
+    return Scored(figures(total)[0], unreadable)
 
 
 def read_prediction(file: Path, shape: tuple[int, ...], data: SegmentationData) -> np.ndarray:

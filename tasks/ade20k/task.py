@@ -20,7 +20,7 @@ from tasks.ade20k.slide import classes, slide
 from tasks.ade20k.upernet import UperNet, resize
 from tasks.dense import DenseTask
 from tasks.processes import num_processes
-from tasks.task import Batch, Progress, Scored
+from tasks.task import SCORING, Batch, Scored, Scoring
 
 
 class Ade20k(DenseTask):
@@ -127,43 +127,26 @@ class Ade20k(DenseTask):
         return found
 
     @torch.no_grad()
-    def evaluate(
-        self,
-        *,
-        batch_size: int = 1,
-        workers: int = 2,
-        device: torch.device | str | None = None,
-        on_progress: Progress | None = None,
-        folder: Path | None = None,
-    ) -> Scored:
+    def evaluate(self, how: Scoring = SCORING) -> Scored:
         """Score on the val set as mmsegmentation does: "miou", "macc" and "aacc", 0 to 100.
 
         Each image is resized to fit the recipe's `scale`, predicted in overlapping windows,
         `batch_size` at a time, and compared at its own size. Images that cannot be read are left
         out.
 
-        `folder` gets per_class.csv, predictions.png, and predictions/ with an image for each in
-        the form that ADE20K's benchmark takes. Under torch.distributed each process predicts its
-        share, each image once; all return the same numbers.
+        The folder gets per_class.csv, predictions.png, and predictions/ with an image for each in
+        the form that ADE20K's benchmark takes.
         """
         was_training = self.training
         self.eval()
-        where = torch.device(device or self.mean.device)
+        device = torch.device(how.device or self.mean.device)
 
         def predict(views: list[Tensor], size: tuple[int, ...]) -> Tensor:
-            there = [view.to(where, non_blocking=True) for view in views]
-            return self.predict(there, size, batch_size)
+            there = [view.to(device, non_blocking=True) for view in views]
+            return self.predict(there, size, how.batch_size)
 
         views = Views([EvalImages(self.data, scale) for scale in self.test_scales()])
         try:
-            found = score(
-                predict,
-                views,
-                self.data,
-                workers=workers,
-                on_progress=on_progress,
-                folder=folder,
-            )
+            return score(predict, views, self.data, device, how).warn()
         finally:
             self.train(was_training)
-        return found.warn()

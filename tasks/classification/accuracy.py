@@ -5,21 +5,19 @@ side.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from backbones.checkpoint import save
-from tasks import TaskError
+from tasks import TaskError, scoring
 from tasks.classification import scores
-from tasks.classification.data import EvalImages
-from tasks.processes import finish_in_first, num_processes, own_share
-from tasks.task import Batch, Progress, Scored
+from tasks.scoring import ScoredImages
+from tasks.task import Batch, Scored, Scoring
 
 LOGITS_FILE = "logits.safetensors"
 
@@ -60,14 +58,6 @@ class Answers:
         )
 
 
-@dataclass
-class Found:
-    """What one process found in its images."""
-
-    answers: list[Answers] = field(default_factory=list)
-    unreadable: list[str] = field(default_factory=list)
-
-
 @dataclass(frozen=True)
 class Report:
     """How a test set's answers are named, and where they are kept."""
@@ -85,64 +75,27 @@ class Report:
 
 def score(
     predict: Predict,
-    data: EvalImages,
+    data: ScoredImages,
     report: Report,
     device: torch.device,
-    *,
-    batch_size: int,
-    workers: int,
-    on_progress: Progress | None,
+    how: Scoring,
+    keys: Sequence[Any] | None = None,
+    finish_all: Callable[[Sequence[Answers], Report], Scored] | None = None,
 ) -> Scored:
-    """Score every image once, over all processes, and report in the first one; see `finish`."""
-    keys = chunks(own_share(len(data))[0], batch_size)
-    found = answer_all(predict, data, keys, report, device, workers, on_progress)
-    return finish_in_first(found, lambda parts: finish(parts, report))
+    """Score every image once, over all processes, and report in the first one; see `finish`.
 
-
-def chunks(indices: Sequence[int], size: int) -> list[Sequence[int]]:
-    """`indices` by `size` at a time."""
-    return [indices[start : start + size] for start in range(0, len(indices), size)]
-
-
-def answer_all(
-    predict: Predict,
-    data: EvalImages | Dataset[Batch],
-    keys: Sequence[Any],
-    report: Report,
-    device: torch.device,
-    workers: int,
-    on_progress: Progress | None,
-) -> Found:
-    """Answers to this process's share of `data`, and the names of images that do not decode.
-
-    `keys` are what the share's batches are asked for with; each is a batch of `EvalImages`.
+    `keys` are those of this process's batches, if `data` takes others than indices; `finish_all`
+    makes the whole of all answers, by default `finish`.
     """
-    loader = DataLoader(
-        data,
-        batch_size=None,  # the data set makes whole batches
-        sampler=keys,
-        num_workers=workers,
-        pin_memory=device.type == "cuda",
-    )
-    world, found, done = num_processes(), Found(), 0
-    total = len(data)  # type: ignore[arg-type] # torch's Dataset declares no length
-    for batch in loader:
-        if len(batch["targets"]):
-            logits = predict(batch["images"].to(device, non_blocking=True))
-            found.answers.append(
-                answers(
-                    logits,
-                    batch["targets"],
-                    batch["index"],
-                    among=report.among,
-                    keep_logits=report.save_logits,
-                )
-            )
-        found.unreadable += batch["skipped"]
-        done += len(batch["targets"]) + len(batch["skipped"])
-        if on_progress is not None:
-            on_progress(min(done * world, total))
-    return found
+    report = replace(report, folder=how.folder, save_logits=how.save_logits)
+
+    def step(batch: Batch) -> Answers:
+        logits = predict(batch["images"].to(device, non_blocking=True))
+        among, keep = report.among, report.save_logits
+        return answers(logits, batch["targets"], batch["index"], among=among, keep_logits=keep)
+
+    whole = finish_all or finish
+    return scoring.score(data, step, lambda parts: whole(parts, report), how, device, keys)
 
 
 def answers(
@@ -179,32 +132,18 @@ def answers(
     )
 
 
-def finish(parts: Sequence[Found], report: Report) -> Scored:
+def finish(parts: Sequence[Answers], report: Report) -> Scored:
     """The accuracy of all processes' answers, with intervals; see `scores.accuracy`.
 
     Into the report's folder go `predictions.csv`, from which `scores.rescore` computes the same,
     `per_class.csv`, `classes.txt`, and with `save_logits` "logits" (N, K) and "targets" (N,) as
-    `logits.safetensors`. Raises `TaskError` if no image could be read.
+    `logits.safetensors`.
     """
-    found, unreadable = together(parts)
+    found = Answers.join(parts)
     if report.folder is not None:
         names = (report.names[index] for index in found.index.tolist())
         write(found, names, report, report.folder)
-    scored = scores.accuracy(found.targets, found.best)
-    scored.unreadable = unreadable
-    return scored
-
-
-def together(parts: Sequence[Found]) -> tuple[Answers, list[str]]:
-    """All processes' answers, and the names of images that do not decode.
-
-    Raises `TaskError` if no image could be read.
-    """
-    unreadable = sorted(name for part in parts for name in part.unreadable)
-    batches = [batch for part in parts for batch in part.answers]
-    if not batches:
-        raise TaskError(f"no test image decodes, {unreadable[0]} being the first; check the files")
-    return Answers.join(batches), unreadable
+    return scores.accuracy(found.targets, found.best)
 
 
 def write(found: Answers, names: Iterable[str], report: Report, folder: Path) -> None:

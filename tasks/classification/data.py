@@ -12,7 +12,7 @@ from tasks import TaskError
 from tasks.classification.augment import SampleAugment
 from tasks.classification.layouts import Split
 from tasks.classification.recipe import ClassificationRecipe
-from tasks.images import UnreadableImage, eval_crop, load_batch, sample_rng
+from tasks.images import Unreadable, UnreadableImage, eval_crop, load_batch, sample_rng
 from tasks.task import Batch
 
 
@@ -20,7 +20,7 @@ class TrainImages:
     """Augmented training batches; see `tasks.task.TrainData`.
 
     A batch is {"images": uint8 (B, 3, S, S), "targets": int64 (B,), "index": int64 (B,),
-    "skipped": file names}. A sample depends on (seed, epoch, index) alone.
+    "skipped": `Unreadable` ones}. A sample depends on (seed, epoch, index) alone.
     """
 
     def __init__(self, split: Split, recipe: ClassificationRecipe, mean: Colour, seed: int) -> None:
@@ -72,8 +72,8 @@ class EvalImages(Dataset[Batch]):
             try:
                 crops.append(eval_crop(self.split.path(index), self.size, self.crop_ratio))
                 kept.append(index)
-            except UnreadableImage:
-                skipped.append(self.split.names[index])
+            except UnreadableImage as error:
+                skipped.append(Unreadable(self.split.names[index], error.reason))
         rows = np.array(kept, dtype=np.int64)
         return {
             "images": torch.stack(crops) if crops else torch.empty(0, dtype=torch.uint8),

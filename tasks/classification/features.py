@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -20,7 +20,6 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from backbones.vit import ViT
 from tasks import TaskError
@@ -29,7 +28,9 @@ from tasks.classification.classifier import mean_patch
 from tasks.classification.data import EvalImages
 from tasks.classification.layouts import LabelledImages, Split
 from tasks.classification.probe_recipes import ProbeRecipe
-from tasks.task import Progress
+from tasks.images.unreadable import Unreadable, restored
+from tasks.scoring import chunks, refuse_unreadable, run_through
+from tasks.task import Batch, Progress, Say, Scoring
 
 VERSION = 1
 """rises when the same key would give other features"""
@@ -43,7 +44,7 @@ TENSORS = ("values", "targets", "index")
 
 Key = dict[str, str]
 Part = Literal["train", "val"]
-Say = Callable[[str], None]
+KINDS = {"train": "training", "val": "test"}
 Result = TypeVar("Result")
 
 
@@ -57,8 +58,8 @@ class Features:
     """class indices, int64 (N,)"""
     index: Tensor
     """places in the split, int64 (N,)"""
-    unreadable: list[str]
-    """names of the images that were left out"""
+    unreadable: list[Unreadable]
+    """the images that were left out"""
 
 
 class Unusable(Exception):
@@ -137,7 +138,7 @@ def read(file: Path, key: Key) -> Features:
                     there = said.get(name, "nothing")
                     raise Unusable(f"{name} differs ({there[:16]} there, {value[:16]} here)")
             tensors = {name: opened.get_tensor(name) for name in TENSORS}
-            return Features(**tensors, unreadable=json.loads(said["unreadable"]))
+            return Features(**tensors, unreadable=restored(json.loads(said["unreadable"])))
     except SafetensorError as error:
         raise Unusable(f"truncated or no safetensors ({error})") from None
 
@@ -195,7 +196,7 @@ class Processes:
         if self.rank != 0:
             return part
         tensors = {name: torch.cat([getattr(each, name) for each in parts]) for name in TENSORS}
-        return Features(**tensors, unreadable=[name for each in parts for name in each.unreadable])
+        return Features(**tensors, unreadable=[e for each in parts for e in each.unreadable])
 
 
 @dataclass(frozen=True)
@@ -204,12 +205,16 @@ class Extraction:
 
     processes: Processes
     device: torch.device
-    batch_size: int
-    workers: int
-    folder: Path | None
-    """where they are kept; None: nowhere"""
-    say: Say
-    """prints a line"""
+    scoring: Scoring
+    """`features` is where they are kept"""
+
+    @property
+    def folder(self) -> Path | None:
+        return self.scoring.features
+
+    @property
+    def say(self) -> Say:
+        return self.scoring.say
 
 
 def obtain(
@@ -224,12 +229,17 @@ def obtain(
 
     The first process returns them, any other None. A file that is not exactly what is asked for is
     named with the reason, and replaced. Whoever else wants the same features at the same time
-    waits for them. Raises `TaskError` if no image decodes, or features are not finite.
+    waits for them. Raises `TaskError` if too many images, or all, do not decode, or features are
+    not finite.
     """
     split = data.train if part == "train" else data.val
     found: Features | None = None
     key: Key = {}
     lock: FileLock | None = None
+
+    def accept(features: Features) -> None:
+        limit, kind = how.scoring.max_bad_images, KINDS[part]
+        refuse_unreadable(features.unreadable, len(split), limit, kind)
 
     def look() -> bool:
         nonlocal found, key, lock
@@ -239,11 +249,14 @@ def obtain(
             file = how.folder / file_name(key)
             lock = wait_for(file, how.say)
             found = look_up(file, key, how.say)
+            if found is not None:
+                accept(found)
         return found is not None
 
     def keep() -> None:
         assert found is not None
-        check(found, recipe, split)
+        check(found, recipe)
+        accept(found)
         if how.folder is not None:
             file = how.folder / file_name(key)
             try:
@@ -287,13 +300,8 @@ def look_up(file: Path, key: Key, say: Say) -> Features | None:
     return found
 
 
-def check(found: Features, recipe: ProbeRecipe, split: Split) -> None:
+def check(found: Features, recipe: ProbeRecipe) -> None:
     """Raise `TaskError` for features that nothing can be measured with."""
-    if not len(found.targets):
-        raise TaskError(
-            f"no image of {split.root / split.names[0]} and {len(split) - 1} more decodes; check "
-            "the files"
-        )
     if not found.values.isfinite().all():
         raise TaskError(
             f"the features of {recipe.backbone} are not finite; check the checkpoint, or use "
@@ -314,27 +322,23 @@ def extract(
         255 * torch.tensor(colour, device=how.device).view(3, 1, 1)
         for colour in (backbone.pixel_mean, backbone.pixel_std)
     )
-    own, size = how.processes.share(len(split)), how.batch_size
-    loader = DataLoader(
-        EvalImages(split, recipe.image_size, recipe.crop_ratio),
-        batch_size=None,  # the data set makes whole batches
-        sampler=[own[start : start + size] for start in range(0, len(own), size)],
-        num_workers=how.workers,
-        pin_memory=how.device.type == "cuda",
-    )
+    own = how.processes.share(len(split))
     values = torch.empty(len(own), backbone.embed_dim)
     index = torch.empty(len(own), dtype=torch.int64)
     count = 0
-    unreadable: list[str] = []
-    for batch in loader:
+
+    def step(batch: Batch) -> None:
+        nonlocal count
         rows = slice(count, count + len(batch["index"]))
-        if len(batch["index"]):
-            images = (batch["images"].to(how.device, non_blocking=True).float() - mean) / std
-            values[rows] = pooled(backbone, images, recipe).cpu()
-            index[rows] = batch["index"]
+        images = (batch["images"].to(how.device, non_blocking=True).float() - mean) / std
+        values[rows] = pooled(backbone, images, recipe).cpu()
+        index[rows] = batch["index"]
         count = rows.stop
-        unreadable += batch["skipped"]
-        on_progress(min((count + len(unreadable)) * how.processes.count, len(split)))
+
+    crops = EvalImages(split, recipe.image_size, recipe.crop_ratio)
+    keys = chunks(own, how.scoring.batch_size)
+    scoring = replace(how.scoring, on_progress=on_progress)
+    unreadable = run_through(crops, keys, step, scoring, how.device)
     index = index[:count]
     targets = torch.from_numpy(split.targets)[index]
     return how.processes.gather(Features(values[:count], targets, index, unreadable))

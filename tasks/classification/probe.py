@@ -17,11 +17,11 @@ from backbones.vit import ViT
 from tasks import TaskError
 from tasks.atomic import atomic_text
 from tasks.classification import knn, layouts, logistic
-from tasks.classification.accuracy import Found, Report, answers, finish
-from tasks.classification.features import Extraction, Features, Part, Processes, Say, obtain
+from tasks.classification.accuracy import Answers, Report, answers, finish
+from tasks.classification.features import Extraction, Features, Part, Processes, obtain
 from tasks.classification.probe_recipes import KnnRecipe, LogisticRecipe
-from tasks.images import BadImages
-from tasks.task import Measurement, Progress, Scored
+from tasks.images import Unreadable
+from tasks.task import SCORING, Measurement, Say, Scored, Scoring
 
 SEARCH_FILE = "l2.csv"
 
@@ -31,7 +31,7 @@ class Outcome:
     """What a probe found."""
 
     scored: Scored
-    skipped: list[str] = field(default_factory=list)
+    skipped: list[Unreadable] = field(default_factory=list)
     """training images that were left out"""
     caveats: list[str] = field(default_factory=list)
     head: dict[str, Tensor] = field(default_factory=dict)
@@ -70,58 +70,43 @@ class Probe(Measurement):
         """See `Measurement`: after `evaluate`, that the solver has not converged."""
         return self.outcome.caveats
 
-    def evaluate(
-        self,
-        *,
-        batch_size: int = 128,
-        workers: int = 2,
-        device: torch.device | str = "cpu",
-        on_progress: Progress | None = None,
-        folder: Path | None = None,
-        save_logits: bool = False,
-        features: Path | None = None,
-        max_bad_images: int = 50,
-        say: Say = print,
-    ) -> Scored:
+    def evaluate(self, how: Scoring = SCORING) -> Scored:
         """Score on the val set: "top1", "top5" and "per_class" in percent, with intervals.
 
         Nearest neighbours also give "top1_k10" and "top1_k10_majority" for each number of
         neighbours, weighted and unweighted. On a CPU the same features give the same numbers.
 
-        `on_progress` counts images of both splits; `folder`, `save_logits`: see `accuracy.finish`;
-        `features`: folder of the features that probes share; `say` prints what is found, line by
-        line. Raises `TaskError` for more than `max_bad_images` unreadable training images. Under
+        Progress counts images of both splits; the folder gets the files of `accuracy.finish`.
+        Raises `TaskError` for more than `max_bad_images` unreadable images of a split. Under
         torch.distributed the processes share the extraction, the first one does the rest, and all
         return the same numbers.
         """
-        device = torch.device(device)
-        how = Extraction(Processes(), device, batch_size, workers, features, say)
+        device = torch.device(how.device or "cpu")
+        extraction = Extraction(Processes(), device, how)
 
         def of(part: Part, before: int) -> Features | None:
             def advance(done: int) -> None:
-                if on_progress is not None:
-                    on_progress(before + done)
+                if how.on_progress is not None:
+                    how.on_progress(before + done)
 
-            return obtain(self.backbone, self.recipe, self.data, part, how, advance)
+            return obtain(self.backbone, self.recipe, self.data, part, extraction, advance)
 
         train, val = of("train", 0), of("val", len(self.data.train))
-        report = Report(self.data.val.names, self.data.classes, folder=folder)
+        report = Report(self.data.val.names, self.data.classes, folder=how.folder)
 
         def score() -> Outcome:
             assert train is not None
             assert val is not None
-            bad = BadImages(max_bad_images)
-            for name in train.unreadable:
-                bad.add(name)
             if isinstance(self.recipe, KnnRecipe):
                 found = score_neighbours(self.recipe, train, val, report, device)
             else:
-                kept = replace(report, save_logits=save_logits)
-                found = score_regression(self.recipe, train, val, kept, device, self.seed, say)
-            found.skipped = bad.names
+                kept = replace(report, save_logits=how.save_logits)
+                found = score_regression(self.recipe, train, val, kept, device, self.seed, how.say)
+            found.skipped = train.unreadable
+            found.scored.unreadable = val.unreadable
             return found
 
-        self.outcome = how.processes.first_alone(score)
+        self.outcome = extraction.processes.first_alone(score)
         return self.outcome.scored.warn()
 
 
@@ -143,11 +128,11 @@ def score_neighbours(
     most = recipe.neighbours[-1]
     similarities, rows = knn.nearest(val.values, train.values, most, device)
     labels = train.targets.to(device)[rows]  # (M, k)
-    scored = Scored({}, val.unreadable)
+    scored = Scored({})
     for count in recipe.neighbours:
         for temperature in (recipe.temperature, None):
             headline = count == recipe.headline_neighbours and temperature is not None
-            found = Found(unreadable=val.unreadable)
+            found: list[Answers] = []
             parts = (
                 each.split(knn.QUERY_ROWS)
                 for each in (similarities[:, :count], labels[:, :count], val.targets, val.index)
@@ -155,8 +140,8 @@ def score_neighbours(
             for near, classes, targets, index in zip(*parts, strict=True):
                 votes = knn.votes(near, classes, len(report.classes), temperature)
                 shares = votes / votes.sum(dim=1, keepdim=True)
-                found.answers.append(answers(votes, targets, index, probabilities=shares))
-            each = finish([found], report if headline else replace(report, folder=None))
+                found.append(answers(votes, targets, index, probabilities=shares))
+            each = finish(found, report if headline else replace(report, folder=None))
             if headline:
                 scored.metrics = each.metrics | scored.metrics
                 scored.intervals = each.intervals | scored.intervals
@@ -198,12 +183,12 @@ def score_regression(
     head = nn.Sequential(norm, nn.Linear(len(mean), classes))
     head[1].weight.data = fitted.parameters[:, :-1].float()
     head[1].bias.data = fitted.parameters[:, -1].float()
-    found = Found(unreadable=val.unreadable)
+    found: list[Answers] = []
     for part, labels, index in logistic.in_parts(classes, val.values, val.targets, val.index):
         logits = head(part.to(device)).detach()
         keep = report.save_logits
-        found.answers.append(answers(logits, labels, index, keep_logits=keep))
-    outcome = Outcome(finish([found], report))
+        found.append(answers(logits, labels, index, keep_logits=keep))
+    outcome = Outcome(finish(found, report))
     outcome.head = {f"head.{name}": value.cpu() for name, value in head.state_dict().items()}
     if not fitted.converged:
         outcome.caveats = [

@@ -23,16 +23,7 @@ from torch.utils.data import Dataset
 from tasks import TaskError
 from tasks.atomic import atomic_text
 from tasks.classification import scores
-from tasks.classification.accuracy import (
-    Found,
-    Predict,
-    Report,
-    answer_all,
-    chunks,
-    score,
-    together,
-    write,
-)
+from tasks.classification.accuracy import Answers, Predict, Report, score, write
 from tasks.classification.classifier import Classifier
 from tasks.classification.data import EvalImages
 from tasks.classification.datasets import IMAGENET_1K, ROBUSTNESS, SEVERITIES, RobustnessFacts
@@ -43,8 +34,9 @@ from tasks.classification.robustness_sets import (
     read_split,
 )
 from tasks.images.files import shorten
-from tasks.processes import finish_in_first, own_share
-from tasks.task import Batch, Measurement, Progress, Scored
+from tasks.processes import own_share
+from tasks.scoring import chunks
+from tasks.task import SCORING, Batch, Measurement, Scored, Scoring
 
 PER_CORRUPTION_FILE = "per_corruption.csv"
 
@@ -120,19 +112,10 @@ class Robustness(Measurement):
         return list(self.data.notes)
 
     @torch.no_grad()
-    def evaluate(
-        self,
-        *,
-        batch_size: int = 128,
-        workers: int = 2,
-        device: torch.device | str | None = None,
-        on_progress: Progress | None = None,
-        folder: Path | None = None,
-        save_logits: bool = False,
-    ) -> Scored:
+    def evaluate(self, how: Scoring = SCORING) -> Scored:
         """Score "top1", "top5" and "per_class" in percent; on ImageNet-C "top1" and "mce".
 
-        Arguments are those of `Classification.evaluate`; for ImageNet-C see `finish_views`.
+        As `Classification.evaluate`; for ImageNet-C see `finish_views`.
         """
         recipe, name = self.model.recipe, self.data.facts.name
         ratio = 1.0 if name == CORRUPTED else recipe.crop_ratio
@@ -141,19 +124,14 @@ class Robustness(Measurement):
             for key, split in self.data.splits.items()
         }
         among = self.data.class_indices.tolist() if name in SUBSETS else None
-        device = torch.device(device or self.model.mean.device)
+        device = torch.device(how.device or self.model.mean.device)
         self.model.eval()
-        report = Report([], self.classes, among, folder, save_logits)
-        how: dict[str, Any] = {
-            "batch_size": batch_size,
-            "workers": workers,
-            "on_progress": on_progress,
-        }
+        report = Report([], self.classes, among)
         if name == CORRUPTED:
-            return score_views(self.model.predict, Views(images), report, device, **how).warn()
+            return score_views(self.model.predict, Views(images), report, device, how).warn()
         (only,) = images.values()
         report = replace(report, names=only.split.names)
-        return score(self.model.predict, only, report, device, **how).warn()
+        return score(self.model.predict, only, report, device, how).warn()
 
 
 def read(name: str, root: Path, classes: Sequence[str]) -> RobustnessImages:
@@ -187,7 +165,7 @@ class Views(Dataset[Batch]):
         part, indices = key
         batch = self.parts[part][list(indices)]
         batch["index"] += self.rows[part].start
-        batch["skipped"] = [f"{part}/{name}" for name in batch["skipped"]]
+        batch["skipped"] = [e._replace(name=f"{part}/{e.name}") for e in batch["skipped"]]
         return batch
 
     def names(self, indices: np.ndarray) -> Iterator[tuple[str, list[str]]]:
@@ -199,39 +177,34 @@ class Views(Dataset[Batch]):
 
 
 def score_views(
-    predict: Predict,
-    views: Views,
-    report: Report,
-    device: torch.device,
-    *,
-    batch_size: int,
-    workers: int,
-    on_progress: Progress | None,
+    predict: Predict, views: Views, report: Report, device: torch.device, how: Scoring
 ) -> Scored:
     """Score every file of ImageNet-C once, over all processes; see `finish_views`."""
     keys = [
         (key, chunk)
         for key, part in views.parts.items()
-        for chunk in chunks(own_share(len(part))[0], batch_size)
+        for chunk in chunks(own_share(len(part))[0], how.batch_size)
     ]
-    found = answer_all(predict, views, keys, report, device, workers, on_progress)
-    return finish_in_first(found, lambda parts: finish_views(parts, views, report))
+
+    def finish(parts: Sequence[Answers], report: Report) -> Scored:
+        return finish_views(parts, views, report)
+
+    return score(predict, views, report, device, how, keys, finish)
 
 
-def finish_views(parts: Sequence[Found], views: Views, report: Report) -> Scored:
+def finish_views(parts: Sequence[Answers], views: Views, report: Report) -> Scored:
     """Score all processes' answers to ImageNet-C; see `corruption_scores`.
 
     Into the report's folder go the files of `accuracy.finish`, where every file of the set is an
     image, and `per_corruption.csv`.
     """
-    found, unreadable = together(parts)
+    found = Answers.join(parts)
     hits = found.best[:, 0] == found.targets
     scored, errors = corruption_scores(views.names(found.index), hits)
     if report.folder is not None:
         names = (f"{key}/{name}" for key, own in views.names(found.index) for name in own)
         write(found, names, report, report.folder)
         write_per_corruption(report.folder / PER_CORRUPTION_FILE, errors)
-    scored.unreadable = unreadable
     return scored
 
 

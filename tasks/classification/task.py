@@ -19,7 +19,7 @@ from tasks.classification.augment import BatchAugment
 from tasks.classification.classifier import Classifier, check_size
 from tasks.classification.data import EvalImages, TrainImages
 from tasks.classification.recipe import ClassificationRecipe
-from tasks.task import Batch, Progress, Scored, Task
+from tasks.task import SCORING, Batch, Scored, Scoring, Task
 
 
 class Classification(Classifier, Task):
@@ -90,41 +90,24 @@ class Classification(Classifier, Task):
         return list(self.data.notes)
 
     @torch.no_grad()
-    def evaluate(
-        self,
-        *,
-        limit: int | None = None,
-        batch_size: int = 128,
-        workers: int = 2,
-        device: torch.device | str | None = None,
-        on_progress: Progress | None = None,
-        folder: Path | None = None,
-        save_logits: bool = False,
-    ) -> Scored:
+    def evaluate(self, how: Scoring = SCORING) -> Scored:
         """Score on the val set: "top1", "top5" and "per_class" in percent, with intervals.
 
         "top5" needs six classes; "per_class" is the mean of the classes' accuracies. The test
         transform is the MAE release's (util/datasets.py): the shorter side resized to
         image_size / crop_ratio, bicubic, then the centre. Images that do not decode are left out
-        of the percentages and named in a warning.
-
-        `limit`: that many images only, taken evenly from the classes; `device`: where the images
-        go, the model's by default; `folder`, `save_logits`: see `accuracy.finish`. Under
-        torch.distributed each process scores its share, each image once, and all return the same
-        numbers.
+        of the percentages and named in a warning. The folder gets the files of `accuracy.finish`.
         """
-        recipe, split = self.recipe, self.data.val.limited(limit)
+        recipe, split = self.recipe, self.data.val
         was_training = self.training
         self.eval()
         try:
             return score(
                 self.predict,
                 EvalImages(split, recipe.image_size, recipe.crop_ratio),
-                Report(split.names, self.data.classes, folder=folder, save_logits=save_logits),
-                torch.device(device or self.mean.device),
-                batch_size=batch_size,
-                workers=workers,
-                on_progress=on_progress,
+                Report(split.names, self.data.classes),
+                torch.device(how.device or self.mean.device),
+                how,
             ).warn()
         finally:
             self.train(was_training)

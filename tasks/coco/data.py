@@ -19,7 +19,7 @@ from tasks.coco.augment import (
     resize_for_test,
 )
 from tasks.coco.masks import Mask
-from tasks.images import UnreadableImage, decode, load_batch, sample_rng
+from tasks.images import Unreadable, UnreadableImage, decode, load_batch, sample_rng
 from tasks.task import Batch
 
 
@@ -123,12 +123,12 @@ class EvalImages(Dataset[Batch]):
         images: list[Tensor] = []
         sizes: list[tuple[int, ...]] = []
         kept: list[int] = []
-        skipped: list[str] = []
+        skipped: list[Unreadable] = []
         for index in indices:
             try:
                 pixels = resize_for_test(decode_known(self.split, index), size)
-            except UnreadableImage:
-                skipped.append(self.split.names[index])
+            except UnreadableImage as error:
+                skipped.append(Unreadable(self.split.names[index], error.reason))
                 continue
             images.append(torch.from_numpy(pad(pixels.transpose(1, 2, 0), size)))
             sizes.append(pixels.shape[1:])

@@ -17,18 +17,16 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
-from torch.utils.data import DataLoader
 from torchvision.ops import clip_boxes_to_image
 
-from tasks import TaskError
+from tasks import TaskError, scoring
 from tasks.coco.annotations import CocoData
 from tasks.coco.data import EvalImages
 from tasks.coco.mask_rcnn import Detections
 from tasks.coco.masks import paste, run_lengths
 from tasks.coco.pictures import overlay_sheet
 from tasks.coco.segmentation import BAD_RLE, pack_run_lengths
-from tasks.processes import finish_in_first, own_share
-from tasks.task import Progress, Scored
+from tasks.task import Batch, Scored, Scoring
 
 Result = dict[str, Any]
 """one detection in COCO's result format"""
@@ -49,55 +47,22 @@ def score(
     images: EvalImages,
     data: CocoData,
     device: torch.device,
-    *,
-    batch_size: int,
-    workers: int,
-    on_progress: Progress | None,
-    folder: Path | None,
+    how: Scoring,
 ) -> Scored:
     """Predict every test image once, over all processes, and score in the first one.
 
     `predict` maps uint8 images (B, 3, S, S) on `device`, padded, and their sizes (B, 2) to
-    detections. Files go to `folder`, by the first process.
+    detections. Files go to `how.folder`, by the first process.
     """
-    own, world = own_share(len(images))
-    found = detect_all(predict, images, data, device, own, batch_size, workers, on_progress, world)
-    return finish_in_first(found, lambda parts: finish(parts, data, folder))
 
+    def step(batch: Batch) -> list[Result]:
+        detections = predict(batch["images"].to(device, non_blocking=True), batch["sizes"])
+        rows = zip(detections, batch["index"].tolist(), batch["sizes"].tolist(), strict=True)
+        return [
+            result for each, index, size in rows for result in to_results(each, index, size, data)
+        ]
 
-def detect_all(
-    predict: Callable[[Tensor, Tensor], list[Detections]],
-    images: EvalImages,
-    data: CocoData,
-    device: torch.device,
-    own: list[int],
-    batch_size: int,
-    workers: int,
-    on_progress: Progress | None,
-    world: int,
-) -> tuple[list[Result], list[str]]:
-    """Results of the images `own`, and the names of those that do not decode."""
-    loader = DataLoader(
-        images,
-        batch_size=None,  # the data set makes whole batches
-        sampler=[own[start : start + batch_size] for start in range(0, len(own), batch_size)],
-        num_workers=workers,
-        pin_memory=device.type == "cuda",
-    )
-    results: list[Result] = []
-    unreadable: list[str] = []
-    done = 0
-    for batch in loader:
-        if len(batch["index"]):
-            detections = predict(batch["images"].to(device, non_blocking=True), batch["sizes"])
-            rows = zip(detections, batch["index"].tolist(), batch["sizes"].tolist(), strict=True)
-            for each, index, size in rows:
-                results += to_results(each, index, size, data)
-        unreadable += batch["skipped"]
-        done += len(batch["index"]) + len(batch["skipped"])
-        if on_progress is not None:
-            on_progress(min(done * world, len(images)))
-    return results, unreadable
+    return scoring.score(images, step, lambda parts: finish(parts, data, how.folder), how, device)
 
 
 def to_results(found: Detections, index: int, size: list[int], data: CocoData) -> list[Result]:
@@ -132,12 +97,9 @@ def to_results(found: Detections, index: int, size: list[int], data: CocoData) -
     ]
 
 
-def finish(
-    parts: Sequence[tuple[list[Result], list[str]]], data: CocoData, folder: Path | None
-) -> Scored:
+def finish(parts: Sequence[list[Result]], data: CocoData, folder: Path | None) -> Scored:
     """Score all processes' results and keep them in `folder`, with a table and a picture."""
-    results = [result for part, _ in parts for result in part]
-    unreadable = sorted(name for _, part in parts for name in part)
+    results = [result for part in parts for result in part]
     results.sort(key=lambda each: (each["image_id"], -each["score"]))
     if folder is not None:
         (folder / PREDICTIONS_FILE).write_text(json.dumps(results))
@@ -146,7 +108,7 @@ def finish(
     if folder is not None:
         write_per_class(folder / PER_CLASS_FILE, data, per_class)
         overlay_sheet(truth, results, data, folder / PICTURE_FILE)
-    return Scored(metrics, unreadable)
+    return Scored(metrics)
 
 
 def figures(

@@ -20,7 +20,7 @@ from tasks.coco.mask_rcnn import Detections, MaskRCNN
 from tasks.coco.pyramid import FourStagePyramid, SimplePyramid, norm_layer
 from tasks.coco.recipes import CocoRecipe
 from tasks.dense import DenseTask
-from tasks.task import Batch, Progress, Scored
+from tasks.task import SCORING, Batch, Scored, Scoring
 
 PYRAMIDS = {"simple": SimplePyramid, "fpn": FourStagePyramid}
 
@@ -122,41 +122,23 @@ class Coco(DenseTask):
         return found
 
     @torch.no_grad()
-    def evaluate(
-        self,
-        *,
-        batch_size: int = 1,
-        workers: int = 2,
-        device: torch.device | str | None = None,
-        on_progress: Progress | None = None,
-        folder: Path | None = None,
-    ) -> Scored:
+    def evaluate(self, how: Scoring = SCORING) -> Scored:
         """Score on the val set with pycocotools: COCO's AP of boxes and masks, 0 to 100.
 
         "ap_box" and "ap_mask", and each with "50", "75", "_small", "_medium", "_large"; a figure
         that COCO does not define, as no object has that size, is left out. Images that do not
         decode count as images without a detection.
 
-        `folder` gets predictions.json (COCO's result format), per_class.csv and predictions.png.
-        Under torch.distributed each process predicts its share, each image once; all return the
-        same numbers.
+        The folder gets predictions.json (COCO's result format), per_class.csv and predictions.png.
         """
         was_training = self.training
         self.eval()
+        device = torch.device(how.device or self.mean.device)
         try:
-            found = score(
-                self.predict,
-                EvalImages(self.data.val, self.recipe.image_size),
-                self.data,
-                torch.device(device or self.mean.device),
-                batch_size=batch_size,
-                workers=workers,
-                on_progress=on_progress,
-                folder=folder,
-            )
+            images = EvalImages(self.data.val, self.recipe.image_size)
+            return score(self.predict, images, self.data, device, how).warn()
         finally:
             self.train(was_training)
-        return found.warn()
 
 
 def build_engine(recipe: CocoRecipe, num_classes: int) -> Any:

@@ -1,8 +1,10 @@
 """Batches of training images, in which an unreadable file is replaced and reported."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,7 +13,10 @@ from tasks import TaskError
 from tasks.images.crops import Crop, draw_crop, resize, sample_rng
 from tasks.images.files import FileNames, list_images
 from tasks.images.header import UnreadableImage
-from tasks.task import Batch
+from tasks.images.unreadable import Unreadable, by_reason
+
+if TYPE_CHECKING:
+    from tasks.task import Batch
 
 MOST_REPLACEMENTS = 100
 """unreadable files in a row after which the data set, not a file, is taken to be at fault"""
@@ -40,13 +45,13 @@ def load_batch(
 
     `load_one(epoch, index)` returns one image, uint8 (3, S, S), or something that `finish` makes
     into one, or raises UnreadableImage; then the next index (after the last of `names` comes the
-    first) is loaded in its place, and the name of the unreadable one goes into "skipped".
+    first) is loaded in its place, and the unreadable one goes into "skipped".
 
     Returns {"images": uint8 (B, 3, S, S), channels last in memory; "index": int64 (B,), what was
-    really loaded (look labels up with it); "skipped": list of names}. Raises TaskError when too
-    many files in a row are unreadable.
+    really loaded (look labels up with it); "skipped": list of `Unreadable`}. Raises TaskError when
+    too many files in a row are unreadable.
     """
-    skipped: list[str] = []
+    skipped: list[Unreadable] = []
     loaded: list[int] = []
     images: Tensor | None = None
     row = 0
@@ -85,7 +90,7 @@ def load_readable(
     wanted: int,
     load_one: Callable[[int, int], Sample],
     names: Sequence[str],
-    skipped: list[str],
+    skipped: list[Unreadable],
 ) -> tuple[Sample, int]:
     """The first sample from index `wanted` on that can be read, and its index."""
     attempts = min(MOST_REPLACEMENTS, len(names))
@@ -94,7 +99,7 @@ def load_readable(
         try:
             return load_one(epoch, index), index
         except UnreadableImage as error:
-            skipped.append(names[index])
+            skipped.append(Unreadable(names[index], error.reason))
             last = error
     raise TaskError(
         f"{attempts} image files in a row are unreadable, from {names[wanted]} on; expected "
@@ -105,22 +110,29 @@ def load_readable(
 class BadImages:
     """The unreadable files of a run, each counted once."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, what: str = "image files") -> None:
         self.limit = limit
         """files that may be unreadable before the run stops"""
-        self.names: list[str] = []
-        """in the order they were met"""
+        self.what = what
+        self.found: dict[str, Unreadable] = {}
+        """by name, in the order they were met"""
 
-    def add(self, name: str) -> None:
+    def __len__(self) -> int:
+        return len(self.found)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.found
+
+    def add(self, item: Unreadable) -> None:
         """Note an unreadable file. Raises TaskError once there are more than `limit`."""
-        if name in self.names:
+        if item.name in self.found:
             return
-        self.names.append(name)
-        if len(self.names) > self.limit:
+        self.found[item.name] = item
+        if len(self.found) > self.limit:
             raise TaskError(
-                f"{len(self.names)} image files are unreadable, more than the limit of "
-                f"{self.limit}: {', '.join(self.names[:3])}{', ...' * (len(self.names) > 3)}; "
-                "repair or remove them, or raise the limit"
+                f"{len(self.found)} {self.what} are unreadable, more than the limit of "
+                f"{self.limit}: {'; '.join(by_reason(self.found.values()))}; repair or remove "
+                "them, or raise --max-bad-images"
             )
 
 

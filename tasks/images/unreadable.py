@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 EXAMPLES = 3
 """names that a line gives of each reason"""
@@ -15,6 +15,14 @@ class Unreadable(NamedTuple):
     """of the file, as the data set calls it"""
     reason: str
     """why, without the name: "16 bits a channel; expected 8" """
+
+
+NOT_KEPT = "reason not kept by an older version"
+
+
+def restored(items: Iterable[Any]) -> list[Unreadable]:
+    """What was saved as (name, reason), or by older versions as names alone."""
+    return [Unreadable(e, NOT_KEPT) if isinstance(e, str) else Unreadable(*e) for e in items]
 
 
 def by_reason(items: Iterable[Unreadable], examples: int = EXAMPLES) -> list[str]:

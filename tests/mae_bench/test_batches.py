@@ -9,9 +9,9 @@ import torch
 from toy import Samples, Toy, toy_recipe, train
 
 from mae_bench.batches import MicroBatches, load
-from mae_bench.errors import ProcessError, RunError
+from mae_bench.errors import RunError
 from mae_bench.execution import Execution
-from tasks import TaskError
+from tasks import AloneError, TaskError
 from tasks.images import UnreadableImage
 
 
@@ -98,11 +98,13 @@ class Broken(Samples):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize("kind", [TaskError, UnreadableImage])
-def test_an_error_of_the_data_arrives_as_its_own_line(workers, kind):
+@pytest.mark.parametrize(
+    "error", [TaskError("nothing here decodes"), UnreadableImage("nothing", "here decodes")]
+)
+def test_an_error_of_the_data_arrives_as_its_own_line(workers, error):
     """torch would put "Caught TaskError in DataLoader worker process 0" and a traceback before."""
-    with closing(batches_of(Broken(kind("nothing here decodes")), workers)) as batches:
-        with pytest.raises(ProcessError) as caught:
+    with closing(batches_of(Broken(error), workers)) as batches:
+        with pytest.raises(AloneError) as caught:
             next(batches)
         assert str(caught.value) == "nothing here decodes"
 

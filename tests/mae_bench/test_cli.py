@@ -16,8 +16,9 @@ from small_runs import SMALL_MAE, assert_same_bits, flags
 
 import mae_bench
 from mae_bench.cli import call
-from mae_bench.errors import ProcessError, RunError
+from mae_bench.errors import RunError
 from results import read_records
+from tasks import AloneError
 
 
 def fails(argv: list[str], capsys) -> str:
@@ -362,7 +363,7 @@ def test_of_several_processes_the_first_speaks(raising, monkeypatch, capsys):
     raising(RunError("all of us see this"))
     assert call(["pretrain"]) == 2
     assert capsys.readouterr().err == ""
-    raising(ProcessError("only I see this"))
+    raising(AloneError("only I see this"))
     assert "only I see this" in fails(["pretrain"], capsys)
     raising(RuntimeError("[gloo/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:4711"))
     assert "lost another process of this run (" in fails(["pretrain"], capsys)

@@ -17,6 +17,7 @@ from mae_bench.batches import MicroBatches
 from mae_bench.errors import RunError
 from mae_bench.execution import Execution
 from tasks import TaskError
+from tasks.images import Unreadable
 
 
 def by_hand(recipe, steps_per_epoch=3):
@@ -152,7 +153,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     assert not list((tmp_path / "run").rglob("*.pt"))
 
 
-class Unreadable(Samples):
+class BrokenSamples(Samples):
     """Two files are unreadable in each of `epochs`, and one more in the third epoch."""
 
     epochs: tuple[int, ...] = (0, 1, 2, 3)
@@ -160,21 +161,27 @@ class Unreadable(Samples):
     def __getitems__(self, keys):
         batch = super().__getitems__(keys)
         bad = [f"bad-{i}.jpg" for e, i in keys if i in (3, 4) and e in self.epochs]
-        return {**batch, "skipped": bad + ["late.jpg"] * ((2, 5) in keys)}
+        bad += ["late.jpg"] * ((2, 5) in keys)
+        return {**batch, "skipped": [Unreadable(name, "is broken") for name in bad]}
 
 
 def test_unreadable_images_are_named_and_counted_once(tmp_path, capsys):
-    fitted, _ = train(Toy(toy_recipe(), Unreadable()), tmp_path / "run", max_bad_images=3)
+    fitted, _ = train(Toy(toy_recipe(), BrokenSamples()), tmp_path / "run", max_bad_images=3)
     said = capsys.readouterr().out
-    assert fitted.spent.skipped_images == 3
+    assert len(fitted.spent.skipped) == 3
     assert [said.count(name) for name in ("bad-3.jpg", "bad-4.jpg", "late.jpg")] == [1, 1, 1]
-    assert "left out an unreadable image, 3 of at most 3: late.jpg" in said
+    assert "left out an unreadable image, 3 of at most 3: late.jpg: is broken" in said
+    rows = (tmp_path / "run/unreadable.csv").read_text().splitlines()
+    assert rows[0] == "split,image,reason"
+    assert sorted(rows[1:]) == [
+        f"train,{name}.jpg,is broken" for name in ("bad-3", "bad-4", "late")
+    ]
 
 
 def test_too_many_unreadable_images_stop_the_run_even_over_a_resume(tmp_path):
     """Both times in the third epoch: what was met in the first one is remembered."""
     for _ in range(2):
-        data = Unreadable()
+        data = BrokenSamples()
         data.epochs = (0,)
         with pytest.raises(TaskError, match="3 image files are unreadable, more than the limit"):
             train(Toy(toy_recipe(), data), tmp_path / "run", max_bad_images=2, save_minutes=0)

@@ -12,7 +12,7 @@ from mae_bench.run import Run, open_run
 from mae_bench.setup import start
 from mae_bench.train import Fitted, fit
 from tasks.recipe import TrainingRecipe
-from tasks.task import Batch, Scored, Task
+from tasks.task import SCORING, Batch, Scored, Scoring, Task
 
 FEATURES = 5
 
@@ -81,7 +81,7 @@ class Toy(Task):
     def num_layers(self) -> int:
         return 0
 
-    def evaluate(self, *args: Any, **how: Any) -> Scored:
+    def evaluate(self, how: Scoring = SCORING) -> Scored:
         return Scored({})
 
     def data_facts(self) -> dict[str, Any]:

@@ -141,7 +141,7 @@ def test_a_pair_that_is_not_right_is_replaced(tmp_path: Path, damage, said: str)
     train = TrainImages(data, *VIEW, seed=0)
     batch = train.__getitems__([(0, 0), (0, 1)])
     assert batch["index"].tolist() == [0, 2]
-    assert batch["skipped"] == ["images/training/tr_2.jpg"]
+    assert [each.name for each in batch["skipped"]] == ["images/training/tr_2.jpg"]
     assert batch["labels"].shape == (2, SIZE, SIZE)
     with pytest.raises(UnreadableImage, match=said) as caught:
         train.load(0, 1)
@@ -185,7 +185,7 @@ def test_test_images_that_are_not_right_have_no_pixels(tmp_path: Path) -> None:
     data = EvalImages(read(small(tmp_path)), (256, 64))
     (tmp_path / "annotations/validation/va_1.png").write_bytes(b"")
     first, second = DataLoader(data, batch_size=None)
-    assert first["skipped"] == ["images/validation/va_1.jpg"]
+    assert [each.name for each in first["skipped"]] == ["images/validation/va_1.jpg"]
     assert (first["image"].shape, first["label"].shape) == ((3, 0, 0), (0, 0))
     assert first["index"] == 0
     assert second["skipped"] == []

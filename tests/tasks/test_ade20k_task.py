@@ -15,6 +15,7 @@ from mae_bench.optim import parameter_groups
 from tasks import TaskError
 from tasks.ade20k.recipes import recipe
 from tasks.ade20k.task import Ade20k
+from tasks.task import Scoring
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def test_four_images_are_learnt_by_heart(four):
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
-    assert task.evaluate(workers=0, batch_size=4).metrics["miou"] >= 90
+    assert task.evaluate(Scoring(workers=0, batch_size=4)).metrics["miou"] >= 90
 
 
 def test_losses_sum_and_every_weight_trains(four):
@@ -157,13 +158,13 @@ def test_no_decay_of_the_other_kinds(four):
 
 def test_scores_and_files(four, tmp_path):
     task = make(four).train()
-    found = task.evaluate(workers=0, batch_size=4, folder=tmp_path).metrics
+    found = task.evaluate(Scoring(workers=0, batch_size=4, folder=tmp_path)).metrics
     assert set(found) == {"miou", "macc", "aacc"}
     assert task.training
     kept = {file.name for file in tmp_path.iterdir()}
     assert kept == {"per_class.csv", "predictions.png", "predictions"}
     assert len(list((tmp_path / "predictions").iterdir())) == 4
-    again = task.evaluate(workers=0, batch_size=1).metrics
+    again = task.evaluate(Scoring(workers=0, batch_size=1)).metrics
     assert again == pytest.approx(found, abs=1e-2)
 
 
@@ -171,7 +172,7 @@ def test_scales_and_mirror_images(four):
     """Below 1, the shortest side stays a crop's; a network that ignores mirroring is symmetric."""
     task = make(four, test_scales=(0.5, 1.0, 1.5), test_flip=True)
     assert task.test_scales() == [(384, 64), (384, 96), (576, 144)]
-    assert set(task.evaluate(workers=0, batch_size=8).metrics) == {"miou", "macc", "aacc"}
+    assert set(task.evaluate(Scoring(workers=0, batch_size=8)).metrics) == {"miou", "macc", "aacc"}
     image = torch.randint(0, 256, (3, 96, 128), dtype=torch.uint8)
     with torch.no_grad():
         task.eval()
@@ -201,7 +202,7 @@ def test_unreadable_images_are_counted(four, tmp_path):
     task = make(broken)
     (broken / task.data.val.names[1]).write_bytes(b"no image")
     with pytest.warns(UserWarning, match="1 test images unreadable: images"):
-        assert len(task.evaluate(workers=0, batch_size=8).unreadable) == 1
+        assert len(task.evaluate(Scoring(workers=0, batch_size=8)).unreadable) == 1
 
 
 def test_heads_have_synchronised_norms_alone(four):

@@ -26,6 +26,7 @@ from backbones.vit import ViT
 from tasks import TaskError
 from tasks.classification.recipes import ClassificationRecipe, recipe
 from tasks.classification.task import Classification
+from tasks.task import Scoring
 
 SIDE = 32
 NUM_CLASSES = 7
@@ -294,11 +295,11 @@ def test_evaluation_is_that_of_image_folder_and_sklearn(root: Path) -> None:
 
     done: list[int] = []
     task.train()
-    scores = task.evaluate(batch_size=8, workers=0, on_progress=done.append)
+    scores = task.evaluate(Scoring(batch_size=8, workers=0, on_progress=done.append))
     assert scores.metrics == pytest.approx(expected, abs=1e-9)
     assert done == [8, 16, 24, 32, 35]  # the last batch is a partial one
     assert task.training
-    assert task.evaluate(batch_size=35, workers=1) == scores
+    assert task.evaluate(Scoring(batch_size=35, workers=1)) == scores
 
 
 def test_above_224_pixels_the_crop_is_the_whole(root: Path, tmp_path: Path) -> None:
@@ -308,7 +309,7 @@ def test_above_224_pixels_the_crop_is_the_whole(root: Path, tmp_path: Path) -> N
     task = Classification(small("finetune", image_size=232), large, tmp_path, seed=0)
     seen: list[Tensor] = []
     task.predict = lambda images: seen.append(images) or torch.randn(len(images), 6)
-    task.evaluate(workers=0)
+    task.evaluate(Scoring(workers=0))
     shrink = transforms.Resize(232, transforms.InterpolationMode.BICUBIC)
     oracle = transforms.Compose([shrink, transforms.CenterCrop(232), transforms.PILToTensor()])
     folder = ImageFolder(str(tmp_path / "val"), transform=oracle)
@@ -320,10 +321,8 @@ def test_limit_takes_part_of_both_splits(root: Path) -> None:
     task = Classification(small("finetune"), tiny_vit(), root, seed=0, limit=7)
     assert task.train_data.split.targets.tolist() == list(range(7))
     done: list[int] = []
-    task.evaluate(workers=0, on_progress=done.append)
+    task.evaluate(Scoring(workers=0, on_progress=done.append))
     assert done == [7]
-    task.evaluate(workers=0, limit=3, on_progress=done.append)
-    assert done == [7, 3]
     facts = task.data_facts()
     assert facts.pop("fingerprint") == build(root, "finetune").data_facts()["fingerprint"]
     assert facts == {
@@ -339,39 +338,41 @@ def test_unreadable_test_images_are_left_out_and_named(tmp_path: Path) -> None:
     write_images(tmp_path, 6, train=1, val=3)
     task = build(tmp_path, "finetune")
     visible(task)
-    whole = task.evaluate(workers=0)
+    whole = task.evaluate(Scoring(workers=0))
     (tmp_path / "val/n2/1.jpg").write_bytes(b"not a picture")
     truncated = tmp_path / "val/n5/2.jpg"
     truncated.write_bytes(truncated.read_bytes()[:100])
-    named = "2 test images unreadable: val/n2/1.jpg, val/n5/2.jpg"
+    named = r"2 test images unreadable: .*\(val/n2/1.jpg\)"
     with pytest.warns(UserWarning, match=named):
-        scores = task.evaluate(batch_size=1, workers=0)
-    assert len(scores.unreadable) == 2
+        scores = task.evaluate(Scoring(batch_size=1, workers=0))
+    assert [each.name for each in scores.unreadable] == ["val/n2/1.jpg", "val/n5/2.jpg"]
+    with pytest.raises(TaskError, match="2 test image files are unreadable, more than the limit"):
+        task.evaluate(Scoring(workers=0, max_bad_images=1))
     for image in (tmp_path / "val/n2/1.jpg", truncated):
         image.unlink()
     assert build(tmp_path, "finetune").load_state_dict(task.state_dict())
     fewer = build(tmp_path, "finetune")
     fewer.load_state_dict(task.state_dict())
-    assert fewer.evaluate(workers=0).metrics == scores.metrics
+    assert fewer.evaluate(Scoring(workers=0)).metrics == scores.metrics
     assert whole.metrics.keys() == {"top1", "top5", "per_class"}
     for image in (tmp_path / "val").glob("*/*.jpg"):
         image.write_bytes(b"")
-    with pytest.raises(TaskError, match=r"no test image decodes, val/n0/0.jpg being the first"):
-        fewer.evaluate(workers=0)
+    with pytest.raises(TaskError, match="none of the 16 test images can be read: 16 images"):
+        fewer.evaluate(Scoring(workers=0))
 
 
 def test_unreadable_training_image_is_replaced(tmp_path: Path) -> None:
     write_images(tmp_path, 6, train=2, val=1)
     (tmp_path / "train/n1/1.jpg").write_bytes(b"not a picture")
     batch = build(tmp_path, "finetune").train_data.__getitems__([(0, 2), (0, 3)])
-    assert batch["skipped"] == ["train/n1/1.jpg"]
+    assert [each.name for each in batch["skipped"]] == ["train/n1/1.jpg"]
     assert batch["index"].tolist() == [2, 4]
     assert batch["targets"].tolist() == [1, 2]
 
 
 def test_top5_needs_six_classes(tmp_path: Path) -> None:
     write_images(tmp_path, 5, train=1, val=2)
-    scored = build(tmp_path, "linear").evaluate(workers=0)
+    scored = build(tmp_path, "linear").evaluate(Scoring(workers=0))
     assert scored.metrics.keys() == scored.intervals.keys() == {"top1", "per_class"}
 
 
@@ -382,7 +383,7 @@ def test_a_copy_shares_the_data_and_scores_the_same(root: Path) -> None:
     assert twin.train_data is task.train_data
     assert twin.data is task.data
     assert twin.head[-1].weight is not task.head[-1].weight
-    assert twin.evaluate(workers=0) == task.evaluate(workers=0)
+    assert twin.evaluate(Scoring(workers=0)) == task.evaluate(Scoring(workers=0))
 
 
 def test_bf16_logits_are_not_rounded(root: Path) -> None:
@@ -405,7 +406,7 @@ def test_learns_colours(tmp_path: Path) -> None:
             for i in range(4):
                 Image.new("RGB", (40, 40 + i), colour).save(place / f"{i}.png")
     task = build(tmp_path, "scratch", rand_augment=None, mixup=0.0, cutmix=0.0, device_batch=32)
-    before = task.evaluate(workers=0)
+    before = task.evaluate(Scoring(workers=0))
     optimizer = torch.optim.AdamW(task.parameters(), lr=1e-3)
     for epoch in range(12):
         batch = task.train_data.__getitems__([(epoch, i) for i in range(12)])
@@ -414,7 +415,7 @@ def test_learns_colours(tmp_path: Path) -> None:
         loss.backward()
         optimizer.step()
     assert before.metrics["top1"] < 50
-    assert task.evaluate(workers=0).metrics == {"top1": 100.0, "per_class": 100.0}
+    assert task.evaluate(Scoring(workers=0)).metrics == {"top1": 100.0, "per_class": 100.0}
 
 
 def score_in_process(rank: int, root: str, store: str, out: str) -> None:
@@ -424,7 +425,7 @@ def score_in_process(rank: int, root: str, store: str, out: str) -> None:
     visible(task)
     done: list[int] = []
     folder = Path(out, "files")
-    scores = task.evaluate(batch_size=4, workers=0, on_progress=done.append, folder=folder)
+    scores = task.evaluate(Scoring(batch_size=4, workers=0, on_progress=done.append, folder=folder))
     Path(out, f"{rank}").write_text(repr((scores, done)))
     dist.destroy_process_group()
 
@@ -435,7 +436,7 @@ def test_two_processes_score_each_image_once(root: Path, tmp_path: Path) -> None
     alone, together = tmp_path / "alone", tmp_path / "files"
     alone.mkdir()
     together.mkdir()
-    expected = task.evaluate(batch_size=4, workers=0, folder=alone)
+    expected = task.evaluate(Scoring(batch_size=4, workers=0, folder=alone))
     arguments = (str(root), str(tmp_path / "store"), str(tmp_path))
     # Forked, as loader workers are: fresh interpreters would spend ten seconds on imports.
     mp.start_processes(score_in_process, arguments, nprocs=2, start_method="fork")

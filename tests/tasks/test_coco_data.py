@@ -119,7 +119,7 @@ def test_an_unreadable_training_image_is_replaced_with_its_targets(tmp_path: Pat
     data = TrainImages(split, SIZE, (1.0, 1.0), 0.0, seed=0)
     batch = data.__getitems__([(0, 0), (0, 1)])
     assert batch["index"].tolist() == [0, 2]
-    assert batch["skipped"] == ["0002.jpg"]
+    assert [each.name for each in batch["skipped"]] == ["0002.jpg"]
     assert [target["labels"].tolist() for target in batch["targets"]] == [[0], [0]]
     assert data.names([2, 1]) == ["0004.jpg", "0002.jpg"]
     (tmp_path / "train2017/0001.jpg").unlink()
@@ -145,7 +145,7 @@ def test_an_image_of_another_size_counts_as_unreadable(tmp_path: Path, kind: str
         batch = TrainImages(split, *JITTER, seed=0).__getitems__([(0, 0)])
     else:
         batch = EvalImages(split, SIZE)[[0]]
-    assert batch["skipped"] == [name]
+    assert [each.name for each in batch["skipped"]] == [name]
 
 
 def test_train_images_refuse_a_bad_seed(mini: CocoData) -> None:
@@ -182,7 +182,7 @@ def test_unreadable_test_images_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "val2017/0003.jpg").write_bytes(b"")
     batch = data[[0, 1]]
     assert batch["index"].tolist() == [1]
-    assert batch["skipped"] == ["0003.jpg"]
+    assert [each.name for each in batch["skipped"]] == ["0003.jpg"]
     assert batch["sizes"].tolist() == [[64, 96]]
     none = data[[0]]
     assert none["images"].shape == (0, 3, SIZE, SIZE)

@@ -22,6 +22,7 @@ from tasks.coco import annotations
 from tasks.coco.data import EvalImages
 from tasks.coco.evaluation import FIGURES, Scored, score, to_results
 from tasks.coco.mask_rcnn import Detections
+from tasks.task import Scoring
 
 SIDE = 96
 CPU = torch.device("cpu")
@@ -70,8 +71,8 @@ class Oracle:
 
 
 def run(data, skill: float, folder: Path | None = None, **changes: Any) -> Scored:
-    how = {"batch_size": 2, "workers": 0, "on_progress": None, "folder": folder} | changes
-    return score(Oracle(data, skill), EvalImages(data.val, SIDE), data, CPU, **how)
+    how = Scoring(**{"batch_size": 2, "workers": 0, "folder": folder} | changes)
+    return score(Oracle(data, skill), EvalImages(data.val, SIDE), data, CPU, how)
 
 
 def rescored(truth: Path, predictions: list[dict], kind: str) -> COCOeval:
@@ -155,7 +156,7 @@ def test_nothing_found_scores_zero(data, tmp_path):
     )
     found = score(
         lambda images, sizes: [nothing] * len(images), EvalImages(data.val, SIDE), data, CPU,
-        batch_size=4, workers=0, on_progress=None, folder=tmp_path,
+        Scoring(batch_size=4, workers=0, folder=tmp_path),
     )  # fmt: skip
     assert found.metrics["ap_box"] == found.metrics["ap_mask"] == 0
     assert json.loads((tmp_path / "predictions.json").read_text()) == []
@@ -171,10 +172,9 @@ def test_an_unreadable_image_counts_as_one_without_detections(coco_world, tmp_pa
     oracle = Oracle.__new__(Oracle)
     oracle.data, oracle.skill, oracle.images = spoilt, 1.0, EvalImages(spoilt.val, SIDE)
     oracle.known = {oracle.images[[i]]["images"][0].sum().item(): i for i in (0, 2)}
-    found = score(
-        oracle, oracle.images, spoilt, CPU, batch_size=2, workers=0, on_progress=None, folder=None
-    )
-    assert found.unreadable == [spoilt.val.names[1]]
+    found = score(oracle, oracle.images, spoilt, CPU, Scoring(batch_size=2, workers=0))
+    reason = "is not an image in any known format"
+    assert found.unreadable == [(spoilt.val.names[1], reason)]
     assert found.metrics["ap_box"] < whole.metrics["ap_box"]
 
 

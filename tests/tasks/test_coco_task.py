@@ -14,6 +14,7 @@ from mae_bench.optim import parameter_groups
 from tasks import TaskError, build
 from tasks.coco.recipes import CocoRecipe, recipe
 from tasks.coco.task import Coco
+from tasks.task import Scoring
 
 PROTOCOLS = ("mask_rcnn-vitdet", "mask_rcnn-fpn")
 
@@ -48,7 +49,7 @@ def test_four_images_are_learnt_by_heart(four, tmp_path):
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
-    scores = task.evaluate(workers=0, batch_size=4).metrics
+    scores = task.evaluate(Scoring(workers=0, batch_size=4)).metrics
     assert scores["ap_box"] >= 90
     assert scores["ap_mask"] >= 80
 
@@ -158,7 +159,7 @@ def test_the_detectron2_engine_trains_and_scores(four):
     losses = task(task.train_data.__getitems__([(0, 0), (0, 1)]))
     losses["loss"].backward()
     assert [name for name, p in task.named_parameters() if p.grad is None] == []
-    assert "ap_box" in task.evaluate(workers=0, batch_size=2).metrics
+    assert "ap_box" in task.evaluate(Scoring(workers=0, batch_size=2)).metrics
 
 
 def test_both_engines_score_alike(four):
@@ -173,7 +174,9 @@ def test_both_engines_score_alike(four):
     theirs.detector.load_state_dict(from_torchvision(engine))
     for part in ("backbone", "pyramid"):
         getattr(theirs, part).load_state_dict(getattr(ours, part).state_dict())
-    one, other = (task.evaluate(workers=0, batch_size=2).metrics for task in (ours, theirs))
+    one, other = (
+        task.evaluate(Scoring(workers=0, batch_size=2)).metrics for task in (ours, theirs)
+    )
     assert one.keys() == other.keys()
     for name, value in one.items():
         assert value == pytest.approx(other[name], abs=1e-6), name

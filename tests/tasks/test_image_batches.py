@@ -16,6 +16,7 @@ from tasks import TaskError
 from tasks.images import (
     BadImages,
     UnlabelledImages,
+    Unreadable,
     UnreadableImage,
     batches,
     crop_resize,
@@ -163,17 +164,16 @@ def test_eval_crop_is_torchvisions(
 def test_bad_images_are_counted_once_and_limited() -> None:
     bad = BadImages(limit=2)
     for name in ("a.jpg", "b.jpg", "a.jpg", "b.jpg"):
-        bad.add(name)
-    assert bad.names == ["a.jpg", "b.jpg"]
+        bad.add(Unreadable(name, "is empty"))
+    assert list(bad.found) == ["a.jpg", "b.jpg"]
     expected = (
-        r"3 image files are unreadable, more than the limit of 2: a.jpg, b.jpg, c.jpg; repair"
+        r"3 image files are unreadable, more than the limit of 2: 2 images: is empty \(a.jpg, "
+        r"b.jpg\); 1 image: is a pipe \(c.jpg\); repair"
     )
     with pytest.raises(TaskError, match=expected):
-        bad.add("c.jpg")
-    with pytest.raises(TaskError, match=r"a.jpg, b.jpg, c.jpg, ...; repair"):
-        bad.add("d.jpg")
-    with pytest.raises(TaskError, match=r"limit of 0: a\.jpg; repair"):
-        BadImages(limit=0).add("a.jpg")
+        bad.add(Unreadable("c.jpg", "is a pipe"))
+    with pytest.raises(TaskError, match=r"limit of 0: 1 image: is empty \(a\.jpg\); repair"):
+        BadImages(limit=0).add(Unreadable("a.jpg", "is empty"))
 
 
 def test_load_batch_replaces_unreadable_samples_by_the_next_readable_ones() -> None:
@@ -188,7 +188,7 @@ def test_load_batch_replaces_unreadable_samples_by_the_next_readable_ones() -> N
     assert batch["index"].tolist() == [4, 3, 0, 0]
     assert batch["index"].dtype == torch.int64
     assert batch["images"][:, 0, 0, 0].tolist() == [34, 33, 70, 30]
-    assert batch["skipped"] == ["b", "c", "f"]
+    assert [each.name for each in batch["skipped"]] == ["b", "c", "f"]
 
 
 @pytest.mark.parametrize(("count", "attempts"), [(5, 5), (1000, batches.MOST_REPLACEMENTS)])
@@ -263,7 +263,9 @@ def test_unlabelled_images_replace_an_unreadable_file_and_name_it(folder: Path) 
         path.write_bytes(path.read_bytes()[:1000])
     batch = data.__getitems__([(0, 7), (0, 1)])
     assert batch["index"].tolist() == [0, 3]
-    assert batch["skipped"] == [f"{folder}/{letter}.jpg" for letter in "hbc"]
+    assert [each.name for each in batch["skipped"]] == [
+        f"{folder}/{letter}.jpg" for letter in "hbc"
+    ]
     assert torch.equal(batch["images"], intact)
 
 

@@ -210,7 +210,7 @@ def test_images_without_prediction_are_left_out_and_named(segmented):
     data, folder = segmented
     (folder / "a.png").unlink()
     found = ade20k.rescore(folder, data)
-    assert found.unreadable == ["images/val/a.png"]
+    assert [each.name for each in found.unreadable] == ["images/val/a.png"]
     assert found.metrics["aacc"] == pytest.approx(100 * 3 / 5)
 
 
