@@ -13,7 +13,7 @@ import tasks
 from mae_bench.errors import RunError
 from mae_bench.pretraining import recipes as pretraining
 from mae_bench.pretraining.recipes import PRETRAIN
-from tasks.recipe import Recipe, Sourced
+from tasks.recipe import Recipe, Sourced, made
 
 # Published numbers are compared across number formats and device counts all the time; both stay
 # in the recipe and in its hash.
@@ -36,7 +36,7 @@ def recipe(task: str, backbone: str, protocol: str) -> Recipe:
     """The recipe of a protocol for a backbone."""
     mae = task == PRETRAIN
     kind = pretraining.PretrainRecipe if mae else tasks.recipe_type(task, protocol)
-    return kind(**{k: value for k, (value, _) in sourced(task, backbone, protocol).items()})
+    return made(kind, sourced(task, backbone, protocol))
 
 
 def override(base: Recipe, changes: dict[str, Any]) -> Recipe:
@@ -59,6 +59,9 @@ def typed(name: str, value: Any, kind: Any) -> Any:
     """A recipe field's value as its type; `ValueError` if it is none, or is not finite."""
     from pydantic import ConfigDict, TypeAdapter, ValidationError  # slow, and --help needs it not
 
+    several = value if isinstance(value, list | tuple) else [value]
+    if kind is not bool and any(isinstance(each, bool) for each in several):
+        raise ValueError(f"recipe field {name} is {value!r}; expected no truth value")
     try:
         return TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False)).validate_python(value)
     except ValidationError as error:

@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 import backbones
 
@@ -41,30 +41,93 @@ def for_backbone(rows: Sourced, backbone: str, row: str) -> Sourced:
     return {k: (value, s if s.startswith("ours") else source) for k, (value, s) in rows.items()}
 
 
+R = TypeVar("R", bound="Recipe")
+
+
+def complete(kind: "type[Recipe]", rows: Sourced) -> Sourced:
+    """`rows` in the order of the fields of `kind`.
+
+    Raises `TypeError`, a fault of the program, for a row that is no field and a field without one.
+    """
+    names = [each.name for each in dataclasses.fields(kind)]
+    odd = sorted(set(names) ^ set(rows))
+    if odd:
+        raise TypeError(f"rows and fields of {kind.__name__} differ: {', '.join(odd)}")
+    return {name: rows[name] for name in names}
+
+
+def made(kind: type[R], rows: Sourced) -> R:
+    """The recipe of complete rows."""
+    return kind(**{name: value for name, (value, _) in complete(kind, rows).items()})
+
+
 TITLES = {"vit_b": "ViT-B", "vit_l": "ViT-L", "vit_h": "ViT-H"}
+
+
+@dataclass(frozen=True)
+class Within:
+    """Bounds of a field's number, or of each of its numbers; None needs none.
+
+    The highest are far above what anybody needs: they are for slips of the finger.
+    """
+
+    low: float
+    high: float
+    open_low: bool = False
+    """whether `low` itself is out of bounds"""
+    open_high: bool = False
+
+    def hold(self, value: Any) -> bool:
+        """Whether `value` is in bounds; NaN never is."""
+        if isinstance(value, tuple | list):
+            return all(map(self.hold, value))
+        if value is None:
+            return True
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        above = self.low < value if self.open_low else self.low <= value
+        return above and (value < self.high if self.open_high else value <= self.high)
+
+    def __str__(self) -> str:
+        if self.open_low and self.open_high:
+            return f"between {self.low:,} and {self.high:,}"
+        low = f"above {self.low:,}" if self.open_low else f"at least {self.low:,}"
+        high = f"below {self.high:,}" if self.open_high else f"at most {self.high:,}"
+        return f"{low} and {high}"
+
+
+Count = Annotated[int, Within(1, 1_000_000)]
+Pixels = Annotated[int, Within(1, 16_384)]
+Width = Annotated[int, Within(1, 65_536)]
+Layers = Annotated[int, Within(0, 100)]
+Share = Annotated[float, Within(0, 1)]
+MOST = 1_000_000
+MOST_LR = 1e30
+"""a training that diverges ends by itself; beyond, float32 holds no step"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Every number that can change a score. Frozen; vary it with `dataclasses.replace`.
 
-    A field with a default is one that only some protocols set.
+    A field with a default is one that only some protocols set. Each number has bounds in its type;
+    `__post_init__` of a class has what concerns several fields.
     """
 
     protocol: str
     """versioned protocol id, for example imagenet1k/finetune@1"""
     backbone: str
     """backbone name"""
-    image_size: int
+    image_size: Pixels
     """input side in pixels"""
-    device_batch: int
+    device_batch: Count
     """images per forward pass on one device: the unit of mixup and of batch-norm statistics"""
     precision: Literal["fp32", "bf16"]
     """arithmetic under autocast"""
 
     def __post_init__(self) -> None:
-        for name in ("image_size", "device_batch"):
-            require(self, name, getattr(self, name) >= 1, "at least 1")
+        for name, bounds in bounds_of(type(self)).items():
+            require(self, name, bounds.hold(getattr(self, name)), str(bounds))
 
     def implied(self, changes: Mapping[str, Any]) -> dict[str, Any]:
         """What follows from a user's changes for fields that they do not name."""
@@ -94,43 +157,38 @@ class Recipe:
 class TrainingRecipe(Recipe):
     """A recipe of the training loop."""
 
-    epochs: int
+    epochs: Count
     """passes over the training set"""
-    warmup_epochs: float
+    warmup_epochs: Annotated[float, Within(0, 1_000_000)]
     """epochs of linear warmup"""
-    batch_size: int
+    batch_size: Count
     """images per optimiser step: all devices and accumulation together"""
     optimizer: Literal["adamw", "lars"]
     """adamw, or lars (1-D parameters are exempt from adaptation and decay)"""
-    base_lr: float
+    base_lr: Annotated[float, Within(0, MOST_LR, open_low=True)]
     """learning rate per 256 images; the peak rate is base_lr x batch_size / 256"""
     schedule: Literal["cosine", "step", "poly"] = "cosine"
     """after warmup: a half-cosine down to min_lr, the rate times 0.1 at each of milestones, or a
     straight line down to min_lr (the polynomial of power 1)"""
-    milestones: tuple[float, ...] = ()
+    milestones: Annotated[tuple[float, ...], Within(0, 1, open_low=True, open_high=True)] = ()
     """of the step schedule: shares of all training steps, rising"""
-    warmup_start: float = 0.0
+    warmup_start: Share = 0.0
     """share of the peak rate at which warmup begins"""
-    min_lr: float
+    min_lr: Annotated[float, Within(0, MOST_LR)]
     """where the half-cosine or the line ends (not scaled by the batch)"""
-    weight_decay: float
+    weight_decay: Annotated[float, Within(0, 1000)]
     """decoupled weight decay"""
-    betas: tuple[float, float]
+    betas: Annotated[tuple[float, float], Within(0, 1, open_high=True)]
     """AdamW's two; LARS uses the first as momentum"""
-    layer_decay: float
+    layer_decay: Annotated[float, Within(0, 1, open_low=True)]
     """learning-rate factor from a layer to the one below; 1 switches it off"""
-    clip_grad: float | None
+    clip_grad: Annotated[float | None, Within(0, MOST, open_low=True)]
     """largest global gradient norm; None: no clipping"""
-    ema_decay: float | None
+    ema_decay: Annotated[float | None, Within(0, 1, open_low=True, open_high=True)]
     """decay of the averaged weights that are evaluated and kept; None: no averaging"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("epochs", "batch_size"):
-            require(self, name, getattr(self, name) >= 1, "at least 1")
-        for name in ("warmup_epochs", "base_lr", "min_lr", "weight_decay"):
-            require(self, name, getattr(self, name) >= 0, "0 or more")
-        require(self, "layer_decay", 0 < self.layer_decay <= 1, "in (0, 1]")
         require(self, "warmup_epochs", self.warmup_epochs <= self.epochs, "at most epochs")
         require(
             self,
@@ -138,15 +196,10 @@ class TrainingRecipe(Recipe):
             self.batch_size % self.device_batch == 0,
             f"a divisor of batch_size {self.batch_size}",
         )
-        require(self, "warmup_start", 0 <= self.warmup_start <= 1, "0 to 1")
         rising = list(self.milestones) == sorted(set(self.milestones))
-        within = all(0 < share < 1 for share in self.milestones)
-        require(self, "milestones", rising and within, "rising shares between 0 and 1")
+        require(self, "milestones", rising, "rising shares between 0 and 1")
         stepped = self.schedule == "step"
         require(self, "milestones", stepped == bool(self.milestones), "some, for step alone")
-        ema = self.ema_decay
-        require(self, "ema_decay", ema is None or 0 < ema < 1, "None or in (0, 1)")
-        require(self, "clip_grad", self.clip_grad is None or self.clip_grad > 0, "None or above 0")
 
     @property
     def lr(self) -> float:
@@ -158,15 +211,18 @@ class TrainingRecipe(Recipe):
 class TransferRecipe(TrainingRecipe):
     """A recipe that trains a head on a backbone, and the backbone with it."""
 
-    drop_path: float
+    drop_path: Annotated[float, Within(0, 1, open_high=True)]
     """stochastic depth of the last block; rises linearly from 0 at the first"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self, "drop_path", 0 <= self.drop_path < 1, "0 or more and below 1")
 
     def backbone_options(self) -> dict[str, Any]:
         return super().backbone_options() | {"drop_path": self.drop_path}
+
+
+def bounds_of(kind: type) -> dict[str, Within]:
+    """The bounds of a recipe's fields."""
+    hints = get_type_hints(kind, include_extras=True)
+    found = {name: getattr(hints[name], "__metadata__", ()) for name in hints}
+    return {name: each for name, extras in found.items() for each in extras}
 
 
 def require(recipe: Recipe, field: str, holds: bool, expected: str) -> None:

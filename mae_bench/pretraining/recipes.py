@@ -1,10 +1,10 @@
 """The recipe of masked pre-training, every number with its source. Imports no torch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
-from tasks.recipe import Sourced, TrainingRecipe, require, said_by
+from tasks.recipe import Sourced, TrainingRecipe, Width, Within, complete, require, said_by
 
 PRETRAIN = "pretrain"
 """the task of a pre-training's record, and the first part of its protocol's id"""
@@ -14,17 +14,17 @@ PRETRAIN = "pretrain"
 class PretrainRecipe(TrainingRecipe):
     """Every number that can change a pre-trained masked autoencoder."""
 
-    mask_ratio: float
+    mask_ratio: Annotated[float, Within(0, 1, open_low=True, open_high=True)]
     """share of the patches that is removed"""
     norm_pix: bool
     """predict pixels normalised per patch"""
-    decoder_dim: int
+    decoder_dim: Width
     """width of the decoder"""
-    decoder_depth: int
+    decoder_depth: Annotated[int, Within(1, 100)]
     """blocks of the decoder"""
-    decoder_heads: int
+    decoder_heads: Width
     """attention heads of the decoder"""
-    min_crop_area: float
+    min_crop_area: Annotated[float, Within(0, 1, open_low=True)]
     """smallest share of the image that a random resized crop takes"""
     mask: Literal["random", "block", "grid"] = "random"
     """how patches are chosen for removal: one by one, by BEiT's blocks, or three of every four in a
@@ -38,10 +38,9 @@ class PretrainRecipe(TrainingRecipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self, "mask_ratio", 0 < self.mask_ratio < 1, "between 0 and 1")
-        require(self, "min_crop_area", 0 < self.min_crop_area <= 1, "in (0, 1]")
-        for name in ("decoder_dim", "decoder_depth", "decoder_heads"):
-            require(self, name, getattr(self, name) >= 1, "at least 1")
+        heads = self.decoder_heads
+        whole = self.decoder_dim % heads == 0 and self.decoder_dim % 4 == 0
+        require(self, "decoder_dim", whole, f"a multiple of 4 and of decoder_heads {heads}")
         grid = self.mask == "grid"
         require(self, "mask_ratio", not grid or self.mask_ratio == 0.75, "0.75 with mask grid")
         pixels = self.target == "pixels"
@@ -90,4 +89,4 @@ def sourced(backbone: str, protocol: str) -> Sourced:
     if backbone == "vit_mini":
         rows |= MINIATURE
     rows |= said_by("what was asked for", protocol=f"{PRETRAIN}/{protocol}@1", backbone=backbone)
-    return {field.name: rows[field.name] for field in fields(PretrainRecipe)}
+    return complete(PretrainRecipe, rows)

@@ -10,12 +10,26 @@ Both re-implementations give each block a layer scale, initialised to 1, that MA
 there is none.
 """
 
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 from backbones.sizes import Dense, size_of
 from tasks import check_known
-from tasks.recipe import Sourced, TransferRecipe, for_backbone, require, row_of, said_by
+from tasks.recipe import (
+    MOST,
+    Pixels,
+    Share,
+    Sourced,
+    TransferRecipe,
+    Width,
+    Within,
+    complete,
+    for_backbone,
+    made,
+    require,
+    row_of,
+    said_by,
+)
 
 PROTOCOLS = {
     "upernet-512-160k": "UperNet, 512 x 512, 160,000 steps: BEiT's code and every reproduction",
@@ -33,45 +47,45 @@ NUM_TAPS = 4
 class Ade20kRecipe(TransferRecipe):
     """Every number that can change a segmentation score; `image_size` is the side of a crop."""
 
-    taps: tuple[int, ...]
+    taps: Annotated[tuple[int, ...], Within(0, 1000)]
     """blocks whose maps become 4, 2, 1 and 1/2 of the token grid, in this order, 0-based"""
     relative_position: Literal["none", "per_block"]
     """per_block: BEiT's table of biases in each block, starting at zero"""
     class_token: bool
     """whether the class token attends; it is in no map either way"""
-    patch_size: int
+    patch_size: Annotated[int, Within(1, 256)]
     """side of a patch in pixels; weights of another size are resized"""
-    head_channels: int
+    head_channels: Width
     """channels of UperNet's convolutions"""
-    pool_scales: tuple[int, ...]
+    pool_scales: Annotated[tuple[int, ...], Within(1, 1024)]
     """sides of the pooled maps in its pyramid pooling"""
-    aux_tap: int
+    aux_tap: Annotated[int, Within(0, NUM_TAPS - 1)]
     """which of `taps`, rescaled, the auxiliary head takes, 0-based"""
-    aux_channels: int
+    aux_channels: Width
     """channels of the auxiliary head's one convolution"""
-    aux_weight: float
+    aux_weight: Annotated[float, Within(0, MOST)]
     """of the auxiliary loss; the main one has 1"""
-    dropout: float
+    dropout: Annotated[float, Within(0, 1, open_high=True)]
     """share of channels dropped before either classifier"""
-    scale: tuple[int, int]
+    scale: Annotated[tuple[int, int], Within(1, 65_536)]
     """longest and shortest side that a resized image fits in, pixels"""
-    ratio_range: tuple[float, float]
+    ratio_range: Annotated[tuple[float, float], Within(0.01, 100)]
     """in training both sides of `scale` are multiplied by a number uniform in it"""
-    max_class_share: float
+    max_class_share: Annotated[float, Within(0, 1, open_low=True)]
     """of the labelled pixels of a crop; a crop with more of one class is drawn again"""
-    flip_prob: float
+    flip_prob: Share
     """probability of a horizontal flip"""
     photometric: bool
     """whether colours are distorted"""
-    stride: int
+    stride: Pixels
     """from one window of the test to the next, pixels; a window is as large as a crop"""
-    test_scales: tuple[float, ...]
+    test_scales: Annotated[tuple[float, ...], Within(0.01, 100)]
     """factors of `scale` whose predictions are averaged in the test"""
     test_flip: bool
     """whether the test averages each with its mirror image's"""
     no_decay: tuple[Kind, ...]
     """parameters exempt from weight decay"""
-    epoch_images: int | None
+    epoch_images: Annotated[int | None, Within(1, 1e9)]
     """images that count as an epoch of the official training set; other data count their own"""
 
     def __post_init__(self) -> None:
@@ -80,27 +94,15 @@ class Ade20kRecipe(TransferRecipe):
         within = len(self.taps) == NUM_TAPS and all(0 <= block < depth for block in self.taps)
         require(self, "taps", within, f"{NUM_TAPS} blocks of 0 to {depth - 1}")
         require(self, "taps", depth - 1 in self.taps, f"the last block, {depth - 1}, among them")
-        require(self, "aux_tap", 0 <= self.aux_tap < NUM_TAPS, f"0 to {NUM_TAPS - 1}")
         patch = self.patch_size
-        require(self, "patch_size", patch >= 1, "at least 1")
         whole = self.image_size % (2 * patch) == 0
         require(self, "image_size", whole, f"a multiple of {2 * patch}, two patches")
-        for name in ("head_channels", "aux_channels"):
-            require(self, name, getattr(self, name) >= 1, "at least 1")
-        sides = min(self.pool_scales, default=0)
-        require(self, "pool_scales", sides >= 1, "one or more, each at least 1")
-        require(self, "aux_weight", self.aux_weight >= 0, "0 or more")
-        require(self, "dropout", 0 <= self.dropout < 1, "0 or more and below 1")
-        require(self, "scale", 1 <= self.scale[1] <= self.scale[0], "(longest, shortest) side")
+        require(self, "pool_scales", bool(self.pool_scales), "one or more, each at least 1")
+        require(self, "scale", self.scale[1] <= self.scale[0], "(longest, shortest) side")
         low, high = self.ratio_range
-        require(self, "ratio_range", 0 < low <= high, "above 0, rising")
-        require(self, "max_class_share", 0 < self.max_class_share <= 1, "above 0, up to 1")
-        require(self, "flip_prob", 0 <= self.flip_prob <= 1, "0 to 1")
-        require(self, "stride", 1 <= self.stride <= self.image_size, "1 to image_size")
-        factors = min(self.test_scales, default=0.0)
-        require(self, "test_scales", factors > 0, "one or more, each above 0")
-        nominal = self.epoch_images
-        require(self, "epoch_images", nominal is None or nominal >= 1, "None or at least 1")
+        require(self, "ratio_range", low <= high, "above 0, rising")
+        require(self, "stride", self.stride <= self.image_size, "1 to image_size")
+        require(self, "test_scales", bool(self.test_scales), "one or more, each above 0")
 
     def backbone_options(self) -> dict[str, Any]:
         return super().backbone_options() | {
@@ -213,7 +215,7 @@ def recipe(task: str, backbone: str, protocol: str) -> Ade20kRecipe:
 
     Raises `TaskError` with near matches for a backbone or protocol that has none.
     """
-    return Ade20kRecipe(**{k: value for k, (value, _) in sourced(task, backbone, protocol).items()})
+    return made(Ade20kRecipe, sourced(task, backbone, protocol))
 
 
 def sourced(task: str, backbone: str, protocol: str) -> Sourced:
@@ -232,4 +234,4 @@ def sourced(task: str, backbone: str, protocol: str) -> Sourced:
     if backbone == "vit_mini":
         rows |= said_by("ours: tuned on the miniature world", **MINIATURE)
     rows |= said_by("ours: what was asked for", protocol=f"{task}/{protocol}@1", backbone=backbone)
-    return {field.name: rows[field.name] for field in fields(Ade20kRecipe)}
+    return complete(Ade20kRecipe, rows)

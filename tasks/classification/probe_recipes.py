@@ -8,11 +8,11 @@ The same in every probe: bicubic interpolation, the centre crop for training ima
 augmentation, and features after the backbone's own final norm.
 """
 
-from dataclasses import dataclass, fields
-from typing import Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import backbones
-from tasks.recipe import Recipe, Sourced, require, said_by
+from tasks.recipe import MOST, Count, Recipe, Sourced, Within, complete, require, said_by
 
 PROTOCOLS = {
     "knn": "nothing: the nearest training images vote, by frozen features",
@@ -27,56 +27,50 @@ class ProbeRecipe(Recipe):
 
     pooling: Literal["cls", "patches"]
     """cls: class token; patches: mean of the patch tokens; both after the final norm"""
-    crop_ratio: float
+    crop_ratio: Annotated[float, Within(0, 1, open_low=True)]
     """side of the centre crop / side of the resized image"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self, "pooling", self.pooling in ("cls", "patches"), "cls or patches")
-        require(self, "crop_ratio", 0 < self.crop_ratio <= 1, "above 0 and at most 1")
 
 
 @dataclass(frozen=True, kw_only=True)
 class KnnRecipe(ProbeRecipe):
     """Every number that can change the score of nearest neighbours."""
 
-    neighbours: tuple[int, ...]
+    neighbours: Annotated[tuple[int, ...], Within(1, MOST)]
     """how many training images vote; each number is scored"""
-    headline_neighbours: int
+    headline_neighbours: Count
     """the one of neighbours whose weighted vote is top1"""
-    temperature: float
+    temperature: Annotated[float, Within(1e-3, MOST)]
     """a neighbour of cosine similarity s has exp(s / temperature) votes"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         rising = list(self.neighbours) == sorted(set(self.neighbours)) and bool(self.neighbours)
-        positive = rising and self.neighbours[0] >= 1
-        require(self, "neighbours", positive, "rising numbers of 1 or more")
+        require(self, "neighbours", rising, "rising numbers of 1 or more")
         known = self.headline_neighbours in self.neighbours
         require(self, "headline_neighbours", known, f"one of neighbours {self.neighbours}")
-        require(self, "temperature", self.temperature > 0, "above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogisticRecipe(ProbeRecipe):
     """Every number that can change the score of logistic regression."""
 
-    l2: tuple[float, ...]
+    l2: Annotated[tuple[float, ...], Within(0, MOST)]
     """factors of |weights|^2 / 2 in the mean loss, falling: the best on held-out images is taken"""
-    holdout: float
+    holdout: Annotated[float, Within(0, 1, open_low=True, open_high=True)]
     """share of the training images of each class that is held out to choose l2"""
-    max_iter: int
+    max_iter: Count
     """most iterations of L-BFGS"""
-    tolerance: float
+    tolerance: Annotated[float, Within(0, 1, open_low=True)]
     """of the gradient's largest entry, as a share of the one at zero weights: the solver's end"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         falling = list(self.l2) == sorted(set(self.l2), reverse=True) and bool(self.l2)
-        require(self, "l2", falling and self.l2[-1] >= 0, "falling numbers of 0 or more")
-        require(self, "holdout", 0 < self.holdout < 1, "between 0 and 1")
-        require(self, "max_iter", self.max_iter >= 1, "at least 1")
-        require(self, "tolerance", self.tolerance > 0, "above 0")
+        require(self, "l2", falling, "falling numbers of 0 or more")
 
 
 FROZEN = said_by("dino eval_knn.py", image_size=224, crop_ratio=224 / 256, precision="fp32")
@@ -135,4 +129,4 @@ def sourced(task: str, backbone: str, protocol: str) -> Sourced:
         rows |= said_by("ours: the size of the miniature world", image_size=32)
     rows |= said_by("ours: what was asked for", protocol=f"{task}/{protocol}@1")
     rows |= said_by("ours: what was asked for", backbone=backbone)
-    return {field.name: rows[field.name] for field in fields(kind)}
+    return complete(kind, rows)

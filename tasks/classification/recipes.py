@@ -14,7 +14,6 @@ ImageNet's number of steps, rounded to tens, at most 300 (`FINETUNE_EPOCHS`).
 """
 
 from collections.abc import Callable
-from dataclasses import fields
 from typing import Any
 
 import backbones
@@ -22,7 +21,7 @@ from tasks import TaskError, check_known
 from tasks.classification import probe_recipes
 from tasks.classification.datasets import DATASETS
 from tasks.classification.recipe import ClassificationRecipe
-from tasks.recipe import Recipe, Sourced, for_backbone, row_of, said_by
+from tasks.recipe import Recipe, Sourced, complete, for_backbone, made, row_of, said_by
 
 PARTIAL = "partial:K"
 CURVE = "partial:all"
@@ -265,8 +264,7 @@ def recipe(task: str, backbone: str, protocol: str) -> ClassificationRecipe:
 
     Raises `TaskError` with near matches for a task, backbone or protocol that has none.
     """
-    values = {name: value for name, (value, _) in sourced(task, backbone, protocol).items()}
-    return ClassificationRecipe(**values)
+    return made(ClassificationRecipe, sourced(task, backbone, protocol))
 
 
 def sources(task: str, backbone: str, protocol: str) -> dict[str, str]:
@@ -303,7 +301,7 @@ def sourced(task: str, backbone: str, protocol: str) -> Sourced:
         rows |= said_by("ours: without effect, the backbone is frozen", drop_path=0.0)
     rows |= said_by("ours: what was asked for", protocol=protocol_id(task, protocol))
     rows |= said_by("ours: what was asked for", backbone=backbone)
-    return {field.name: rows[field.name] for field in fields(ClassificationRecipe)}
+    return complete(ClassificationRecipe, rows)
 
 
 def elsewhere(source: str) -> str:

@@ -7,12 +7,27 @@ is hustvl/MIMDet, the closest public re-implementation of Li21; "ours" is a deci
 project.
 """
 
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 from backbones.sizes import Dense, size_of
 from tasks import check_known
-from tasks.recipe import Sourced, TransferRecipe, for_backbone, require, row_of, said_by
+from tasks.recipe import (
+    MOST,
+    Count,
+    Layers,
+    Share,
+    Sourced,
+    TransferRecipe,
+    Width,
+    Within,
+    complete,
+    for_backbone,
+    made,
+    require,
+    row_of,
+    said_by,
+)
 
 PROTOCOLS = {
     "mask_rcnn-vitdet": "Mask R-CNN on a simple feature pyramid (ViTDet, 2203.16527)",
@@ -30,52 +45,52 @@ class CocoRecipe(TransferRecipe):
 
     pyramid: Literal["simple", "fpn"]
     """simple: all levels from the last block; fpn: one tap a level, and a top-down FPN"""
-    taps: tuple[int, ...]
+    taps: Annotated[tuple[int, ...], Within(0, 1000)]
     """blocks whose maps the pyramid takes, first to last, 0-based"""
-    window_size: int | None
+    window_size: Annotated[int | None, Within(1, 1024)]
     """side of the attention windows, in tokens; None: every block attends globally"""
-    global_blocks: tuple[int, ...]
+    global_blocks: Annotated[tuple[int, ...], Within(0, 1000)]
     """blocks that attend globally, 0-based"""
     relative_position: Literal["none", "decomposed", "shared"]
     """decomposed: height and width tables in each block; shared: one bias table for all windowed
     blocks and one for all global ones; either starts at zero"""
-    patch_size: int
+    patch_size: Annotated[int, Within(1, 256)]
     """side of a patch in pixels; weights of another size are resized"""
     norm: Literal["layer", "batch"]
     """norm of pyramid and heads: channel-wise layer norm, or synchronised batch norm"""
-    pyramid_channels: int
+    pyramid_channels: Width
     """channels of the pyramid and of the heads' convolutions"""
-    box_head_convs: int
+    box_head_convs: Layers
     """convolutions of the box head, before its fully connected layer"""
-    box_head_dim: int
+    box_head_dim: Width
     """width of the box head's fully connected layer"""
-    mask_head_convs: int
+    mask_head_convs: Layers
     """convolutions of the mask head, before the upsampling one"""
-    anchor_sizes: tuple[int, ...]
+    anchor_sizes: Annotated[tuple[int, ...], Within(1, 16_384)]
     """side of the anchors of each pyramid level, pixels"""
-    rpn_batch: int
+    rpn_batch: Count
     """anchors per image in the proposal losses, up to half of them positive"""
-    roi_batch: int
+    roi_batch: Count
     """proposals per image in the head losses, up to a quarter of them positive"""
-    rpn_candidates: tuple[int, int]
+    rpn_candidates: Annotated[tuple[int, int], Within(1, MOST)]
     """best anchors of each level that meet non-maximum suppression: training, test"""
-    proposals: int
+    proposals: Count
     """proposals per image after it"""
-    max_detections: int
+    max_detections: Annotated[int, Within(1, 100)]
     """detections per image"""
-    score_threshold: float
+    score_threshold: Share
     """least score of a detection"""
-    nms_threshold: float
+    nms_threshold: Share
     """IoU above which the lower-scored of two detections of a class is dropped"""
-    min_scale: float
+    min_scale: Annotated[float, Within(0.01, 100)]
     """large-scale jitter: smallest side of the resized image / image_size"""
-    max_scale: float
+    max_scale: Annotated[float, Within(0.01, 100)]
     """and the largest"""
-    flip_prob: float
+    flip_prob: Share
     """probability of a horizontal flip"""
     no_decay: tuple[Kind, ...]
     """parameters exempt from weight decay"""
-    epoch_images: int | None
+    epoch_images: Annotated[int | None, Within(1, 1e9)]
     """images that count as an epoch of the official training set; other data count their own"""
     engine: Literal["torchvision", "detectron2"]
     """whose Mask R-CNN code runs; weights, pyramid and recipe are the same"""
@@ -96,18 +111,7 @@ class CocoRecipe(TransferRecipe):
             f"a multiple of {coarsest}, the stride of the coarsest pyramid level",
         )
         require(self, "anchor_sizes", len(self.anchor_sizes) == 5, "five, one a pyramid level")
-        for name in ("pyramid_channels", "box_head_dim", "rpn_batch", "roi_batch", "proposals"):
-            require(self, name, getattr(self, name) >= 1, "at least 1")
-        require(self, "max_detections", 1 <= self.max_detections <= 100, "1 to 100, as COCO counts")
-        require(self, "rpn_candidates", min(self.rpn_candidates) >= 1, "at least 1 each")
-        for name in ("box_head_convs", "mask_head_convs"):
-            require(self, name, getattr(self, name) >= 0, "0 or more")
-        for name in ("score_threshold", "nms_threshold", "flip_prob"):
-            require(self, name, 0 <= getattr(self, name) <= 1, "0 to 1")
-        require(self, "min_scale", 0 < self.min_scale <= self.max_scale, "above 0, up to max_scale")
-        require(self, "window_size", (self.window_size or 1) >= 1, "None or at least 1")
-        nominal = self.epoch_images
-        require(self, "epoch_images", nominal is None or nominal >= 1, "None or at least 1")
+        require(self, "min_scale", self.min_scale <= self.max_scale, "above 0, up to max_scale")
 
     def backbone_options(self) -> dict[str, Any]:
         return super().backbone_options() | {
@@ -254,7 +258,7 @@ def recipe(task: str, backbone: str, protocol: str) -> CocoRecipe:
 
     Raises `TaskError` with near matches for a backbone or protocol that has none.
     """
-    return CocoRecipe(**{k: value for k, (value, _) in sourced(task, backbone, protocol).items()})
+    return made(CocoRecipe, sourced(task, backbone, protocol))
 
 
 def sourced(task: str, backbone: str, protocol: str) -> Sourced:
@@ -270,4 +274,4 @@ def sourced(task: str, backbone: str, protocol: str) -> Sourced:
     blocks = "Li21 and ViTDet: at the quarters of the depth"
     rows |= said_by(blocks, taps=taps(rows["pyramid"][0], depth), global_blocks=taps("fpn", depth))
     rows |= said_by("ours: what was asked for", protocol=f"{task}/{protocol}@1", backbone=backbone)
-    return {field.name: rows[field.name] for field in fields(CocoRecipe)}
+    return complete(CocoRecipe, rows)

@@ -9,7 +9,8 @@ import torch
 
 from backbones.sizes import Size
 from backbones.vit import ViT
-from tasks.classification.probe_recipes import KnnRecipe, LogisticRecipe, recipe_type, sourced
+from tasks.classification.probe_recipes import recipe_type, sourced
+from tasks.recipe import made
 
 SIDE = 32
 TINY = Size(embed_dim=24, depth=2, num_heads=3, patch_size=8)
@@ -26,9 +27,8 @@ def tiny_vit(seed: int = 0) -> ViT:
 
 def small(protocol: str, **changes: Any) -> Any:
     """The protocol's recipe at 32 pixels."""
-    values = {name: value for name, (value, _) in sourced("imagenet1k", "vit_b", protocol).items()}
-    made: KnnRecipe | LogisticRecipe = recipe_type(protocol)(**values | {"image_size": SIDE})
-    return dataclasses.replace(made, **changes)
+    whole = made(recipe_type(protocol), sourced("imagenet1k", "vit_b", protocol))
+    return dataclasses.replace(whole, image_size=SIDE, **changes)
 
 
 def copied(world: Path, folder: Path) -> Path:

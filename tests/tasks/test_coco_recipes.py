@@ -8,7 +8,7 @@ import tasks
 from backbones import BackboneError
 from mae_bench.batches import MicroBatches
 from tasks import TaskError
-from tasks.coco.recipes import PROTOCOLS, WARMUP, CocoRecipe, recipe, sourced
+from tasks.coco.recipes import PROTOCOLS, WARMUP, recipe, sourced
 
 # detectron2, projects/ViTDet/configs/COCO/mask_rcnn_vitdet_{b,l}_100ep.py and _h_75ep.py.
 VITDET = {
@@ -64,7 +64,6 @@ def test_the_mae_papers_protocol(backbone, drop_path):
 def test_every_number_has_a_source(protocol, backbone):
     rows = sourced("coco", backbone, protocol)
     assert all(source for _, source in rows.values())
-    assert list(rows) == [f.name for f in dataclasses.fields(CocoRecipe)]
     if backbone in ("vit_s", "vit_t"):
         named = {source for name, (_, source) in rows.items() if name == "base_lr"}
         assert named == {"ours: ViT-B's value; none is published"}
@@ -81,7 +80,7 @@ def test_every_number_has_a_source(protocol, backbone):
         ({"min_scale": 3.0}, "min_scale is 3.0; expected above 0, up to max_scale"),
         ({"milestones": (0.9, 0.5)}, "milestones is .*; expected rising shares"),
         ({"milestones": ()}, "milestones is .*; expected some, for step alone"),
-        ({"max_detections": 200}, "max_detections is 200; expected 1 to 100"),
+        ({"max_detections": 200}, "max_detections is 200; expected at least 1 and at most 100"),
         ({"epoch_images": 0}, "epoch_images is 0"),
     ],
 )
