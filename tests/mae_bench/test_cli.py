@@ -142,9 +142,9 @@ def test_a_bad_flag_in_a_terminal(encoding, columns):
         ("--batch-size 64", "24 training images are fewer than the batch of 64; lower"),
         ("--image-size 33", "33 is not divisible by the patch size 8 of vit_mini; nearest: 32"),
         ("--mask-ratio 0.99", "mask_ratio 0.99 of 16 patches"),
-        ("--decoder-dim 30", "decoder_dim 30"),
-        ("--betas 0.9 1.5", "Invalid beta parameter at index 1: 1.5"),
-        ("--decoder-dim 4000000000 --decoder-heads 1", "out of memory"),
+        ("--decoder-dim 30", "decoder_dim is 30; expected a multiple of 4"),
+        ("--betas 0.9 1.5", "betas is (0.9, 1.5); expected at least 0 and below 1"),
+        ("--decoder-dim 4000000000 --decoder-heads 1", "expected at least 1 and at most 65,536"),
     ],
 )
 def test_numbers_that_do_not_fit_leave_no_folder(argv, said, world, tmp_path, capsys):
@@ -334,6 +334,7 @@ def raising(monkeypatch):
     ("error", "said"),
     [
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB\nmore"), "9 GiB)"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "out of memory (D"),
         (MemoryError(), "out of memory (MemoryError); use a smaller --device-batch"),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "fewer --workers"),
         (RunError("a name with\na line break"), "error: a name with a line break"),
