@@ -11,6 +11,8 @@ from results import Record
 from results.bundle import open_bundle
 from tasks import TaskError
 
+IMAGES = "images"
+"""a row of its own where predictions are not of as many images as the record has"""
 SAME_WITHIN = 1e-6
 """points; less is what another machine's sums differ by"""
 
@@ -46,8 +48,9 @@ def rescore(bundle: str | Path, data: str | Path | None = None) -> list[Rescored
         except (RunError, TaskError) as error:  # which may name files that will be gone
             reason = str(error).replace(f"{unpacked.folder}/", "")
             raise RunError(plain(f"{bundle}: {reason}")) from None
+    recorded = record.metrics | {IMAGES: record.data.val_images}
     rows = [
-        Rescored(metric, record.metrics.get(metric), found.get(metric))
+        Rescored(metric, recorded.get(metric), found.get(metric))
         for metric in dict.fromkeys([*record.metrics, *found])
     ]
     table = [("metric", "recorded", "recomputed", "")]
@@ -80,12 +83,23 @@ def scores(
 def class_scores(record: Record, folder: Path) -> dict[str, float]:
     """The metrics of a classification."""
     from tasks.classification.robustness import CORRUPTED, rescore_views
-    from tasks.classification.scores import PREDICTIONS_FILE
+    from tasks.classification.scores import (
+        CLASSES_FILE,
+        PREDICTIONS_FILE,
+        read_classes,
+        read_predictions,
+    )
     from tasks.classification.scores import rescore as rescore_classes
 
-    file = folder / PREDICTIONS_FILE
+    file, names = folder / PREDICTIONS_FILE, folder / CLASSES_FILE
     require(file)
-    return (rescore_views if record.task == CORRUPTED else rescore_classes)(file).metrics
+    num_classes = len(read_classes(names)) if names.is_file() else None
+    score = rescore_views if record.task == CORRUPTED else rescore_classes
+    metrics = score(file, num_classes).metrics
+    count, most = len(read_predictions(file)[0]), record.data.val_images
+    if not most - record.skipped_images <= count <= most:  # a part of them scores otherwise
+        metrics[IMAGES] = count
+    return metrics
 
 
 def dense_scores(

@@ -208,9 +208,9 @@ def finish_views(parts: Sequence[Answers], views: Views, report: Report) -> Scor
     return scored
 
 
-def rescore_views(file: Path) -> Scored:
+def rescore_views(file: Path, num_classes: int | None = None) -> Scored:
     """The same from a `predictions.csv` of ImageNet-C: the metrics and intervals of its record."""
-    names, targets, best = scores.read_predictions(file)
+    names, targets, best = scores.read_predictions(file, num_classes)
     parted = [name.split("/", 2) for name in names]
     odd = next((name for name, part in zip(names, parted, strict=True) if len(part) < 3), None)
     if odd is not None:
@@ -235,6 +235,8 @@ def corruption_scores(
     first: list[str] | None = None
     alike, start = True, 0
     for key, names in views:
+        if key in parts:
+            raise TaskError(f"the images of {key} are not one after the other")
         first = names if first is None else first
         alike = alike and names == first
         parts[key] = hits[start : start + len(names)]

@@ -4,12 +4,15 @@ Shapes: N images, K classes, R best classes kept of each image.
 """
 
 import csv
+import io
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
+from backbones.files import open_regular
 from tasks import TaskError
 from tasks.atomic import atomic_text
 from tasks.task import Scored
@@ -21,7 +24,11 @@ CLASSES_FILE = "classes.txt"
 MOST_KEPT = 5
 """best classes kept of an image; of five classes or fewer, all but the worst"""
 MOST_CLASSES = 100_000
-"""of a file to score again"""
+MOST_BYTES = 2 * 1024**3
+MOST_LINE = 64 * 1024
+"""of a file to score again; a line in characters"""
+SLACK, SUM_SLACK = 1e-5, 0.02
+"""of probabilities that were rounded to six digits, or computed in bfloat16"""
 RESAMPLES = 2000
 """bootstrap resamples behind an interval"""
 ENDS = (2.5, 97.5)
@@ -96,12 +103,12 @@ def ends(drawn: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def rescore(file: Path) -> Scored:
+def rescore(file: Path, num_classes: int | None = None) -> Scored:
     """What a run's `predictions.csv` scores: the metrics and intervals of its record.
 
-    Raises `TaskError`, with the line, for a file that is no such table.
+    Raises `TaskError`, with the row, for a file that is no such table.
     """
-    _, targets, best = read_predictions(file)
+    _, targets, best = read_predictions(file, num_classes)
     return accuracy(targets, best)
 
 
@@ -128,22 +135,38 @@ def write_predictions(
             writer.writerow([name, target, *cells])
 
 
-def read_predictions(file: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """File names, targets (N,) and best classes (N, R) of a `predictions.csv`."""
-    names: list[str] = []
-    cells = array("q")
+def read_predictions(
+    file: Path, num_classes: int | None = None
+) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """File names, targets (N,) and best classes (N, R) of a `predictions.csv`.
+
+    Raises `TaskError`, with the row, unless every image is there once with `num_classes` classes
+    or fewer, each of its best classes once, and their probabilities from 0 to 1, largest first: a
+    class that is listed five times would be a hit five times.
+    """
+    names: dict[str, None] = {}
+    classes, shares = array("q"), array("d")
     try:
-        with file.open(newline="", encoding="utf-8") as stream:
-            reader = csv.reader(stream, strict=True)
+        with (
+            open_regular(file, MOST_BYTES) as binary,
+            io.TextIOWrapper(io.BufferedReader(binary), "utf-8", newline="") as stream,
+        ):
+            reader = csv.reader(bounded(stream), strict=True)
             columns = next(reader, [])
             kept = (len(columns) - 2) // 2
-            if kept < 1 or columns != header(kept):
-                raise TaskError(f"{file}: no predictions of ours; expected columns {header(1)} ...")
+            if not 1 <= kept <= MOST_KEPT or columns != header(kept):
+                raise TaskError(
+                    f"{file}: no predictions of ours; expected columns {header(1)} ..., of "
+                    f"{MOST_KEPT} classes at most"
+                )
             for row in reader:
                 if len(row) != len(columns):
                     raise ValueError(f"{len(row)} cells for {len(columns)} columns")
-                cells.extend([int(cell) for cell in (row[1], *row[2::2])])
-                names.append(row[0])
+                if row[0] in names:
+                    raise ValueError("an image for the second time")
+                classes.extend([int(cell) for cell in (row[1], *row[2::2])])
+                shares.extend([float(cell) for cell in row[3::2]])
+                names[row[0]] = None
     except OSError as error:
         raise TaskError(f"{file}: {error.strerror}; expected a run's {PREDICTIONS_FILE}") from None
     except (ValueError, OverflowError, csv.Error) as error:
@@ -154,13 +177,39 @@ def read_predictions(file: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
         ) from None
     if not names:
         raise TaskError(f"{file}: has no images; expected a row for each")
-    table = np.array(cells).reshape(len(names), -1)
-    if table.min() < 0 or table.max() >= MOST_CLASSES:  # it is counted by class
-        raise TaskError(
-            f"{file}: has a class index below 0 or of {MOST_CLASSES} and more; expected indices "
-            f"into {CLASSES_FILE}"
-        )
-    return names, table[:, 0], table[:, 1:]
+    table = np.array(classes).reshape(len(names), -1)
+    refuse_odd_rows(file, table, np.array(shares).reshape(len(names), -1), num_classes)
+    return list(names), table[:, 0], table[:, 1:]
+
+
+def bounded(stream: TextIO) -> Iterator[str]:
+    """The lines of a file, none of them endless."""
+    while line := stream.readline(MOST_LINE):
+        if len(line) == MOST_LINE:
+            raise ValueError(f"a line of over {MOST_LINE} characters")
+        yield line
+
+
+def refuse_odd_rows(
+    file: Path, table: np.ndarray, shares: np.ndarray, num_classes: int | None
+) -> None:
+    """Raise `TaskError` for classes (N, 1 + R) and probabilities (N, R) of no classifier."""
+    most = MOST_CLASSES if num_classes is None else num_classes
+    known = f"a class index below 0 or of {most} and more; expected indices into {CLASSES_FILE}"
+    best = np.sort(table[:, 1:], axis=1)
+    with np.errstate(invalid="ignore"):
+        checks = {
+            known: ((table < 0) | (table >= most)).any(axis=1),
+            "a class for the second time": (best[:, 1:] == best[:, :-1]).any(axis=1),
+            "a probability that is not from 0 to 1": ~((shares >= 0) & (shares <= 1)).all(axis=1),
+            "probabilities that are not the largest first": (
+                (shares[:, 1:] > shares[:, :-1] + SLACK).any(axis=1)
+            ),
+            "probabilities of more than 1 together": shares.sum(axis=1) > 1 + SUM_SLACK,
+        }
+    for what, bad in checks.items():
+        if bad.any():
+            raise TaskError(f"{file}, row {int(bad.argmax()) + 2}: has {what}")
 
 
 def write_per_class(

@@ -623,6 +623,8 @@ def test_scores_are_those_of_the_file(root, capsys):
     assert rows["top1"].recomputed == 100 * right / len(table) == 50.0
     assert (rows["top1"].recorded, rows["top1"].same) == (83.5, False)
     assert (rows["top5"].recomputed, rows["top5"].same) == (None, True)
+    images = rows["images"]  # a part of the predictions is no certificate
+    assert (images.recorded, images.recomputed, images.same) == (100, 2, False)
 
 
 @pytest.mark.parametrize(

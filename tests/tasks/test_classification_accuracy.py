@@ -1,6 +1,8 @@
 """Accuracy from logits: against sklearn, scipy, pandas and brute force."""
 
 import csv
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -277,6 +279,13 @@ def test_a_table_is_whole_or_not_there(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def ranked(*classes: int, shares: Sequence[float] = (0.5, 0.2, 0.1, 0.1, 0.05)) -> list[str]:
+    """A row of five classes."""
+    pairs = zip(classes, shares, strict=True)
+    return ["b.jpg", "0", *(str(cell) for pair in pairs for cell in pair)]
+
+
+FIVE = [scores.header(5), ["a.jpg", *ranked(0, 1, 2, 3, 4)[1:]]]
 GOOD = [["file", "target", "class_1", "probability_1"], ["a.jpg", "0", "1", "0.5"]]
 
 
@@ -289,7 +298,20 @@ GOOD = [["file", "target", "class_1", "probability_1"], ["a.jpg", "0", "1", "0.5
         (GOOD[:1], "has no images; expected a row for each"),
         ([*GOOD, ["b.jpg", "0", "1"]], "row 3: 3 cells for 4 columns; expected the table"),
         ([*GOOD, ["b.jpg", "cat", "1", "1"]], "row 3: invalid literal for int"),
-        ([*GOOD, ["b.jpg", "-1", "1", "1"]], "has a class index below 0"),
+        ([*GOOD, ["b.jpg", "-1", "1", "1"]], "row 3: has a class index below 0"),
+        ([*GOOD, ["b.jpg", "0", "9", "1"]], "row 3: has a class index below 0 or of 9 and more"),
+        ([*GOOD, ["b.jpg", "9" * 30, "1", "1"]], "row 3: "),
+        ([*GOOD, ["b.jpg", "9" * 9000, "1", "1"]], "row 3: "),
+        ([*GOOD, GOOD[1]], "row 3: an image for the second time"),
+        ([*GOOD, ["b.jpg", "0", "1", "nan"]], "row 3: has a probability that is not from 0 to 1"),
+        ([*GOOD, ["b.jpg", "0", "1", "inf"]], "row 3: has a probability that is not from 0 to 1"),
+        ([*GOOD, ["b.jpg", "0", "1", "-0.1"]], "row 3: has a probability that is not from 0 to 1"),
+        ([*GOOD, ["b.jpg", "0", "1", ""]], "row 3: could not convert string to float"),
+        ([*FIVE, ["b.jpg", "0"] + ["0", "0.1"] * 5], "row 3: has a class for the second time"),
+        ([*FIVE, ranked(1, 2, 3, 4, 0, shares=(0.1, 0.2, 0.1, 0.1, 0.1))], "largest first"),
+        ([*FIVE, ranked(1, 2, 3, 4, 0, shares=(0.9, 0.9, 0.1, 0.1, 0.1))], "of more than 1"),
+        ([scores.header(6)], "no predictions of ours; expected columns .* of 5 classes at most"),
+        ([["a" * 200_000]], "a line of over 65536 characters"),
     ],
 )
 def test_no_table_of_ours(tmp_path: Path, rows: list, told: str) -> None:
@@ -297,12 +319,30 @@ def test_no_table_of_ours(tmp_path: Path, rows: list, told: str) -> None:
     with file.open("w", newline="") as stream:
         csv.writer(stream).writerows(rows)
     with pytest.raises(TaskError, match=told) as error:
-        rescore(file)
+        rescore(file, NUM_CLASSES)
     assert str(error.value).startswith(str(file))
     assert "\n" not in str(error.value)
 
 
+def test_a_class_counts_once_among_the_best_five(tmp_path: Path) -> None:
+    """One image in five has its class among the best: 20 %, not five hits of five in one row."""
+    rows = [[f"{i}.jpg", *ranked(1, 2, 3, 4, 5)[1:]] for i in range(4)]
+    file = tmp_path / "predictions.csv"
+    with file.open("w", newline="") as stream:
+        csv.writer(stream).writerows([scores.header(5), *rows, ranked(5, 4, 3, 2, 0)])
+    assert rescore(file, NUM_CLASSES).metrics["top5"] == 20
+    with file.open("a", newline="") as stream:
+        csv.writer(stream).writerow(["c.jpg", "0"] + ["0", "0.2"] * 5)
+    with pytest.raises(TaskError, match="row 7: has a class for the second time"):
+        rescore(file, NUM_CLASSES)
+
+
 def test_no_table_at_all(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("folder", "pipe"):
+        with pytest.raises(TaskError, match=f"{name}: is a .*, not a regular file; expected a run"):
+            rescore(tmp_path / name)
     with pytest.raises(TaskError, match="No such file or directory; expected a run's predictions"):
         rescore(tmp_path / "predictions.csv")
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
