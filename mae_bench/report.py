@@ -7,7 +7,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -221,7 +221,10 @@ def find_runs(root: str | Path) -> Found:
     for folder in folders_with((RECORD_FILE, RUN_FILE), root, unreadable):
         run = read_run(folder.relative_to(root).as_posix(), folder)
         if run.record is not None:
-            finished.append((run.record.finished, run.name, run))
+            # Where the run lies tells more than what it was called, and no two lie there.
+            name = run.record.name if run.name == "." else run.name
+            record = run.record.model_copy(update={"name": name})
+            finished.append((record.finished, run.name, replace(run, record=record)))
         elif run.fault:
             file, _, reason = run.fault.partition(": ")
             skipped.append(Skipped(folder / file, reason))

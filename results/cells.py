@@ -4,7 +4,7 @@ import itertools
 import math
 import string
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
@@ -177,7 +177,8 @@ def difference_cell(
         return Cell()
     near = within_noise(configuration, metric, row)
     marks = (notes.symbol(WITHIN_NOISE, NOISE),) if near else ()
-    return Cell(ours - row.value, min(row.decimals, 2), marks=marks)
+    runs = configuration.scored(metric)
+    return Cell(ours - row.value, min(row.decimals, 2), marks=marks, runs=runs)
 
 
 def within_noise(configuration: Configuration, metric: str, row: Published) -> bool:
@@ -329,12 +330,26 @@ def cost_cells(configuration: Configuration, notes: Notes) -> list[Cell]:
     """Cells for COST_COLUMNS, with a mark that names the devices."""
     records = configuration.records
     costs = [
-        (_measured(device_hours(r) for r in records), 2),
-        (_measured(r.cost.images_per_second for r in records), 0),
-        (_measured((r.cost.peak_memory_bytes for r in records), 1024**3), 1),
+        measured_cell(records, device_hours, 2),
+        measured_cell(records, lambda r: r.cost.images_per_second, 0),
+        measured_cell(records, lambda r: r.cost.peak_memory_bytes, 1, 1024**3),
     ]
-    marks = (devices(records, notes),) if any(values for values, _ in costs) else ()
-    return [mean_cell(values, decimals, marks if values else ()) for values, decimals in costs]
+    marks = (devices(records, notes),) if any(cell.n for cell in costs) else ()
+    return [replace(cell, marks=marks if cell.n else ()) for cell in costs]
+
+
+def measured_cell(
+    records: Iterable[Record],
+    measure: Callable[[Record], float | None],
+    decimals: int,
+    unit: int = 1,
+    marks: tuple[str, ...] = (),
+) -> Cell:
+    """The mean of what was measured, in the unit; without what was not, or is absurd."""
+    found = [(record, measure(record)) for record in records]
+    there = [(r, value) for r, value in found if value is not None and value <= LARGEST * unit]
+    values, runs = [value / unit for _, value in there], tuple(record for record, _ in there)
+    return mean_cell(values, decimals, marks, runs)
 
 
 def device_hours(record: Record) -> float | None:
@@ -347,8 +362,3 @@ def devices(records: Iterable[Record], notes: Notes) -> str:
     """The mark that names where some runs happened."""
     used = dict.fromkeys(f"{r.environment.processes} × {r.environment.device}" for r in records)
     return notes.ours(f"cost measured on {' and on '.join(used)}.")
-
-
-def _measured(values: Iterable[float | None], unit: int = 1) -> list[float]:
-    """In the unit; without what was not measured or is absurd."""
-    return [value / unit for value in values if value is not None and value <= LARGEST * unit]

@@ -45,34 +45,43 @@ class Configuration:
         files = ((record, record.checkpoint) for record in self.records)
         return tuple(r for r, file in files if file and file.recipe_hash and not file.is_traced)
 
+    def scored(self, metric: str) -> tuple[Record, ...]:
+        """The runs that have `metric`, in the order of the seeds."""
+        return tuple(r for r in self.records if abs(r.metrics.get(metric, math.inf)) <= LARGEST)
+
     def values(self, metric: str) -> list[float]:
-        """The scores of the runs that have `metric`, in the order of the seeds."""
-        found = [r.metrics[metric] for r in self.records if metric in r.metrics]
-        return [value for value in found if abs(value) <= LARGEST]
+        """Their scores."""
+        return [record.metrics[metric] for record in self.scored(metric)]
 
     def cell(self, metric: str, decimals: int, marks: tuple[str, ...] = ()) -> Cell:
         """Mean, sample standard deviation (n - 1) and n over the runs that have `metric`.
 
         A single run's cell has its confidence interval over images, where the record has one.
         """
-        cell = mean_cell(self.values(metric), decimals, marks)
+        cell = mean_cell(self.values(metric), decimals, marks, self.scored(metric))
         return replace(cell, interval=self.interval(metric))
 
     def interval(self, metric: str) -> tuple[float, float] | None:
         """The 95 % interval over images of a single run; several runs show their spread instead."""
-        runs = [r for r in self.records if abs(r.metrics.get(metric, math.inf)) <= LARGEST]
+        runs = self.scored(metric)
         if len(runs) != 1 or metric not in runs[0].intervals:
             return None
         low, high = runs[0].intervals[metric]
         return (low, high) if -LARGEST <= low <= high <= LARGEST else None
 
 
-def mean_cell(values: list[float], decimals: int, marks: tuple[str, ...] = ()) -> Cell:
-    """Mean, sample standard deviation and count of measured values; empty without any."""
+def mean_cell(
+    values: list[float],
+    decimals: int,
+    marks: tuple[str, ...] = (),
+    runs: tuple[Record, ...] = (),
+) -> Cell:
+    """Mean, sample standard deviation and count of measured values of some runs; empty without
+    any."""
     if not values:
         return Cell(marks=marks)
     std = statistics.stdev(values) if len(values) > 1 else None
-    return Cell(statistics.fmean(values), decimals, std, len(values), marks)
+    return Cell(statistics.fmean(values), decimals, std, len(values), marks, runs=runs)
 
 
 def configurations(records: Iterable[Record]) -> list[Configuration]:

@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Iterable, Iterator
 
+from results.record import Record
 from results.render import LABEL_LIMIT, NOTE_LIMIT
 from results.table import Cell, Column, Table
 from results.text import one_line
@@ -24,7 +25,10 @@ FIELDS = (
     "best",
     "source",
     "notes",
+    "runs",
 )
+RUNS_LIMIT = 30_000
+"""characters of the names of runs; a cell of a spreadsheet holds 32,767"""
 FORMULA = ("=", "+", "-", "@")
 """what a spreadsheet takes for the start of a formula, and where"""
 
@@ -34,8 +38,9 @@ def to_csv(tables: Iterable[Table]) -> str:
 
     `kind` is measured, published, difference or note. A difference is no finer than the published
     number, the others are whole; `low` and `high` are the ends of a 95 % interval; `notes` are
-    those of the number, its column and its labels. An apostrophe comes before text that a
-    spreadsheet would run as a formula.
+    those of the number, its column and its labels; `runs` are the names of the runs behind it,
+    parted by semicolons, as the record and the folder have them. An apostrophe comes before
+    text that a spreadsheet would run as a formula.
     """
     stream = io.StringIO()
     writer = csv.DictWriter(stream, FIELDS, restval="", lineterminator="\n")
@@ -66,6 +71,7 @@ def _lines(table: Table) -> Iterator[dict[str, object]]:
                     **_numbers(column, cell),
                     "source": _safe(cell.source or "", NOTE_LIMIT),
                     "notes": _safe(" ".join(about[mark] for mark in marks), NOTE_LIMIT),
+                    "runs": _safe("; ".join(_name(record) for record in cell.runs), RUNS_LIMIT),
                 }
     for note in table.notes:
         if not note.mark:
@@ -84,6 +90,11 @@ def _numbers(column: Column, cell: Cell) -> dict[str, object]:
         "high": high,
         "best": "yes" if cell.best else "",
     }
+
+
+def _name(record: Record) -> str:
+    """Without what parts it from the next one."""
+    return one_line(record.name, LABEL_LIMIT).replace(";", ",")
 
 
 def _safe(text: str, limit: int) -> str:

@@ -5,7 +5,8 @@ import textwrap
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-from results.render import NOTE_LIMIT, cell_text, owner_of
+from results.behind import runs_note
+from results.render import NOTE_LIMIT, RUNS_LIMIT, cell_text, owner_of
 from results.table import Cell, Column, Table
 from results.text import one_line
 
@@ -119,6 +120,9 @@ def _environments(table: Table) -> str:
         _superscript((note.mark,) if note.mark else ()) + escape(text) + r"\par"
         for note, text in zip(table.notes, texts, strict=True)
     ]
+    if behind := one_line(runs_note(table), RUNS_LIMIT):
+        texts.append(behind)
+        notes.append(escape(behind) + r"\par")
     small = [r"{\raggedright\footnotesize", *notes, "}"] if notes else []
     lines = []
     for start in range(0, max(1, len(rows)), PAGE_LINES):

@@ -22,6 +22,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image, UnidentifiedImageError
 
+from results.behind import run_names
 from results.cells import BEST, COSTS, DIFFERENCE, INTERVALS, OURS, THEIRS, decimals_of
 from results.configuration import Configuration, configurations
 from results.drawing import size_title
@@ -154,29 +155,15 @@ Links = dict[tuple[int, int, int], int]
 
 
 def _links(tables: Sequence[Table], found: Sequence[Configuration]) -> Links:
-    """Which configuration each measured cell shows, known by its exact mean and its labels."""
-    by_value: dict[tuple[Any, Any], list[int]] = defaultdict(list)
-    for index, c in enumerate(found):
-        for metric in {name for record in c.records for name in record.metrics}:
-            cell = c.cell(metric, 2)
-            by_value[cell.value, cell.n].append(index)
-    links: Links = {}
-    for t, table in enumerate(tables):
-        for r, row in enumerate(table.rows):
-            labels = {cell.value for cell in row if isinstance(cell.value, str)}
-            for column, (kind, cell) in enumerate(zip(table.columns, row, strict=True)):
-                if kind.kind == "measured" and isinstance(cell.value, float):
-                    known = by_value.get((cell.value, cell.n), [])
-                    first = [found[i].first for i in known]
-                    named = [
-                        i
-                        for i, record in zip(known, first, strict=True)
-                        if labels & {record.init}
-                        and labels & {record.backbone, size_title(record.backbone)}
-                    ]
-                    if named or known:
-                        links[t, r, column] = (named or known)[0]
-    return links
+    """Which configuration each number of ours was measured by, by the runs that its cell names."""
+    by_run = {id(record): index for index, c in enumerate(found) for record in c.records}
+    return {
+        (t, r, column): by_run[id(cell.runs[0])]
+        for t, table in enumerate(tables)
+        for r, row in enumerate(table.rows)
+        for column, cell in enumerate(row)
+        if cell.runs and id(cell.runs[0]) in by_run
+    }
 
 
 def _table(table: Table, number: int, links: Links) -> dict[str, Any]:
@@ -215,7 +202,7 @@ def _cell(column: Column, cell: Cell, link: int | None) -> dict[str, Any]:
         "sort": cell.value if isinstance(cell.value, float) else None,
         "empty": cell.value is None,
         "best": cell.best,
-        "source": cell.source,
+        "source": cell.source or (f"runs: {run_names(cell)}" if cell.runs else ""),
         "marks": cell.marks,
         "link": link if link is not None and link < MAX_CONFIGURATIONS else None,
     }

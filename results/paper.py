@@ -25,11 +25,12 @@ from results.cells import (
     decimals_of,
     devices,
     difference_cell,
+    measured_cell,
     measured_group,
     published_cell,
     with_best,
 )
-from results.configuration import LARGEST, Configuration, configurations, mean_cell
+from results.configuration import Configuration, configurations
 from results.errors import ResultsError
 from results.labels import plain, protocol_title
 from results.origins import Pretrainings
@@ -279,9 +280,8 @@ class _Filling:
             marks = caveats(c, self.notes) + self.identities.marks(c, self.notes)
         marks += (self.notes.ours(otherwise),) if otherwise else ()
         if metric == "hours":
-            seconds = [r.cost.seconds for r in c.records if r.cost.seconds is not None]
-            hours = [each / 3600 for each in seconds if each <= LARGEST]
-            cell = mean_cell(hours, 1, (*marks, devices(c.records, self.notes)))
+            marks += (devices(c.records, self.notes),)
+            cell = measured_cell(c.records, lambda r: r.cost.seconds, 1, 3600, marks)
         else:
             cell = c.cell(metric, decimals_of(metric), marks)
         fair = self.spec.best and measured_group(c) is not None

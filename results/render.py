@@ -13,6 +13,7 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from results.behind import runs_note
 from results.table import Cell, Column, Kind, Table
 from results.text import one_line
 
@@ -36,6 +37,8 @@ TITLE_WIDTH = 16
 """characters of a column's title in one line of a terminal"""
 
 LABEL_LIMIT = 120
+RUNS_LIMIT = 20_000
+"""characters of the names of the runs behind a table"""
 NOTE_LIMIT = 2000
 """characters of a label or title, and of a note, that are shown; strangers' may be endless"""
 
@@ -76,6 +79,8 @@ def _markdown(table: Table) -> str:
     for note in table.notes:
         mark = _superscript((note.mark,)).strip() + " " if note.mark else ""
         lines.append(f"- {mark}{_escape_line(note.text)}")
+    if behind := runs_note(table):
+        lines.append(f"- {_escape_line(behind, RUNS_LIMIT)}")
     return "\n".join(lines) + "\n"
 
 
@@ -103,15 +108,15 @@ def _superscript(marks: Iterable[str]) -> str:
     return f" <sup>{joined}</sup>" if joined else ""
 
 
-def _escape(text: str) -> str:
+def _escape(text: str, limit: int = NOTE_LIMIT) -> str:
     """User text as literal Markdown on one line, safe inside a table cell."""
-    text = re.sub(r"([\\`*\[\]<|~&$])", r"\\\1", one_line(text, NOTE_LIMIT))
+    text = re.sub(r"([\\`*\[\]<|~&$])", r"\\\1", one_line(text, limit))
     return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", text)  # vit_b needs no escape, _b_ does
 
 
-def _escape_line(text: str) -> str:
+def _escape_line(text: str, limit: int = NOTE_LIMIT) -> str:
     """The same at the start of a line, where "> ", "- " or "1. " would open a block."""
-    return re.sub(r"^(\d*)([#>+.)=-])", r"\1\\\2", _escape(text))
+    return re.sub(r"^(\d*)([#>+.)=-])", r"\1\\\2", _escape(text, limit))
 
 
 def cell_text(column: Column, cell: Cell) -> str:
@@ -166,6 +171,8 @@ class _Terminal:
         for note in table.notes:
             mark = Text(_bracketed((note.mark,)).strip() or "·")
             notes.add_row(mark, Text(one_line(note.text, NOTE_LIMIT)))
+        if behind := runs_note(table):
+            notes.add_row(Text("·"), Text(one_line(behind, RUNS_LIMIT)))
         yield Padding(notes, (1, 0))
 
 

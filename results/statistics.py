@@ -126,7 +126,7 @@ def compare(
     for metric in metrics:
         decimals = decimals_of(metric)
         ours = [
-            mean_cell(c.values(metric), decimals, mark)
+            mean_cell(c.values(metric), decimals, mark, c.scored(metric))
             for (c, _), mark in zip(sets, marks, strict=True)
         ]
         for test, text in _tests(metric, *sets):

@@ -1,10 +1,11 @@
 """A table as data, for any renderer: Markdown, terminal, LaTeX, HTML, CSV."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from results.errors import ResultsError
+from results.record import Record
 
 Kind = Literal["label", "measured", "published", "difference"]
 
@@ -42,6 +43,8 @@ class Cell:
     """ends of the 95 % confidence interval of the value, where a table shows it"""
     best: bool = False
     """the best of the values that it may be compared with in its column"""
+    runs: tuple[Record, ...] = field(default=(), compare=False, repr=False)
+    """the runs that a measured value is the mean of, or that a difference is taken of"""
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,8 @@ def _problem(column: Column, cell: Cell) -> str | None:
         return "a published number; measured and published numbers never share a column"
     if column.kind == "measured" and not cell.n:
         return "a measured number needs the count of its runs"
+    if column.kind == "measured" and cell.runs and len(cell.runs) != cell.n:
+        return f"{cell.n} runs by its count, and {len(cell.runs)} behind it"
     if cell.std is not None and (cell.n is None or cell.n < 2):
         return "a spread needs at least two runs"
     low, high = cell.interval or (0.0, 0.0)

@@ -3,9 +3,11 @@ import io
 
 import pandas as pd
 import pytest
+from made_records import make
 
 from results import Cell, Column, Note, Table, comparison_table, published, to_csv
 
+RUNS = tuple(make(name=name) for name in ("=cmd(); a", "b", "c"))
 TABLE = Table(
     "ImageNet-1k: fine-tuning",
     (
@@ -19,7 +21,7 @@ TABLE = Table(
         (
             Cell("vit_b"),
             Cell("mae", marks=("b",)),
-            Cell(83.53456, std=0.102, n=3, marks=("a",), best=True),
+            Cell(83.53456, std=0.102, n=3, marks=("a",), best=True, runs=RUNS),
             Cell(83.6, decimals=1, source="MAE paper, Table 3"),
             Cell(-0.06544, decimals=1),
         ),
@@ -28,15 +30,15 @@ TABLE = Table(
     (Note("About all."), Note("by its paper.", "1"), Note("short.", "a"), Note("weights.", "b")),
 )
 CSV = """\
-table,row,labels,kind,column,unit,publisher,value,std,n,low,high,best,source,notes
+table,row,labels,kind,column,unit,publisher,value,std,n,low,high,best,source,notes,runs
 ImageNet-1k: fine-tuning,1,backbone=vit_b; weights=mae,measured,top-1,%,,83.53456,0.102,3,,,yes,,\
-short. weights.
+short. weights.,"'=cmd(), a; b; c"
 ImageNet-1k: fine-tuning,1,backbone=vit_b; weights=mae,published,top-1,%,MAE paper,83.6,,,,,,\
-"MAE paper, Table 3",by its paper. weights.
+"MAE paper, Table 3",by its paper. weights.,
 ImageNet-1k: fine-tuning,1,backbone=vit_b; weights=mae,difference,top-1,points,MAE paper,-0.1,,,,,,\
-,weights.
-ImageNet-1k: fine-tuning,2,backbone=vit_l; weights=dino,measured,top-1,%,,85.9,,1,85.5,86.25,,,
-ImageNet-1k: fine-tuning,,,note,,,,,,,,,,,About all.
+,weights.,
+ImageNet-1k: fine-tuning,2,backbone=vit_l; weights=dino,measured,top-1,%,,85.9,,1,85.5,86.25,,,,
+ImageNet-1k: fine-tuning,,,note,,,,,,,,,,,About all.,
 """
 
 HOSTILE = [
@@ -83,7 +85,7 @@ def test_no_text_is_a_formula_or_breaks_a_row(text):
     rows = ((Cell(text, marks=("m",)), Cell(-1.5, n=1)),)
     table = Table(text, columns, rows, (Note(text), Note(text, "m")))
     lines = list(csv.reader(io.StringIO(to_csv([table])), strict=True))
-    assert [len(line) for line in lines] == [15] * 3
+    assert [len(line) for line in lines] == [16] * 3
     assert lines[1][7] == "-1.5"
     for line in lines:
         for place, cell in enumerate(line):

@@ -12,10 +12,23 @@ from pathlib import Path
 
 import pytest
 from browser import PROGRAM, Browser
+from made_records import pretrained
 from PIL import Image
 
 import results.page
-from results import Cell, Column, Note, Skipped, Table, comparison_table, published
+from results import (
+    Cell,
+    Column,
+    Named,
+    Note,
+    RunScores,
+    Skipped,
+    Table,
+    compare,
+    comparison_table,
+    paper_table,
+    published,
+)
 from results.drawing import INK, MUTED, OTHERS, PAPER, RULE, STYLES
 from results.figures import figures
 from results.logs import Log
@@ -206,6 +219,50 @@ def test_a_run_that_has_the_same_score_is_known_by_its_labels(make_record):
         (target,) = re.findall(r'<a href="#(c-\d+)">80.00</a>', row)
         block = text.partition(f'id="{target}">')[2].partition("</summary>")[0]
         assert f"<bdi>{init}</bdi>" in block
+
+
+def linked(text: str, value: str) -> list[str]:
+    """What stands behind each link of that text, in the order of the page."""
+    targets = re.findall(rf'<a href="#(c-\d+)">{re.escape(value)}</a>', text)
+    blocks = [text.partition(f'id="{target}">')[2].partition("</details>")[0] for target in targets]
+    return [" ".join(re.sub("<[^>]*>", " ", block).split()) for block in blocks]
+
+
+def test_equal_scores_link_to_their_own_runs(make_record):
+    """Same score, backbone, weights and protocol: alone the runs tell the cells apart. A shortened
+    recipe does not hide behind the clean one, nor other pre-training data behind these."""
+    changes = [
+        {},
+        {"deviations": ["limited to 64 images"], "recipe_hash": "ba9876543210"},
+        {"checkpoint": pretrained(0)},
+        {"checkpoint": pretrained(0, data=Named(name="noise", fingerprint="00" * 8))},
+    ]
+    records = [make_record(metrics={"top1": 80.0}, **change) for change in changes]
+    for tables in (
+        comparison_table(records, published()),
+        [paper_table("3", records, published())],
+        [compare([RunScores(records[1])], [RunScores(records[3])])],
+    ):
+        blocks = linked(to_html(tables, runs=shown(records)), "80.00")
+        rows = [
+            cell.runs[0]
+            for table in tables
+            for row in table.rows
+            for column, cell in zip(table.columns, row, strict=True)
+            if column.kind == "measured" and cell.runs
+        ]
+        assert len(blocks) == len(rows) >= 2
+        for block, record in zip(blocks, rows, strict=True):
+            (number,) = [i for i, each in enumerate(records) if each is record]
+            assert f" runs/{number} " in block
+            assert ("limited to 64 images" in block) == (number == 1)
+
+
+def test_a_table_without_its_runs_links_nowhere(make_record):
+    """What cannot be known is not guessed."""
+    records = [make_record(metrics={"top1": 80.0})]
+    page = to_html(comparison_table(records, published()), runs=shown([make_record()]))
+    assert linked(page, "80.00") == []
 
 
 @pytest.mark.parametrize("text", HOSTILE)
