@@ -36,6 +36,7 @@ from results.labels import plain, protocol_title
 from results.origins import Pretrainings
 from results.paper_tables import (
     ABLATION_DEFAULTS,
+    ADDED_SETTINGS,
     LARGE,
     PAPER_TABLES,
     Filter,
@@ -86,6 +87,11 @@ def paper_tables(
     names = list(PAPER_TABLES) if name == "all" else [name]
     records, published = list(records), list(published)
     return [paper_table(each, records, published, intervals=intervals) for each in names]
+
+
+def settings(pretraining: Record) -> dict[str, object]:
+    """Its recipe, with what older records could not vary."""
+    return {**ADDED_SETTINGS, **pretraining.recipe}
 
 
 @dataclass(frozen=True)
@@ -195,7 +201,8 @@ class _Filling:
         if before is None or row.pretrained is None:
             return False
         wanted = {**ABLATION_DEFAULTS, **row.pretrained}
-        return all(before.recipe.get(name) == value for name, value in wanted.items())
+        given = settings(before)
+        return all(given.get(name) == value for name, value in wanted.items())
 
     def before(self, c: Configuration) -> Record | None:
         """The pre-training of a configuration by us, where its record is there."""
@@ -320,10 +327,11 @@ class _Filling:
             return f"pre-trained by recipe {recipe}, whose record is missing." if recipe else ""
         changed = spot.row.pretrained or {}
         paper = {"epochs": self.spec.epochs, "norm_pix": self.spec.norm_pix, **changed}
+        given = settings(before)
         parts = [
-            f"{name} {before.recipe.get(name)} (paper: {value})"
+            f"{name} {given.get(name)} (paper: {value})"
             for name, value in paper.items()
-            if before.recipe.get(name) != value
+            if given.get(name) != value
         ]
         parts += [text for text in before.deviations if text.split(" ")[0] not in paper]
         if before.backbone != spot.where["backbone"].removesuffix(LARGE):

@@ -11,7 +11,7 @@ LARGE = "_448"
 """ends the backbone of numbers at 448 pixels"""
 
 Filter = Mapping[str, str]
-Settings = Mapping[str, bool | int | float]
+Settings = Mapping[str, bool | int | float | str]
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,10 @@ LINEAR = {"task": "imagenet1k", "protocol": "linear", "metric": "top1"}
 FT_LIN = (Score("fine-tuning", FINETUNE), Score("linear probing", LINEAR, same_recipe=True))
 ABLATED: Filter = {"method": "MAE", "backbone": "vit_l"}
 
+ADDED_SETTINGS: Settings = {"mask": "random", "target": "pixels", "encoder_mask_tokens": False}
+"""what records have that are older than these fields"""
 ABLATION_DEFAULTS: Settings = {
+    **ADDED_SETTINGS,
     "mask_ratio": 0.75,
     "decoder_depth": 8,
     "decoder_dim": 512,
@@ -184,7 +187,11 @@ PAPER_TABLES: dict[str, PaperTable] = {
         "1c: mask token",
         ("case",),
         (
-            _case(("encoder with [M]",), "mask token: encoder w/ [M]", None),
+            _case(
+                ("encoder with [M]",),
+                "mask token: encoder w/ [M]",
+                {"encoder_mask_tokens": True},
+            ),
             _case(("encoder without [M]",), "mask token: encoder w/o [M]", {}),
         ),
         Score("FLOPs", FLOPS, "×", ours=False),
@@ -201,7 +208,7 @@ PAPER_TABLES: dict[str, PaperTable] = {
             _case(
                 ("pixel (with norm)",), "reconstruction target pixel (w/ norm)", {"norm_pix": True}
             ),
-            _case(("PCA",), "reconstruction target PCA", None),
+            _case(("PCA",), "reconstruction target PCA", {"target": "pca"}),
             _case(("dVAE token",), "reconstruction target dVAE token", None),
         ),
     ),
@@ -220,9 +227,9 @@ PAPER_TABLES: dict[str, PaperTable] = {
         ("case", "ratio"),
         (
             _case(("random", "75"), "masking random 75%", {}),
-            _case(("block", "50"), "masking block 50%", None),
-            _case(("block", "75"), "masking block 75%", None),
-            _case(("grid", "75"), "masking grid 75%", None),
+            _case(("block", "50"), "masking block 50%", {"mask": "block", "mask_ratio": 0.5}),
+            _case(("block", "75"), "masking block 75%", {"mask": "block"}),
+            _case(("grid", "75"), "masking grid 75%", {"mask": "grid"}),
         ),
     ),
     "2": PaperTable(
@@ -233,7 +240,7 @@ PAPER_TABLES: dict[str, PaperTable] = {
                 (SIZES[size], encoder, str(depth)),
                 {"method": "MAE", "backbone": size},
                 f"encoder {short} [M], {DECODER.format(depth)}",
-                {"decoder_depth": depth} if short == "w/o" else None,
+                {"decoder_depth": depth, "encoder_mask_tokens": short == "w/"},
             )
             for size in ("vit_l", "vit_h")
             for encoder, short, depth in (

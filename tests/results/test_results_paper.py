@@ -373,6 +373,24 @@ def test_ablations_are_placed_by_their_pre_training(study):
     assert [row[1].value for row in target.rows] == [85.0, 85.0, None, None]
 
 
+def test_each_setting_that_can_be_chosen_lands_in_its_row(study):
+    runs = [
+        *study("aa"),
+        *study("bb", encoder_mask_tokens=True),
+        *study("cc", target="pca"),
+        *study("dd", mask="block", mask_ratio=0.5),
+        *study("ee", mask="block"),
+        *study("ff", mask="grid"),
+    ]
+    measured = {
+        name: [row[labels].value for row in paper_table(name, runs, published()).rows]
+        for name, labels in (("1c", 1), ("1d", 1), ("1f", 2))
+    }
+    assert measured == {"1c": [85.0] * 2, "1d": [85.0, None, 85.0, None], "1f": [85.0] * 4}
+    tokens = line(paper_table("2", runs, published()), "ViT-L", "with [M]", "8")
+    assert tokens["measured", "fine-tuning"].value == 85.0
+
+
 def test_settings_that_differ_from_the_papers_are_told(study):
     changed = study(
         "aa",
