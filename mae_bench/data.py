@@ -1,7 +1,6 @@
 """From `--data` to folders: the built-in miniature world, or the user's own."""
 
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,35 +8,31 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+import tasks
 from mae_bench.errors import RunError
 from mae_bench.progress import Bar, console, progress, say
 from tasks import check_known, miniature
-from tasks.ade20k import datasets as ade20k
-from tasks.classification.datasets import DATASETS, FOLDER, ROBUSTNESS
-from tasks.coco import datasets as coco
+from tasks.check import MAX_BAD_IMAGES, Check, refuse
 
 MINI = "mini"
-CHECKED = ("coco", "ade20k", *DATASETS, *ROBUSTNESS)
-"""data sets that `mae-bench data check` and `list` know"""
 NO_TWIN = (
     "the miniature world has no images of your own; give {flag} DIR with train/<class>/ and "
     "val/<class>/"
 )
-ADE20K_GIGABYTES = 1
-"""disk that ADE20K takes, unconfirmed; the sizes of the others come from their archives"""
 
 
 def task_root(task: str, data: str | Path) -> Path:
     """Root folder of a task's data set; "mini" is the miniature twin, made if it is not there.
 
-    "TRAIN.json,VAL.json", which COCO's reader takes instead of a folder, passes as it is.
+    What the task takes instead of a folder, as "TRAIN.json,VAL.json" for COCO, passes as it is.
     """
+    face = tasks.face_of(task) if task in tasks.checked() else None
     if str(data) == MINI:
-        if task == FOLDER.name:
+        if face and task in face.without_twin:
             raise RunError(NO_TWIN.format(flag="--data"))
         return miniature_world() / task
     root = Path(data)
-    if task == "coco" and ".json" in str(data).lower():
+    if face and face.takes(data):
         return root
     if not root.exists():
         raise RunError(
@@ -100,31 +95,41 @@ def make_miniature_world(root: Path | None = None) -> Path:
 def check_data(name: str, root: str | Path) -> bool:
     """`mae-bench data check`: print what is right and wrong with a data set on disk.
 
-    Returns whether nothing is wrong. Raises `TaskError` for an unknown data set.
+    Returns whether nothing is wrong: then `mae-bench transfer` takes it, and else it does not.
+    Raises `TaskError` for an unknown data set.
     """
-    check_known("data set", name, list(CHECKED))
+    check_known("data set", name, tasks.checked())
     from mae_bench.doctor import show
-    from tasks.ade20k.check import check as check_ade20k
-    from tasks.classification.check import check as check_classification
-    from tasks.coco.check import check as check_coco
 
-    if str(root) == MINI and name == FOLDER.name:
+    if str(root) == MINI and name in tasks.face_of(name).without_twin:
         raise RunError(NO_TWIN.format(flag="--root"))
     place = miniature_world() / name if str(root) == MINI else root
     say(f"reading what is in {place} ...")
+    return show(look_at(name, place).findings)
+
+
+def usable(name: str, root: str | Path, max_bad_images: int) -> Check:
+    """What `check_data` finds, with the data as read.
+
+    Raises `TaskError` with the first problem, if there is any.
+    """
+    found = look_at(name, root, max_bad_images)
+    refuse(found, name, root)
+    return found
+
+
+def look_at(name: str, root: str | Path, max_bad_images: int = MAX_BAD_IMAGES) -> Check:
+    """What there is to say of a data set, with a bar while its images are decoded."""
     with ExitStack() as stack:
         bar: Bar | None = None
 
         def advance(done: int, total: int) -> None:
             nonlocal bar
             if bar is None:
-                bar = stack.enter_context(progress("decoding a sample of the images", total))
+                bar = stack.enter_context(progress("looking at the data", total))
             bar.update(done)
 
-        other = partial(check_classification, name)
-        check = {"coco": check_coco, "ade20k": check_ade20k}.get(name, other)
-        findings = check(place, on_progress=advance).findings
-    return show(findings)
+        return tasks.check_data(name, root, advance, max_bad_images)
 
 
 def list_data() -> None:
@@ -140,26 +145,20 @@ def list_data() -> None:
         numbers.add_row(*map(Text, cells))
         files.add_row(*map(Text, (cells[0], layout)))
     console.print(numbers, Text(), files, soft_wrap=False)
+    only_test = [name for face in tasks.faces() for name in face.only_test]
     say(
         "\nmae-bench data check NAME --root DIR says what is missing, and where to get it.\n"
-        f"{', '.join(ROBUSTNESS)} test a model of imagenet1k."
+        f"{', '.join(only_test)} test a model of imagenet1k."
     )
 
 
 def data_rows() -> list[tuple[str, ...]]:
     """Name, classes, training and test images, disk and layout of each data set, as text."""
-    rows = []
-    size = sum(archive.size for archive in coco.ARCHIVES.values()) / 1e9
-    for name, facts, disk in (("coco", coco, size), ("ade20k", ade20k, ADE20K_GIGABYTES)):
-        train, val = facts.NUM_IMAGES["train"], facts.NUM_IMAGES["val"]
-        rows.append(as_text(name, facts.NUM_CLASSES, train, val, disk, facts.LAYOUT))
-    for each in DATASETS.values():
-        counts = (each.num_classes, each.num_train, each.num_val)
-        rows.append(as_text(each.name, *counts, each.gigabytes, each.layout))
-    for test in ROBUSTNESS.values():
-        images = test.num_sets * test.num_images
-        rows.append(as_text(test.name, test.num_classes, None, images, test.gigabytes, test.layout))
-    return rows
+    rows = [row for face in tasks.faces() for row in face.datasets()]
+    return [
+        as_text(r.name, r.classes, r.train_images, r.test_images, r.gigabytes, r.layout)
+        for r in rows
+    ]
 
 
 def as_text(

@@ -8,7 +8,6 @@ from typing import Any
 
 from backbones.checkpoint import check_keys, file_sha256, read_tensors
 from backbones.loading import rebuild
-from mae_bench import provenance
 from mae_bench.data import announce, task_root
 from mae_bench.errors import RunError
 from mae_bench.execution import Execution
@@ -16,11 +15,11 @@ from mae_bench.progress import duration, progress, say
 from mae_bench.released import Released, read_released
 from mae_bench.report import show
 from mae_bench.run import RECORD_FILE, open_run, run_folder
-from mae_bench.setup import already_finished, start
+from mae_bench.setup import Spent, already_finished, make_record, start
 from mae_bench.setup import scoring as scoring_for
 from mae_bench.transfer import MODEL_FILE
-from mae_bench.unreadable import reasons, write_unreadable
-from results import Cost, Data, Named, Record, ResultsError, parse_record, write_record
+from mae_bench.unreadable import write_unreadable
+from results import Data, Named, Record, ResultsError, parse_record, write_record
 from tasks import check_known
 from tasks.classification.classifier import Classifier
 from tasks.classification.recipe import ClassificationRecipe
@@ -77,29 +76,16 @@ def evaluate(
         with progress(f"evaluating on {on}", facts.val_images) as bar:
             scored = measured.evaluate(replace(scoring, on_progress=bar.update, folder=folder))
         seconds = time.monotonic() - clock
-        record = Record(
-            **source.fields()
-            | {
-                "name": folder.name,
-                "protocol": source.protocol(on),
-                "task": on,
-                "data": facts,
-                "trained_on": source.trained_on,
-                "deviations": deviations(source, on, facts, limit),
-                "metrics": scored.metrics,
-                "intervals": scored.intervals,
-                "cost": Cost(
-                    seconds=seconds,
-                    images_per_second=facts.val_images / seconds,
-                    peak_memory_bytes=provenance.peak_memory(accelerator),
-                ),
-                "environment": provenance.environment(accelerator),
-                "started": started,
-                "finished": max(datetime.now(UTC), started),
-                "skipped_images": len(scored.unreadable),
-                "unreadable": reasons((), scored.unreadable),
-            }
-        )
+        spent = Spent(started, seconds, images_per_second=facts.val_images / seconds)
+        known = source.fields() | {
+            "name": folder.name,
+            "protocol": source.protocol(on),
+            "task": on,
+            "data": facts,
+            "trained_on": source.trained_on,
+            "deviations": deviations(source, on, facts, limit),
+        }
+        record = make_record(known, spent, scored, accelerator)
         if accelerator.is_main_process:
             write_unreadable(folder, (), scored.unreadable)
             write_record(folder, record)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import tasks
 from mae_bench.errors import RunError
 from mae_bench.progress import say
 from mae_bench.run_files import RUN_FILE
@@ -68,76 +69,32 @@ def rescore(bundle: str | Path, data: str | Path | None = None) -> list[Rescored
 
 
 def scores(
-    record: Record, folder: Path, data: str | Path | None, limit: int | None
+    record: Record, folder: Path, source: str | Path | None, limit: int | None
 ) -> tuple[dict[str, float], int]:
     """Metrics of the predictions in a folder, and how many test images have none."""
     if record.kind == "pretrain":
         raise RunError("a pre-training has no predictions; nothing to re-score")
-    if record.task in ("coco", "ade20k"):
-        return dense_scores(record, folder, data, limit)
-    if data is not None:
+    face = tasks.face_of(record.task)
+    data = None
+    if not face.truth_with_data and source is not None:
         raise RunError(f"{record.task} is re-scored from its predictions alone; leave out --data")
-    return class_scores(record, folder), 0
+    if face.truth_with_data:
+        if source is None:
+            mini = ", or mini" if record.data.miniature else ""
+            raise RunError(
+                f"{record.task} needs the data that the run was scored on: expected --data "
+                f"DIR{mini}"
+            )
+        from mae_bench.data import task_root
 
-
-def class_scores(record: Record, folder: Path) -> dict[str, float]:
-    """The metrics of a classification."""
-    from tasks.classification.robustness import CORRUPTED, rescore_views
-    from tasks.classification.scores import (
-        CLASSES_FILE,
-        PREDICTIONS_FILE,
-        read_classes,
-        read_predictions,
-    )
-    from tasks.classification.scores import rescore as rescore_classes
-
-    file, names = folder / PREDICTIONS_FILE, folder / CLASSES_FILE
-    require(file)
-    num_classes = len(read_classes(names)) if names.is_file() else None
-    score = rescore_views if record.task == CORRUPTED else rescore_classes
-    metrics = score(file, num_classes).metrics
-    count, most = len(read_predictions(file)[0]), record.data.val_images
-    if not most - record.skipped_images <= count <= most:  # a part of them scores otherwise
-        metrics[IMAGES] = count
-    return metrics
-
-
-def dense_scores(
-    record: Record, folder: Path, source: str | Path | None, limit: int | None
-) -> tuple[dict[str, float], int]:
-    """The same of tasks whose truth is with the data set."""
-    if source is None:
-        mini = ", or mini" if record.data.miniature else ""
-        raise RunError(
-            f"{record.task} needs the data that the run was scored on: expected --data DIR{mini}"
-        )
-    from mae_bench.data import task_root
-
-    root = task_root(record.task, source)
-    if record.task == "coco":
-        from tasks.coco import annotations
-        from tasks.coco.evaluation import PREDICTIONS_FILE
-        from tasks.coco.evaluation import rescore as rescore_coco
-
-        require(folder / PREDICTIONS_FILE)
-        detected = annotations.read(root)
-        require_same_data(record, detected.fingerprint, source)
-        return rescore_coco(folder / PREDICTIONS_FILE, detected.limited(limit)).metrics, 0
-    from tasks.ade20k import layout
-    from tasks.ade20k.evaluation import PREDICTIONS_FOLDER
-    from tasks.ade20k.evaluation import rescore as rescore_ade20k
-
-    require(folder / PREDICTIONS_FOLDER)
-    segmented = layout.read(root)
-    require_same_data(record, segmented.fingerprint, source)
-    found = rescore_ade20k(folder / PREDICTIONS_FOLDER, segmented.limited(limit))
-    return found.metrics, len(found.unreadable)
-
-
-def require(predictions: Path) -> None:
-    """Raise `RunError` unless a bundle holds these."""
-    if not predictions.exists():
-        raise RunError(f"holds no {predictions.name}; a run that kept none cannot be re-scored")
+        data = face.read(record.task, task_root(record.task, source))
+        require_same_data(record, data.fingerprint, source)
+        data = data.limited(limit)
+    found = face.rescore(record.task, folder, data)
+    metrics, most = dict(found.metrics), record.data.val_images
+    if found.images is not None and not most - record.skipped_images <= found.images <= most:
+        metrics[IMAGES] = found.images  # a part of them scores otherwise
+    return metrics, len(found.unreadable)
 
 
 def require_same_data(record: Record, fingerprint: str, source: str | Path) -> None:

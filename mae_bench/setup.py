@@ -1,6 +1,7 @@
 """What pre-training and transfer share before and after the loop."""
 
 import json
+import math
 import os
 import warnings
 from dataclasses import dataclass
@@ -117,33 +118,60 @@ class Setup:
         changed += measured.caveats(accelerator.num_processes)
         if self.limit is not None:
             changed.append(f"limited to {self.limit} images")
-        return Record(
-            name=run.folder.name,
-            kind="pretrain" if self.task == "pretrain" else "transfer",
-            protocol=self.effective.protocol,
-            task=self.task,
-            backbone=self.effective.backbone,
-            init=self.init,
-            checkpoint=self.checkpoint,
-            data=self.data,
-            recipe=self.effective.to_dict(),
-            recipe_hash=self.effective.digest(),
-            deviations=changed,
-            seed=self.seed,
-            metrics=scored.metrics,
-            intervals=scored.intervals,
-            cost=Cost(
+        return make_record(
+            {
+                "name": run.folder.name,
+                "kind": "pretrain" if self.task == "pretrain" else "transfer",
+                "protocol": self.effective.protocol,
+                "task": self.task,
+                "backbone": self.effective.backbone,
+                "init": self.init,
+                "checkpoint": self.checkpoint,
+                "data": self.data,
+                "recipe": self.effective.to_dict(),
+                "recipe_hash": self.effective.digest(),
+                "deviations": changed,
+                "seed": self.seed,
+                "complete": True,
+            },
+            spent,
+            scored,
+            accelerator,
+        )
+
+
+def make_record(
+    known: dict[str, Any], spent: Spent, scored: Scored, accelerator: Accelerator
+) -> Record:
+    """The one maker of records: what is `known` of a run, what it took, and what it scored.
+
+    Raises `RunError` for a score that is not defined: there is no record without one.
+    """
+    undefined = [name for name, value in scored.metrics.items() if not math.isfinite(value)]
+    if undefined or not scored.metrics:
+        what = f"{', '.join(undefined)} not defined" if undefined else "no score is defined"
+        raise RunError(
+            f"{known['name']}: {what} on these test images of {known['data'].name}, as when none "
+            "is labelled, so there is no record; what was trained is kept: put the test set right, "
+            "and the same command scores it"
+        )
+    return Record(
+        **known
+        | {
+            "metrics": scored.metrics,
+            "intervals": scored.intervals,
+            "cost": Cost(
                 seconds=spent.seconds,
                 images_per_second=spent.images_per_second,
                 peak_memory_bytes=provenance.peak_memory(accelerator),
             ),
-            environment=provenance.environment(accelerator),
-            started=spent.started,
-            finished=max(datetime.now(UTC), spent.started),  # clocks are set back at times
-            complete=True,
-            skipped_images=len(spent.skipped) + len(scored.unreadable),
-            unreadable=reasons(spent.skipped, scored.unreadable),
-        )
+            "environment": provenance.environment(accelerator),
+            "started": spent.started,
+            "finished": max(datetime.now(UTC), spent.started),  # clocks are set back at times
+            "skipped_images": len(spent.skipped) + len(scored.unreadable),
+            "unreadable": reasons(spent.skipped, scored.unreadable),
+        }
+    )
 
 
 def checkpoint_of(loaded: LoadReport) -> Checkpoint:

@@ -16,7 +16,7 @@ from backbones.baselines import BASELINES, find, name_of
 from backbones.checkpoint import save
 from backbones.loading import anatomy_metadata
 from mae_bench import __version__
-from mae_bench.data import announce, task_root, weights_folder
+from mae_bench.data import announce, task_root, usable, weights_folder
 from mae_bench.errors import RunError
 from mae_bench.execution import Execution
 from mae_bench.progress import duration, progress, say
@@ -94,11 +94,13 @@ def transfer(
         weights = checkpoint_of(loaded)
         init = init or loaded.method or name_of(Path(checkpoint))
     root = task_root(task, data)
-    built = tasks.build(task, effective, vit, root, seed, limit)
+    checked = usable(task, root, how.max_bad_images)
+    built = tasks.build(task, effective, vit, checked.data, seed, limit)
     if isinstance(built, Task):
         refuse_unfit(built, accelerator, seed)
     scoring = scoring_for(built, how, accelerator, batch_size=effective.device_batch)
-    notes = built.notes()
+    notes = checked.notes()
+    notes += [note for note in built.notes() if note not in notes]
     if checkpoint is None:
         notes += filter(None, [tasks.scratch_note(task, protocol, backbone)])
     for note in notes:

@@ -1,31 +1,24 @@
 """Downstream tasks: data, head, loss and metrics around a backbone.
 
-Importing this package, or a task's `recipes` module, does not import torch.
+Importing this package, a task's `face` or its `recipes` module does not import torch.
 """
 
 from __future__ import annotations
 
 import difflib
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.recipe import Recipe, Sourced
 
 if TYPE_CHECKING:
+    from tasks.check import Check, Progress
+    from tasks.face import Face
     from tasks.task import Measurement
 
-TASKS = {
-    "imagenet1k": "classification, top-1 and top-5 accuracy in %",
-    "inat2017": "classification of species",
-    "inat2018": "classification of species",
-    "inat2019": "classification of species",
-    "places205": "classification of places",
-    "places365": "classification of places",
-    "folder": "classification of your own images, in class folders",
-    "coco": "object detection and instance segmentation, box and mask AP",
-    "ade20k": "semantic segmentation, mIoU in %",
-}
-"""task -> what it measures"""
+FACES = ["tasks.coco.face", "tasks.ade20k.face", "tasks.classification.face"]
+"""modules, each with a `FACE`: a new task is one folder and one line here"""
 
 
 class TaskError(ValueError):
@@ -34,6 +27,33 @@ class TaskError(ValueError):
 
 class AloneError(TaskError):
     """What one of several processes met alone, so that no other can tell the user."""
+
+
+def faces() -> list[Face]:
+    """Of all tasks."""
+    return [import_module(name).FACE for name in FACES]
+
+
+def known() -> dict[str, str]:
+    """Task -> what it measures."""
+    return {name: what for face in faces() for name, what in face.tasks.items()}
+
+
+def checked() -> list[str]:
+    """Data sets that can be looked at: of tasks, and those that only test."""
+    return [row.name for face in faces() for row in face.datasets()]
+
+
+def face_of(name: str) -> Face:
+    """The face of a task, or of a data set that only tests.
+
+    Raises `TaskError` with near matches for an unknown one.
+    """
+    for face in faces():
+        if name in face.tasks or name in face.only_test:
+            return face
+    check_known("task", name, list(known()))
+    raise AssertionError(name)
 
 
 def protocols(task: str) -> dict[str, str]:
@@ -56,62 +76,44 @@ def sourced(task: str, backbone: str, protocol: str) -> Sourced:
 
 def scratch_note(task: str, protocol: str, backbone: str) -> str | None:
     """What a protocol's source does otherwise with random weights, for the user, if anything."""
-    if task != "coco":
-        return None
-    from tasks.coco import recipes
-
-    return recipes.scratch_note(protocol, backbone)
+    return face_of(task).scratch_note(protocol, backbone)
 
 
 def recipes_of(task: str) -> Any:
     """The module with a task's recipes: PROTOCOLS, `recipe_type` and `sourced`."""
-    check_known("task", task, list(TASKS))
-    if task == "coco":
-        from tasks.coco import recipes as coco
+    check_known("task", task, list(known()))
+    return face_of(task).recipes
 
-        return coco
-    if task == "ade20k":
-        from tasks.ade20k import recipes as ade20k
 
-        return ade20k
-    from tasks.classification import recipes as classification
+def check_data(
+    name: str,
+    source: str | Path,
+    on_progress: Progress | None = None,
+    max_bad_images: int = 50,
+) -> Check:
+    """All that can be said of a task's data before it is used: the one judgement.
 
-    return classification
+    `mae-bench data check` prints it, and `mae-bench transfer` trains only on what has no problem
+    in it. The test set is looked at as the scorer will see it: every label or annotation file, and
+    a sample of the images.
+    """
+    return face_of(name).check(name, source, on_progress, max_bad_images)
 
 
 def build(
     task: str,
     recipe: Recipe,
     backbone: Any,
-    data_root: str | Path,
+    data: Any,
     seed: int,
     limit: int | None = None,
 ) -> Measurement:
-    """The task around a backbone; missing or broken data fails here, with a `TaskError`."""
-    check_known("task", task, list(TASKS))
-    if task == "coco":
-        from tasks.coco.recipes import CocoRecipe
-        from tasks.coco.task import Coco
+    """The task around a backbone; missing or broken data fails here, with a `TaskError`.
 
-        assert isinstance(recipe, CocoRecipe)
-        return Coco(recipe, backbone, data_root, seed, limit)
-    if task == "ade20k":
-        from tasks.ade20k.recipes import Ade20kRecipe
-        from tasks.ade20k.task import Ade20k
-
-        assert isinstance(recipe, Ade20kRecipe)
-        return Ade20k(recipe, backbone, data_root, seed, limit)
-    from tasks.classification.probe_recipes import KnnRecipe, LogisticRecipe
-    from tasks.classification.recipe import ClassificationRecipe
-
-    if isinstance(recipe, KnnRecipe | LogisticRecipe):
-        from tasks.classification.probe import Probe
-
-        return Probe(recipe, backbone, Path(data_root), seed, limit)
-    from tasks.classification.task import Classification
-
-    assert isinstance(recipe, ClassificationRecipe)
-    return Classification(recipe, backbone, Path(data_root), seed, limit)
+    `data` is where they lie, or what `check_data` has read.
+    """
+    check_known("task", task, list(known()))
+    return face_of(task).build(task, recipe, backbone, data, seed, limit)
 
 
 def check_known(kind: str, name: str, known: list[str]) -> None:

@@ -3,12 +3,15 @@
 Imports no torch.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from PIL import ExifTags, Image
+from tasks import TaskError
+
+if TYPE_CHECKING:
+    from tasks.images.unreadable import Unreadable
 
 Status = Literal["ok", "note", "problem"]
 
@@ -16,7 +19,9 @@ Progress = Callable[[int, int], None]
 """called as (images done, images in total)"""
 
 NAMED = 5
-"""faulty files that are named; the others are counted"""
+"""reasons that are named"""
+MAX_BAD_IMAGES = 50
+"""images that may be unreadable, unless the user says otherwise"""
 SAMPLES = 200
 """images that are decoded"""
 
@@ -38,6 +43,10 @@ class Check:
     data: Any
     """the data, or None if they cannot be read"""
 
+    def notes(self) -> list[str]:
+        """What is odd, but no reason to refuse the data; a line each."""
+        return [each.what for each in self.findings if each.status == "note"]
+
     @property
     def ok(self) -> bool:
         return all(each.status != "problem" for each in self.findings)
@@ -51,17 +60,76 @@ def sample(splits: Sequence[Any], most: int) -> Iterator[tuple[Any, int]]:
             yield split, index * len(split) // count
 
 
-def problems(faults: Sequence[Exception]) -> list[Finding]:
-    """The first few files that cannot be used, and how many more."""
-    fix = "get or write these files again, and check the rest of their folder"
-    findings = [Finding("problem", str(error), fix) for error in faults[:NAMED]]
-    if faults[NAMED:]:
-        findings.append(Finding("problem", f"{len(faults) - NAMED} more such images", fix))
+def images(
+    splits: Mapping[str, Any],
+    decode: Callable[[Any, int], Any],
+    on_progress: Progress | None,
+    samples: int = SAMPLES,
+    max_bad_images: int = MAX_BAD_IMAGES,
+) -> list[Finding]:
+    """Decode up to `samples` images at even distances, as many from each split.
+
+    `decode(split, row)` raises `UnreadableImage`; it sees to it that an image is as its use wants
+    it. `splits`: "training" or "test" -> images, with their `names`. Single unreadable ones are
+    noted, with their reasons, as they will be when the data are used. It is a problem if none of a
+    split can be read, or if more cannot than may be left out.
+    """
+    from tasks.images import Unreadable, UnreadableImage
+
+    picked = list(sample(list(splits.values()), max(samples, len(splits))))
+    bad: dict[int, list[Unreadable]] = {}
+    for done, (split, row) in enumerate(picked, start=1):
+        try:
+            decode(split, row)
+        except UnreadableImage as error:
+            bad.setdefault(id(split), []).append(Unreadable(split.names[row], error.reason))
+        if on_progress is not None:
+            on_progress(done, len(picked))
+    findings = []
+    for kind, split in splits.items():
+        taken = sum(each is split for each, _ in picked)
+        findings += unreadable(bad.get(id(split), []), taken, len(split), kind, max_bad_images)
+    if not findings:
+        spread = {1: "", 2: ", spread over both splits,"}.get(len(splits), ", spread over all,")
+        findings.append(Finding("ok", f"{len(picked)} images{spread} decode"))
     return findings
+
+
+def unreadable(
+    bad: "Sequence[Unreadable]", taken: int, total: int, kind: str, limit: int
+) -> list[Finding]:
+    """What `bad` of `taken` images of a split of `total` mean; nothing if there are none."""
+    from tasks.images import by_reason
+
+    if not bad:
+        return []
+    sampled = f"{len(bad)} of {taken} {kind} images" + " looked at" * (taken < total)
+    what = f"{sampled} cannot be read: {'; '.join(by_reason(bad)[:NAMED])}"
+    repair = "get or write these files again, and check the rest of their folder"
+    if len(bad) == taken:
+        return [Finding("problem", what, f"none can: {repair}")]
+    if len(bad) > limit:
+        return [Finding("problem", what, f"{repair}; --max-bad-images is {limit}")]
+    expected = len(bad) * total // taken
+    more = f"; about {expected:,} in all, if the rest is alike, which would end a run"
+    more = more if expected > limit else ""
+    return [Finding("note", what, f"they are passed over when the data are used{more}: {repair}")]
+
+
+def refuse(check: Check, name: str, source: str | Path) -> None:
+    """Raise `TaskError` with the first problem that was found, if there is any."""
+    problems = [each for each in check.findings if each.status == "problem"]
+    if problems:
+        line = problems[0].what + (f"; {problems[0].fix}" if problems[0].fix else "")
+        if problems[1:]:
+            line += f" ({len(problems) - 1} more: mae-bench data check {name} --root {source})"
+        raise TaskError(line)
 
 
 def is_turned(path: Path) -> bool:
     """Whether an image's EXIF tags ask for a rotation, which nothing here applies."""
+    from PIL import ExifTags, Image
+
     with Image.open(path) as image:
         return image.getexif().get(ExifTags.Base.Orientation, 1) != 1
 

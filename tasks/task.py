@@ -62,6 +62,9 @@ class Scored:
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     """metric -> ends of its 95 % confidence interval over images, where there is one"""
 
+    images: int | None = None
+    """of which there are predictions, where these are scored again"""
+
     def warn(self) -> "Scored":
         """Itself, after a warning that says which images could not be read, and why."""
         if self.unreadable:

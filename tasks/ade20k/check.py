@@ -7,14 +7,24 @@ import numpy as np
 from tasks import TaskError
 from tasks.ade20k.data import decode_pair
 from tasks.ade20k.datasets import CLASS_LIST, IGNORED, NUM_CLASSES, NUM_IMAGES
-from tasks.ade20k.layout import SegmentationData, read
-from tasks.check import SAMPLES, Check, Finding, Progress, is_turned, problems, rotations, sample
+from tasks.ade20k.layout import SegmentationData, SegmentationSplit, read
+from tasks.check import (
+    MAX_BAD_IMAGES,
+    SAMPLES,
+    Check,
+    Finding,
+    Progress,
+    images,
+    is_turned,
+    rotations,
+)
 
 
 def check(
     root: str | Path,
     on_progress: Progress | None = None,
     samples: int = SAMPLES,
+    max_bad_images: int = MAX_BAD_IMAGES,
 ) -> Check:
     """Look at a folder in the official layout, or in one's own with a classes.json.
 
@@ -25,7 +35,11 @@ def check(
         data = read(root)
     except TaskError as error:
         return Check((Finding("problem", str(error)),), None)
-    findings = [counts(data), *class_names(data), *pairs(data, on_progress, samples)]
+    findings = [
+        counts(data),
+        *class_names(data),
+        *pairs(data, on_progress, samples, max_bad_images),
+    ]
     return Check(tuple(findings), data)
 
 
@@ -56,31 +70,34 @@ def class_names(data: SegmentationData) -> list[Finding]:
     return [Finding("note", what, "take it from the archive if you want their names")]
 
 
-def pairs(data: SegmentationData, on_progress: Progress | None, samples: int) -> list[Finding]:
+def pairs(
+    data: SegmentationData, on_progress: Progress | None, samples: int, max_bad_images: int
+) -> list[Finding]:
     """Decode images at even distances with their label images, half of them from each split."""
-    picked = list(sample((data.train, data.val), samples))
-    faults, turned, blank = [], [], []
+    turned, blank = [], []
     pixels = np.zeros(IGNORED + 1, dtype=np.int64)
-    for done, (split, row) in enumerate(picked, start=1):
-        try:
-            _, labels = decode_pair(split, row, data.rule)
-            found = np.bincount(labels.ravel(), minlength=IGNORED + 1)
-            pixels += found
-            if not found[:IGNORED].any():
-                blank.append(split.label_names[row])
-            if is_turned(split.path(row)):
-                turned.append(split.names[row])
-        except TaskError as error:
-            faults.append(error)
-        if on_progress is not None:
-            on_progress(done, len(picked))
-    findings = [*problems(faults), *rotations(turned, len(picked), "labels")]
+    seen = 0
+
+    def look(split: SegmentationSplit, row: int) -> None:
+        nonlocal pixels, seen
+        _, labels = decode_pair(split, row, data.rule)
+        found = np.bincount(labels.ravel(), minlength=IGNORED + 1)
+        pixels += found
+        seen += 1
+        if not found[:IGNORED].any():
+            blank.append(split.label_names[row])
+        if is_turned(split.path(row)):
+            turned.append(split.names[row])
+
+    splits = {"training": data.train, "test": data.val}
+    findings = images(splits, look, on_progress, samples, max_bad_images)
+    findings += rotations(turned, seen, "labels")
     if blank:
-        what = f"{len(blank)} of {len(picked)} label images label nothing, as {blank[0]}"
+        what = f"{len(blank)} of {seen} label images label nothing, as {blank[0]}"
         findings.append(Finding("note", what, "nothing to do if you mean it"))
-    if not faults:
-        what = f"{len(picked)} images with labels, spread over both splits, decode: "
-        findings.append(Finding("ok", what + describe(pixels, len(data.classes))))
+    if findings[0].status == "ok":
+        what = f"{seen} images with labels, spread over both splits, decode: "
+        findings[0] = Finding("ok", what + describe(pixels, len(data.classes)))
     return findings
 
 

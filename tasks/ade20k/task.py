@@ -37,11 +37,11 @@ class Ade20k(DenseTask):
         self,
         recipe: Ade20kRecipe,
         backbone: DenseViT,
-        data_root: str | Path,
+        data: str | Path | layout.SegmentationData,
         seed: int,
         limit: int | None = None,
     ) -> None:
-        """`limit`: that many images of each split only."""
+        """`data`: where it lies, or as it was read; `limit`: so many images of each split only."""
         super().__init__(backbone)
         processes = num_processes()
         if processes * recipe.device_batch < 2:  # the coarsest pooled map is a single pixel
@@ -50,7 +50,8 @@ class Ade20k(DenseTask):
                 "processes: raise --device-batch"
             )
         self.recipe = recipe
-        self.data = layout.read(data_root).limited(limit)
+        read = data if isinstance(data, layout.SegmentationData) else layout.read(data)
+        self.data = read.limited(limit)
         self.train_data = TrainImages(
             self.data,
             recipe.image_size,

@@ -1,12 +1,11 @@
 """Whether a classification data set on disk is whole: archives, counts, a sample of images."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from tasks import TaskError
-from tasks.check import SAMPLES, Check, Finding, Progress, Status, problems, sample
+from tasks.check import MAX_BAD_IMAGES, SAMPLES, Check, Finding, Progress, Status, images
 from tasks.classification.datasets import DATASETS, ROBUSTNESS, DatasetFacts, RobustnessFacts
 from tasks.classification.labelled import LabelledImages, Split
 from tasks.classification.layouts import read
@@ -17,7 +16,7 @@ from tasks.classification.robustness_sets import (
     read_robustness,
     wnid_folders,
 )
-from tasks.images import UnreadableImage, decode
+from tasks.images import decode
 from tasks.images.files import entries, shorten
 
 
@@ -26,6 +25,7 @@ def check(
     root: str | Path,
     on_progress: Progress | None = None,
     samples: int = SAMPLES,
+    max_bad_images: int = MAX_BAD_IMAGES,
 ) -> Check:
     """Look at the folder of one of `DATASETS` or `ROBUSTNESS`.
 
@@ -49,10 +49,10 @@ def check(
     findings += [Finding("note", line) for line in data.notes]
     if isinstance(data, LabelledImages):
         findings.append(balance(data))
-        splits: list[Split] = [data.train, data.val]
+        splits: dict[str, Split] = {"training": data.train, "test": data.val}
     else:
-        splits = list(data.splits.values())
-    findings += images(splits, on_progress, samples)
+        splits = data.splits if len(data.splits) > 1 else {"test": only(data.splits)}
+    findings += images(splits, decode_row, on_progress, samples, max_bad_images)
     return Check(tuple(findings), data)
 
 
@@ -133,19 +133,11 @@ def balance(data: LabelledImages) -> Finding:
     return Finding("ok", f"a class has {' and '.join(parts)}")
 
 
-def images(splits: Sequence[Split], on_progress: Progress | None, samples: int) -> list[Finding]:
-    """Decode images at even distances, as many from each split."""
-    picked = list(sample(splits, max(samples, len(splits))))
-    faults = []
-    for done, (split, row) in enumerate(picked, start=1):
-        try:
-            decode(split.path(row))
-        except UnreadableImage as error:
-            faults.append(error)
-        if on_progress is not None:
-            on_progress(done, len(picked))
-    findings = problems(faults)
-    if not faults:
-        spread = {1: "", 2: ", spread over both splits,"}.get(len(splits), ", spread over all,")
-        findings.append(Finding("ok", f"{len(picked)} images{spread} decode"))
-    return findings
+def decode_row(split: Split, row: int) -> None:
+    """Decode an image; `UnreadableImage` if that fails."""
+    decode(split.path(row))
+
+
+def only(splits: dict[str, Split]) -> Split:
+    (split,) = splits.values()
+    return split

@@ -19,6 +19,7 @@ from tasks.atomic import atomic_text
 from tasks.classification import knn, layouts, logistic
 from tasks.classification.accuracy import Answers, Report, answers, finish
 from tasks.classification.features import Extraction, Features, Part, Processes, obtain
+from tasks.classification.labelled import LabelledImages
 from tasks.classification.probe_recipes import KnnRecipe, LogisticRecipe
 from tasks.images import Unreadable
 from tasks.task import SCORING, Measurement, Say, Scored, Scoring
@@ -49,15 +50,18 @@ class Probe(Measurement):
         self,
         recipe: KnnRecipe | LogisticRecipe,
         backbone: ViT,
-        data_root: Path,
+        data: Path | LabelledImages,
         seed: int,
         limit: int | None = None,
     ) -> None:
-        """`limit`: that many images of each split only, taken evenly from the classes."""
+        """`data`: where it lies, or as it was read; `limit`: that many images of each split only,
+        taken evenly from the classes."""
         self.recipe = recipe
         self.backbone = backbone
         self.seed = seed
-        self.data = layouts.read(recipe.protocol.partition("/")[0], data_root).limited(limit)
+        if not isinstance(data, LabelledImages):
+            data = layouts.read(recipe.protocol.partition("/")[0], data)
+        self.data = data.limited(limit)
         self.has_logits = isinstance(recipe, LogisticRecipe)
         self.outcome = Outcome(Scored({}))
         if isinstance(recipe, KnnRecipe):

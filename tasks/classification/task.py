@@ -18,6 +18,7 @@ from tasks.classification.accuracy import Report, score
 from tasks.classification.augment import BatchAugment
 from tasks.classification.classifier import Classifier, check_size
 from tasks.classification.data import EvalImages, TrainImages
+from tasks.classification.labelled import LabelledImages
 from tasks.classification.recipe import ClassificationRecipe
 from tasks.task import SCORING, Batch, Scored, Scoring, Task
 
@@ -37,14 +38,16 @@ class Classification(Classifier, Task):
         self,
         recipe: ClassificationRecipe,
         backbone: ViT,
-        data_root: Path,
+        data: Path | LabelledImages,
         seed: int,
         limit: int | None = None,
     ) -> None:
-        """`limit`: that many images of each split only, taken evenly from the classes."""
+        """`data`: where it lies, or as it was read; `limit`: that many images of each split only,
+        taken evenly from the classes."""
         check_size(recipe, backbone)  # before a long look at the data
         name = recipe.protocol.partition("/")[0]
-        data = layouts.read(name, data_root).limited(limit)
+        read = data if isinstance(data, LabelledImages) else layouts.read(name, data)
+        data = read.limited(limit)
         super().__init__(recipe, backbone, len(data.classes))
         self.data = data
         self.train_data = TrainImages(data.train, recipe, backbone.pixel_mean, seed)

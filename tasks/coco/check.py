@@ -3,8 +3,17 @@
 from pathlib import Path
 
 from tasks import TaskError
-from tasks.check import SAMPLES, Check, Finding, Progress, is_turned, problems, rotations, sample
-from tasks.coco.annotations import NO_ANNOTATION, ONLY_CROWDS, CocoData, read
+from tasks.check import (
+    MAX_BAD_IMAGES,
+    SAMPLES,
+    Check,
+    Finding,
+    Progress,
+    images,
+    is_turned,
+    rotations,
+)
+from tasks.coco.annotations import NO_ANNOTATION, ONLY_CROWDS, CocoData, CocoSplit, read
 from tasks.coco.data import decode_known
 from tasks.coco.datasets import (
     ARCHIVES,
@@ -15,7 +24,6 @@ from tasks.coco.datasets import (
     NUM_TRAIN_USED,
     SPLITS,
 )
-from tasks.images import UnreadableImage
 from tasks.images.files import entries
 
 
@@ -23,6 +31,7 @@ def check(
     root: str | Path,
     on_progress: Progress | None = None,
     samples: int = SAMPLES,
+    max_bad_images: int = MAX_BAD_IMAGES,
 ) -> Check:
     """Look at a folder in the official layout, or at "TRAIN.json,VAL.json".
 
@@ -38,7 +47,16 @@ def check(
         return Check((*findings, Finding("problem", str(error))), None)
     findings += own_counts(data) if is_own(root) else official_counts(data)
     findings += [Finding("note", line) for line in data.report_lines()]
-    findings += images(data, on_progress, samples)
+    turned: list[str] = []
+
+    def look(split: CocoSplit, row: int) -> None:
+        decode_known(split, row)
+        if is_turned(split.path(row)):
+            turned.append(split.names[row])
+
+    splits = {"training": data.train, "test": data.val}
+    findings += images(splits, look, on_progress, samples, max_bad_images)
+    findings += rotations(turned, min(samples, len(data.train) + len(data.val)), "outlines")
     return Check(tuple(findings), data)
 
 
@@ -101,22 +119,3 @@ def counts(data: CocoData) -> str:
         f"{len(data.train):,} training images with objects, {len(data.val):,} test images, "
         f"{len(data.classes)} classes"
     )
-
-
-def images(data: CocoData, on_progress: Progress | None, samples: int) -> list[Finding]:
-    """Decode images at even distances, half of them from each split."""
-    picked = list(sample((data.train, data.val), samples))
-    faults, turned = [], []
-    for done, (split, row) in enumerate(picked, start=1):
-        try:
-            decode_known(split, row)
-            if is_turned(split.path(row)):
-                turned.append(split.names[row])
-        except UnreadableImage as error:
-            faults.append(error)
-        if on_progress is not None:
-            on_progress(done, len(picked))
-    findings = [*problems(faults), *rotations(turned, len(picked), "outlines")]
-    if not faults:
-        findings.append(Finding("ok", f"{len(picked)} images, spread over both splits, decode"))
-    return findings

@@ -51,14 +51,15 @@ class Coco(DenseTask):
         self,
         recipe: CocoRecipe,
         backbone: DenseViT,
-        data_root: str | Path,
+        data: str | Path | annotations.CocoData,
         seed: int,
         limit: int | None = None,
     ) -> None:
-        """`limit`: that many images of each split only."""
+        """`data`: where it lies, or as it was read; `limit`: so many images of each split only."""
         super().__init__(backbone)
         self.recipe = recipe
-        self.data = annotations.read(data_root).limited(limit)
+        read = data if isinstance(data, annotations.CocoData) else annotations.read(data)
+        self.data = read.limited(limit)
         val = self.data.val
         if not any(not each["iscrowd"] for i in range(len(val)) for each in val.annotations(i)):
             raise TaskError(f"{val.json_file} outlines no object in the test images; expected some")

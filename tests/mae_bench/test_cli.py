@@ -202,9 +202,9 @@ def test_checkpoint_of_another_backbone(pretrained, world, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("build", "said"),
     [
-        (lambda root: None, "has no train/"),
+        (lambda root: None, "train: missing; get "),
         (lambda root: [(root / s).mkdir() for s in ("train", "val")], "no class folders"),
-        (lambda root: (root / "train" / "a").mkdir(parents=True), "has no val/"),
+        (lambda root: (root / "train" / "a").mkdir(parents=True), "val: missing; get "),
         (
             lambda root: [(root / s / "a").mkdir(parents=True) for s in ("train", "val")],
             "train/a",

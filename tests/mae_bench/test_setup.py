@@ -12,7 +12,9 @@ import mae_bench
 from mae_bench import provenance
 from mae_bench.errors import RunError
 from mae_bench.execution import Execution
-from mae_bench.setup import start
+from mae_bench.setup import Spent, make_record, start
+from results import Data
+from tasks.task import Scored
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32, 1.0, "1", None])
@@ -100,3 +102,21 @@ def test_what_a_record_says_about_its_run(world, tmp_path):
     assert record.cost.peak_memory_bytes > 50_000_000
     last_epoch = [line["loss"] for line in log_of(tmp_path / record.name)[-3:]]
     assert record.metrics == {"loss": pytest.approx(sum(last_epoch) / 3, rel=1e-12)}
+
+
+@pytest.mark.parametrize(
+    ("metrics", "said"),
+    [
+        ({}, "no score is defined on these test images of toy"),
+        ({"miou": float("nan"), "aacc": 1.0}, "miou not defined on these test images of toy"),
+        ({"ap_box": float("inf")}, "ap_box not defined"),
+    ],
+)
+def test_without_a_score_there_is_no_record(metrics, said):
+    facts = Data(
+        name="toy", fingerprint="0" * 16, train_images=1, val_images=1, classes=1,
+        miniature=False, standard=False,
+    )  # fmt: skip
+    spent = Spent(datetime.now(UTC), 1.0)
+    with pytest.raises(RunError, match=said):
+        make_record({"name": "run", "data": facts}, spent, Scored(metrics), None)

@@ -1,0 +1,59 @@
+"""Semantic segmentation as everybody else sees it. Imports no torch."""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from tasks.ade20k import datasets as facts
+from tasks.check import Check, Progress
+from tasks.face import DatasetRow, Face, require
+from tasks.recipe import Recipe
+
+PREDICTIONS_FOLDER = "predictions"
+GIGABYTES = 1
+"""disk that ADE20K takes, unconfirmed"""
+
+
+class Ade20kFace(Face):
+    """Semantic segmentation."""
+
+    tasks: ClassVar = {"ade20k": "semantic segmentation, mIoU in %"}
+
+    @property
+    def recipes(self) -> Any:
+        from tasks.ade20k import recipes
+
+        return recipes
+
+    def datasets(self) -> list[DatasetRow]:
+        train, val = facts.NUM_IMAGES["train"], facts.NUM_IMAGES["val"]
+        return [DatasetRow("ade20k", facts.NUM_CLASSES, train, val, GIGABYTES, facts.LAYOUT)]
+
+    def read(self, task: str, source: str | Path) -> Any:
+        from tasks.ade20k import layout
+
+        return layout.read(source)
+
+    def check(
+        self, name: str, source: str | Path, on_progress: Progress | None, max_bad_images: int
+    ) -> Check:
+        from tasks.ade20k.check import check
+
+        return check(source, on_progress, max_bad_images=max_bad_images)
+
+    def build(
+        self, task: str, recipe: Recipe, backbone: Any, data: Any, seed: int, limit: int | None
+    ) -> Any:
+        from tasks.ade20k.recipes import Ade20kRecipe
+        from tasks.ade20k.task import Ade20k
+
+        assert isinstance(recipe, Ade20kRecipe)
+        return Ade20k(recipe, backbone, data, seed, limit)
+
+    def rescore(self, task: str, folder: Path, data: Any) -> Any:
+        from tasks.ade20k.evaluation import rescore
+
+        require(folder / PREDICTIONS_FOLDER)
+        return rescore(folder / PREDICTIONS_FOLDER, data)
+
+
+FACE = Ade20kFace()

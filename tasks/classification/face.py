@@ -1,0 +1,97 @@
+"""Classification as everybody else sees it: a task for each data set. Imports no torch."""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from tasks.check import Check, Progress
+from tasks.classification.datasets import DATASETS, FOLDER, ROBUSTNESS
+from tasks.face import DatasetRow, Face, require
+from tasks.recipe import Recipe
+
+CORRUPTED = "imagenet_c"
+PREDICTIONS_FILE = "predictions.csv"
+
+
+class ClassificationFace(Face):
+    """Classification of whole images."""
+
+    tasks: ClassVar = {
+        "imagenet1k": "classification, top-1 and top-5 accuracy in %",
+        "inat2017": "classification of species",
+        "inat2018": "classification of species",
+        "inat2019": "classification of species",
+        "places205": "classification of places",
+        "places365": "classification of places",
+        "folder": "classification of your own images, in class folders",
+    }
+    only_test = tuple(ROBUSTNESS)
+    without_twin = (FOLDER.name,)
+    truth_with_data = False
+
+    @property
+    def recipes(self) -> Any:
+        from tasks.classification import recipes
+
+        return recipes
+
+    def datasets(self) -> list[DatasetRow]:
+        rows = [
+            DatasetRow(
+                each.name,
+                each.num_classes,
+                each.num_train,
+                each.num_val,
+                each.gigabytes,
+                each.layout,
+            )
+            for each in DATASETS.values()
+        ]
+        for test in ROBUSTNESS.values():
+            images = test.num_sets * test.num_images
+            rows.append(
+                DatasetRow(test.name, test.num_classes, None, images, test.gigabytes, test.layout)
+            )
+        return rows
+
+    def read(self, task: str, source: str | Path) -> Any:
+        from tasks.classification import layouts
+
+        return layouts.read(task, Path(source))
+
+    def check(
+        self, name: str, source: str | Path, on_progress: Progress | None, max_bad_images: int
+    ) -> Check:
+        from tasks.classification.check import check
+
+        return check(name, source, on_progress, max_bad_images=max_bad_images)
+
+    def build(
+        self, task: str, recipe: Recipe, backbone: Any, data: Any, seed: int, limit: int | None
+    ) -> Any:
+        from tasks.classification.probe_recipes import KnnRecipe, LogisticRecipe
+        from tasks.classification.recipe import ClassificationRecipe
+
+        if isinstance(data, str):
+            data = Path(data)
+        if isinstance(recipe, KnnRecipe | LogisticRecipe):
+            from tasks.classification.probe import Probe
+
+            return Probe(recipe, backbone, data, seed, limit)
+        from tasks.classification.task import Classification
+
+        assert isinstance(recipe, ClassificationRecipe)
+        return Classification(recipe, backbone, data, seed, limit)
+
+    def rescore(self, task: str, folder: Path, data: Any) -> Any:
+        from tasks.classification import scores
+        from tasks.classification.robustness import rescore_views
+
+        file, names = folder / PREDICTIONS_FILE, folder / scores.CLASSES_FILE
+        require(file)
+        num_classes = len(scores.read_classes(names)) if names.is_file() else None
+        found = (rescore_views if task == CORRUPTED else scores.rescore)(file, num_classes)
+        found.images = len(scores.read_predictions(file)[0])
+        return found
+
+
+FACE = ClassificationFace()

@@ -1,0 +1,67 @@
+"""COCO as everybody else sees it. Imports no torch."""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from tasks.check import Check, Progress
+from tasks.coco import datasets as facts
+from tasks.face import DatasetRow, Face, require
+from tasks.recipe import Recipe
+
+PREDICTIONS_FILE = "predictions.json"
+
+
+class CocoFace(Face):
+    """Object detection and instance segmentation."""
+
+    tasks: ClassVar = {"coco": "object detection and instance segmentation, box and mask AP"}
+
+    @property
+    def recipes(self) -> Any:
+        from tasks.coco import recipes
+
+        return recipes
+
+    def datasets(self) -> list[DatasetRow]:
+        size = sum(archive.size for archive in facts.ARCHIVES.values()) / 1e9
+        train, val = facts.NUM_IMAGES["train"], facts.NUM_IMAGES["val"]
+        return [DatasetRow("coco", facts.NUM_CLASSES, train, val, size, facts.LAYOUT)]
+
+    def takes(self, source: str | Path) -> bool:
+        """TRAIN.json,VAL.json, one's own annotations."""
+        return ".json" in str(source).lower()
+
+    def read(self, task: str, source: str | Path) -> Any:
+        from tasks.coco import annotations
+
+        return annotations.read(source)
+
+    def check(
+        self, name: str, source: str | Path, on_progress: Progress | None, max_bad_images: int
+    ) -> Check:
+        from tasks.coco.check import check
+
+        return check(source, on_progress, max_bad_images=max_bad_images)
+
+    def build(
+        self, task: str, recipe: Recipe, backbone: Any, data: Any, seed: int, limit: int | None
+    ) -> Any:
+        from tasks.coco.recipes import CocoRecipe
+        from tasks.coco.task import Coco
+
+        assert isinstance(recipe, CocoRecipe)
+        return Coco(recipe, backbone, data, seed, limit)
+
+    def rescore(self, task: str, folder: Path, data: Any) -> Any:
+        from tasks.coco.evaluation import rescore
+
+        require(folder / PREDICTIONS_FILE)
+        return rescore(folder / PREDICTIONS_FILE, data)
+
+    def scratch_note(self, protocol: str, backbone: str) -> str | None:
+        from tasks.coco import recipes
+
+        return recipes.scratch_note(protocol, backbone)
+
+
+FACE = CocoFace()

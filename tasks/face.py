@@ -1,0 +1,94 @@
+"""What everybody else asks about a task: one face for each folder of tasks. Imports no torch."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks import TaskError
+from tasks.check import Check, Progress
+from tasks.recipe import Recipe
+
+if TYPE_CHECKING:
+    from tasks.task import Measurement, Scored
+
+
+@dataclass(frozen=True)
+class DatasetRow:
+    """The official release of a data set, as `mae-bench data list` shows it."""
+
+    name: str
+    classes: int
+    """0 here and below: any number, the data being the user's"""
+    train_images: int | None
+    """None: it only tests"""
+    test_images: int
+    gigabytes: float | None
+    """on disk, about; None: not known"""
+    layout: str
+    """the files below the data folder"""
+
+
+class Face(ABC):
+    """A task, or several that differ in their data alone."""
+
+    tasks: Mapping[str, str]
+    """task -> what it measures"""
+    only_test: Sequence[str] = ()
+    """data sets that are no task: they test what another one has trained"""
+    without_twin: Sequence[str] = ()
+    """tasks that the miniature world has no data for"""
+    truth_with_data: bool = True
+    """whether predictions alone do not tell the score: the truth lies with the data set"""
+
+    @property
+    @abstractmethod
+    def recipes(self) -> Any:
+        """The module with PROTOCOLS, `recipe_type` and `sourced`."""
+
+    @abstractmethod
+    def datasets(self) -> list[DatasetRow]:
+        """Its data sets, also those that only test."""
+
+    @abstractmethod
+    def read(self, task: str, source: str | Path) -> Any:
+        """A data set with train, val, classes, fingerprint, standard and `limited`.
+
+        Raises `TaskError` if it is not as expected.
+        """
+
+    @abstractmethod
+    def check(
+        self, name: str, source: str | Path, on_progress: Progress | None, max_bad_images: int
+    ) -> Check:
+        """All that can be said of a data set before it is used; see `tasks.check_data`."""
+
+    @abstractmethod
+    def build(
+        self, task: str, recipe: Recipe, backbone: Any, data: Any, seed: int, limit: int | None
+    ) -> Measurement:
+        """The task around a backbone. `data` is a source, or what `read` has made of it."""
+
+    @abstractmethod
+    def rescore(self, task: str, folder: Path, data: Any) -> Scored:
+        """The scores of the predictions in a run's folder; `data` is what `read` returns.
+
+        `data` is None without `truth_with_data`. Raises `TaskError` without predictions.
+        """
+
+    def takes(self, source: str | Path) -> bool:
+        """Whether a source that is no folder is a form of its own."""
+        return False
+
+    def scratch_note(self, protocol: str, backbone: str) -> str | None:
+        """What a protocol's source does otherwise with random weights, for the user, if so."""
+        return None
+
+
+def require(predictions: Path) -> None:
+    """Raise `TaskError` unless a run has kept these."""
+    if not predictions.exists():
+        raise TaskError(f"holds no {predictions.name}; a run that kept none cannot be re-scored")
