@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tasks import TaskError
 from tasks.check import Check, Progress
@@ -35,7 +35,7 @@ class DatasetRow:
 class Face(ABC):
     """A task, or several that differ in their data alone."""
 
-    tasks: Mapping[str, str]
+    tasks: ClassVar[Mapping[str, str]]
     """task -> what it measures"""
     only_test: Sequence[str] = ()
     """data sets that are no task: they test what another one has trained"""
