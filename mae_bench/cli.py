@@ -120,6 +120,7 @@ def parse(argv: Sequence[str]) -> Any:
     if list(argv) == ["--version"]:
         print(f"{PROGRAM} {mae_bench.__version__}")
         raise SystemExit(0)
+    refuse_empty(argv)
     commands = COMMANDS | shown_recipe(argv)
     app, named = SubcommandApp(), dict[str, type]()
     for name, command in commands.items():
@@ -134,6 +135,17 @@ def parse(argv: Sequence[str]) -> Any:
     with refusing(known_command(argv), named):
         config = (tyro.conf.OmitArgPrefixes,)
         return app.cli(prog=PROGRAM, description=DESCRIPTION, args=list(argv), config=config)
+
+
+def refuse_empty(argv: Sequence[str]) -> None:
+    """Raise `RunError` for an empty word, which as a path or a name would be taken for another."""
+    for before, word in zip(["", *argv], argv, strict=False):
+        flag = before if before.startswith("--") else ""
+        if not word.strip():
+            raise RunError(f"{flag or 'a word'} is empty; give it a value or leave it out")
+        name, equals, value = word.partition("=")
+        if name.startswith("--") and equals and not value.strip():
+            raise RunError(f"{name} is empty; give it a value or leave it out")
 
 
 def known_command(argv: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from accelerate import Accelerator, PartialState
 
 from backbones.report import LoadReport
 from mae_bench import provenance
+from mae_bench.arguments import check_seed
 from mae_bench.errors import RunError
 from mae_bench.execution import Execution
 from mae_bench.progress import say
@@ -36,8 +37,7 @@ def start(how: Execution, seed: int) -> Accelerator:
     Seeds torch, for the initial weights. Raises `RunError` for a bad seed, and if this Python
     process has begun to work on another kind of device.
     """
-    if not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise RunError(f"seed is {seed!r}; expected a whole number from 0 to 2^32 - 1")
+    check_seed(seed)
     wanted = "cpu" if how.device == "cpu" or not torch.cuda.is_available() else "cuda"
     there = PartialState().device.type if PartialState._shared_state else wanted
     if there != wanted:

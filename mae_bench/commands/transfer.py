@@ -1,10 +1,12 @@
 """`mae-bench transfer`."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import mae_bench
+from mae_bench.arguments import check_common, transferring
 from mae_bench.commands.shared import RunFlags
-from mae_bench.flags import changed, default_protocol
+from mae_bench.flags import changed, default_protocol, one_point
 from tasks.classification.recipes import CURVE
 
 
@@ -39,10 +41,31 @@ class Transfer(RunFlags):
     """use so many images only; the result is marked as shortened"""
 
     def run(self) -> None:
-        protocol = self.protocol or default_protocol(self.task)
-        given = self.arguments() | changed(self, self.task, protocol)
+        protocol = default_protocol(self.task) if self.protocol is None else self.protocol
+        overrides = changed(self, self.task, protocol)
+        given = self.arguments() | overrides
+        self.refuse_unfit(protocol, overrides)
         if protocol == CURVE:
             del given["protocol"]
             mae_bench.partial_curve(**given)
         else:
             mae_bench.transfer(**given)
+
+    def refuse_unfit(self, protocol: str, overrides: dict[str, Any]) -> None:
+        """Raise a one-line error for flags that contradict each other, before torch is imported."""
+        check_common(self.out, self.name, self.seed, self.limit)
+        transferring(
+            self.task,
+            self.backbone,
+            one_point(self.task, protocol),
+            self.checkpoint,
+            self.init,
+            overrides,
+            self.execution,
+            format=self.format,
+            allow_pickle=self.allow_pickle,
+        )
+        if self.data != "mini":
+            from mae_bench.data import task_root
+
+            task_root(self.task, self.data)
