@@ -177,7 +177,13 @@ def make_record(
 def checkpoint_of(loaded: LoadReport) -> Checkpoint:
     """The weights that were loaded, with what their file says of how they came about."""
     known = loaded.metadata.get(PRETRAINING)
-    facts = {"file": loaded.file, "sha256": loaded.sha256, "recipe_hash": loaded.recipe_hash}
+    facts = {
+        "file": loaded.file,
+        "sha256": loaded.sha256,
+        "recipe_hash": loaded.recipe_hash,
+        "read_as": [f"{name} {value}" for name, value in loaded.read_as.items()],
+        "assumed": loaded.assumed,
+    }
     try:
         more = {} if known is None else json.loads(known)
         if not isinstance(more, dict) or not more.keys() <= {"data", "seed", "continued_from"}:

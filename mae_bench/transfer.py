@@ -14,6 +14,7 @@ import backbones
 import tasks
 from backbones.baselines import BASELINES, find, name_of
 from backbones.checkpoint import save
+from backbones.contents import holds_weights
 from backbones.loading import anatomy_metadata
 from mae_bench import __version__
 from mae_bench.arguments import FEATURES, SCRATCH, check_common, refuse_label, transferring
@@ -58,6 +59,10 @@ def transfer(
     execution: Execution | None = None,
     format: str | None = None,
     allow_pickle: bool = False,
+    key: str | None = None,
+    prefix: str | None = None,
+    heads: int | None = None,
+    grid: str | None = None,
     **overrides: Any,
 ) -> Record:
     """Train and evaluate a task's protocol on a backbone, and record the scores.
@@ -66,15 +71,16 @@ def transfer(
     came from (taken from the checkpoint by default; "scratch" without one); where it is one of
     `backbones.baselines` and no file is given, its released file is taken from the folder
     `checkpoint`, or from mae-bench/weights in the cache folder. `limit` takes only so many images
-    of each split, which marks the result; `format` and `allow_pickle` say how to read the
-    checkpoint, see `backbones.load`; `overrides` are recipe fields. A run of the same name goes on
-    where it stopped, and a finished one is returned as it is. Bad input raises a one-line error
-    before training.
+    of each split, which marks the result; `format` to `grid` say how to read the checkpoint, see
+    `backbones.load`; `overrides` are recipe fields. A run of the same name goes on where it
+    stopped, and a finished one is returned as it is. Bad input raises a one-line error before
+    training.
     """
     how = execution or Execution()
     protocol = next(iter(tasks.protocols(task))) if protocol is None else protocol
     check_common(out, name, seed, limit, data=data, checkpoint=checkpoint, init=init, format=format)
-    reading: dict[str, Any] = {"format": format, "allow_pickle": allow_pickle}
+    reading: dict[str, Any] = {"format": format, "allow_pickle": allow_pickle, "key": key}
+    reading |= {"prefix": prefix, "heads": heads, "grid": grid}
     base, effective = transferring(
         task, backbone, protocol, checkpoint, init, overrides, how, **reading
     )
@@ -163,7 +169,8 @@ def probe(measured: Measurement, scoring: Scoring) -> Found:
 
 def released(init: str | None, backbone: str, checkpoint: str | Path | None) -> str | Path | None:
     """The file of a baseline that `init` names, unless `checkpoint` is a file already."""
-    if init not in BASELINES or (checkpoint is not None and not Path(checkpoint).is_dir()):
+    place = None if checkpoint is None else Path(checkpoint)
+    if init not in BASELINES or (place and (not place.is_dir() or holds_weights(place))):
         return checkpoint
     file = find(init, backbone, Path(checkpoint or weights_folder()))
     note = BASELINES[init][backbone].note

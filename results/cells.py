@@ -226,6 +226,8 @@ class Identities:
         if len(weights) == 1:
             (only,) = weights.values()
             parts.append(f"weights {only.file}, sha256 {only.sha256[:12]}")
+            if only.read_as:
+                parts.append(f"read as {', '.join(only.read_as)}")
             if only.data is not None:
                 seed = "" if only.seed is None else f", seed {only.seed}"
                 parts.append(f"pre-trained on {named(only.data)}{seed}")
@@ -290,6 +292,9 @@ def caveats(configuration: Configuration, notes: Notes) -> tuple[str, ...]:
         reasons.append(f"data {this.data.name} ({counts}) {what}")
     verdict = "differs from the protocol" if this.data.miniature else "not comparable"
     marks = [notes.ours(f"{verdict}: {'; '.join(reasons)}.")] if reasons else []
+    assumed = this.checkpoint.assumed if this.checkpoint else ()
+    if assumed:
+        marks.append(notes.ours(f"of the weights it is assumed: {'; '.join(assumed)}."))
     skipped = sum(record.skipped_images for record in records)
     if skipped:
         marks.append(notes.ours(f"unreadable images left out: {skipped}."))
