@@ -10,7 +10,7 @@ import backbones
 from backbones import side_files
 from backbones.checkpoint import check_keys, refuse_not_finite
 from backbones.choosing import Chosen, choose_network, choose_state
-from backbones.contents import digest, find_files, read_files
+from backbones.contents import INDEX_ENDING, digest, find_files, read_files
 from backbones.conversion import Converted, convert, settle_grid, with_facts
 from backbones.dense import DenseViT
 from backbones.fit import (
@@ -116,7 +116,7 @@ def read(checkpoint: str | Path, reading: Reading = AS_IT_IS) -> tuple[Path, Con
     if reading.heads is not None:
         converted = with_heads(place, converted, reading.heads, facts)
     report = LoadReport(
-        str(checkpoint) if is_remote(checkpoint) else place.name,
+        str(checkpoint) if is_remote(checkpoint) else called(place),
         digest(files),
         converted.format,
         FORMATS[converted.format].source,
@@ -133,6 +133,12 @@ def read(checkpoint: str | Path, reading: Reading = AS_IT_IS) -> tuple[Path, Con
         metadata=chosen.metadata,
     )
     return file, converted, report
+
+
+def called(place: Path) -> str:
+    """The name of a checkpoint: of its file, or of the folder that its shards are in."""
+    folder = place.absolute().parent.name
+    return folder if place.name.endswith(INDEX_ENDING) and folder else place.name
 
 
 def read_as(
