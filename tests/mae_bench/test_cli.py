@@ -171,7 +171,6 @@ def checkpoints(pretrained: Path, tmp_path: Path) -> Path:
     (tmp_path / "text.pth").write_text("no checkpoint")
     torch.save({"model": {"a": torch.zeros(3)}}, tmp_path / "other.pth")
     torch.save([1, 2], tmp_path / "list.pth")
-    (tmp_path / "state.pt").write_bytes(max((pretrained / "state").glob("*.pt")).read_bytes())
     return tmp_path
 
 
@@ -184,7 +183,6 @@ def checkpoints(pretrained: Path, tmp_path: Path) -> Path:
         ("text.pth", "text.pth"),
         ("other.pth", "is in no known layout"),
         ("list.pth", "no state dict"),
-        ("state.pt", "state.pt"),
     ],
 )
 def test_bad_checkpoints(name, said, checkpoints, world, tmp_path, capsys):
