@@ -409,6 +409,9 @@ def test_bad_commands(argv, said, capsys):
     assert fails(argv.split(), capsys).startswith(f"mae-bench: error: {said}")
 
 
+READING = {"--format", "--allow-pickle", "--key", "--prefix", "--heads", "--grid"}
+
+
 @pytest.mark.parametrize(
     ("command", "flags"),
     [
@@ -418,7 +421,7 @@ def test_bad_commands(argv, said, capsys):
         ("data make", {"--out"}),
         ("data list", set()),
         ("data check", {"--root"}),
-        ("weights inspect", {"--format", "--allow-pickle"}),
+        ("weights inspect", READING),
         ("weights list", set()),
         ("doctor", {"--out"}),
     ],
