@@ -12,11 +12,10 @@ Importing this package does not import torch; creating a backbone does.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack, overload
+from typing import TYPE_CHECKING, overload
 
 from backbones.plugin import build, register
 from backbones.plugin import find as find_plugin
-from backbones.reading import Reading, ReadingOptions
 from backbones.sizes import SIZES, Anatomy, BackboneError, Dense, Size, shape_of, size_of
 
 if TYPE_CHECKING:
@@ -102,7 +101,8 @@ def load(
     image_size: int = ...,
     drop_path: float = ...,
     dense: None = None,
-    **reading: Unpack[ReadingOptions],
+    format: str | None = ...,
+    allow_pickle: bool = ...,
 ) -> tuple[ViT, LoadReport]: ...
 @overload
 def load(
@@ -112,7 +112,8 @@ def load(
     drop_path: float = ...,
     *,
     dense: Dense,
-    **reading: Unpack[ReadingOptions],
+    format: str | None = ...,
+    allow_pickle: bool = ...,
 ) -> tuple[DenseViT, LoadReport]: ...
 @overload
 def load(
@@ -122,7 +123,8 @@ def load(
     drop_path: float = ...,
     *,
     dense: Dense | None,
-    **reading: Unpack[ReadingOptions],
+    format: str | None = ...,
+    allow_pickle: bool = ...,
 ) -> tuple[ViT | DenseViT, LoadReport]: ...
 def load(
     name: str,
@@ -130,28 +132,28 @@ def load(
     image_size: int = 224,
     drop_path: float = 0.0,
     dense: Dense | None = None,
-    **reading: Unpack[ReadingOptions],
+    format: str | None = None,
+    allow_pickle: bool = False,
 ) -> tuple[ViT | DenseViT, LoadReport]:
     """A backbone with the weights of a checkpoint, and what became of each of its keys.
 
-    `checkpoint` is a file in one of `formats.FORMATS`, the index of a sharded one, a folder that
-    Hugging Face's transformers wrote, "timm:<model>" or "hf:<repository>". `reading` says what a
-    file does not tell, see `reading.Reading`: `format` where its keys tell too little, `key` and
-    `prefix` where it holds several networks, `heads`, `grid`. Strict: every key is loaded, resized,
-    or skipped by a named rule; anything else raises `BackboneError`, which lists both sides.
-    `allow_pickle` runs code from a torch file that holds more than data.
+    `checkpoint` is a file in one of `formats.FORMATS`, "timm:<model>" or "hf:<repository>".
+    `format` names the format where its keys do not tell, or tell too little. Strict: every key is
+    loaded, resized, or skipped by a named rule; anything else raises `BackboneError`, which lists
+    both sides. `allow_pickle` runs code from a torch file that holds more than data.
     """
     from backbones.loading import load as load_checkpoint
 
-    how = Reading(**reading)
-    return load_checkpoint(name, checkpoint, image_size, drop_path, dense, how)
+    return load_checkpoint(name, checkpoint, image_size, drop_path, dense, format, allow_pickle)
 
 
-def inspect(checkpoint: str | Path, **reading: Unpack[ReadingOptions]) -> Inspection:
+def inspect(
+    checkpoint: str | Path, format: str | None = None, allow_pickle: bool = False
+) -> Inspection:
     """What a checkpoint holds and which backbone it fits, without building one; see `load`."""
     from backbones.inspection import inspect as inspect_checkpoint
 
-    return inspect_checkpoint(checkpoint, Reading(**reading))
+    return inspect_checkpoint(checkpoint, format, allow_pickle)
 
 
 def export(vit: ViT, to: str) -> Export:
@@ -162,9 +164,9 @@ def export(vit: ViT, to: str) -> Export:
 
 
 def convert(
-    checkpoint: str | Path, to: str, **reading: Unpack[ReadingOptions]
+    checkpoint: str | Path, to: str, format: str | None = None, allow_pickle: bool = False
 ) -> tuple[Export, LoadReport]:
     """A checkpoint's encoder in the layout of "timm", "hf" or "mae", at its own image size."""
     from backbones.export import convert as convert_checkpoint
 
-    return convert_checkpoint(checkpoint, to, Reading(**reading))
+    return convert_checkpoint(checkpoint, to, format, allow_pickle)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 from shutil import rmtree
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING
 
 import backbones
 from backbones.baselines import BASELINES, UNRELEASED
-from backbones.reading import ReadingOptions
 from mae_bench.data import weights_folder
 from mae_bench.errors import RunError
 from mae_bench.progress import say
@@ -17,7 +16,6 @@ from mae_bench.run_files import PARTIAL, write_json, write_torch
 if TYPE_CHECKING:
     from backbones.inspection import Inspection
 
-CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
 LAYOUTS = {
     "timm": "a .safetensors file for timm.create_model(..., num_classes=0)",
     "hf": "a folder for transformers' ViTModel or BeitModel",
@@ -27,9 +25,11 @@ LAYOUTS = {
 ENDINGS = {"timm": "-timm.safetensors", "hf": "-hf", "mae": "-mae.pth"}
 
 
-def inspect_weights(checkpoint: str | Path, **reading: Unpack[ReadingOptions]) -> Inspection:
+def inspect_weights(
+    checkpoint: str | Path, format: str | None = None, allow_pickle: bool = False
+) -> Inspection:
     """Print what a checkpoint holds and which backbone it fits."""
-    found = backbones.inspect(checkpoint, **reading)
+    found = backbones.inspect(checkpoint, format, allow_pickle)
     say(str(found))
     return found
 
@@ -38,7 +38,8 @@ def convert_weights(
     checkpoint: str | Path,
     to: str,
     output: str | Path | None = None,
-    **reading: Unpack[ReadingOptions],
+    format: str | None = None,
+    allow_pickle: bool = False,
 ) -> Path:
     """Write a checkpoint's encoder in one of `LAYOUTS`, without any head; the file or folder.
 
@@ -51,29 +52,25 @@ def convert_weights(
     place = Path(output)
     if place.exists():
         raise RunError(f"--output {place}: is there already; name another, or delete it")
-    made, report = backbones.convert(checkpoint, to, **reading)
+    made, report = backbones.convert(checkpoint, to, format, allow_pickle)
     say(str(report))
     from backbones.checkpoint import save
-    from backbones.contents import OWN_METADATA
 
     if to == "hf":
         unfinished = place.with_name(place.name + PARTIAL)
         unfinished.mkdir(parents=True, exist_ok=True)
         try:
-            write_json(unfinished / CONFIG, made.config)
-            write_json(unfinished / PROCESSOR, made.processor)
+            write_json(unfinished / "config.json", made.config)
             save(made.tensors, unfinished / "model.safetensors", {})
             unfinished.rename(place)
         finally:
             rmtree(unfinished, ignore_errors=True)
     elif to == "timm":
         place.parent.mkdir(parents=True, exist_ok=True)
-        save(made.tensors, place, made.metadata)
+        save(made.tensors, place, {})
     else:
         place.parent.mkdir(parents=True, exist_ok=True)
-        write_torch(place, {"model": made.tensors, OWN_METADATA: made.metadata})
-    for line in made.said:
-        say(f"  {line}")
+        write_torch(place, {"model": made.tensors})
     say(f"written to {place}: {LAYOUTS[to]}")
     return place
 

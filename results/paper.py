@@ -13,7 +13,6 @@ from results.cells import (
     BEST,
     DIFFERENCE,
     INTERVALS,
-    ONE_SEED,
     OTHER_RECIPE,
     OURS,
     THEIRS,
@@ -29,7 +28,6 @@ from results.cells import (
     measured_cell,
     measured_group,
     published_cell,
-    single_differences,
     with_best,
 )
 from results.configuration import Configuration, configurations
@@ -360,7 +358,6 @@ class _Filling:
             general.append(f"protocols of ours: {', '.join(protocols)}.")
         if any(cell.interval is not None for row in body for cell in row):
             general.append(INTERVALS)
-        general += [ONE_SEED] if single_differences(body) else []
         general += [BEST] if any_best(body) else []
         if self.miniature:
             general.append(f"runs on the miniature world are left out: {self.miniature}.")

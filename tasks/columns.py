@@ -8,15 +8,24 @@ from typing import Any
 
 import numpy as np
 
+from backbones.files import open_regular
 from tasks import TaskError
+
+MOST_BYTES = 8 * 2**30
+"""of a JSON file; the largest known annotation files have a quarter of it"""
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file."""
+    """The content of a JSON file, in UTF-8, UTF-16 or UTF-32, with or without byte order mark."""
     collecting = gc.isenabled()
     gc.disable()  # a million small objects, none of them garbage: a third of the time
     try:
-        return json.loads(path.read_bytes())
+        with open_regular(path, MOST_BYTES) as file:
+            start = file.read(64)
+            if start and not start.strip(b"\0"):  # a hole, which would be read to its end
+                raise ValueError("it begins with zeros")
+            file.seek(0)
+            return json.loads(file.readall())
     except OSError as error:
         raise TaskError(f"{path} cannot be read: {error.strerror}; check the path") from error
     except (ValueError, RecursionError) as error:

@@ -6,17 +6,19 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from mae_bench.commands.shared import ReadingFlags
-
 SUMMARY = "Look into a checkpoint, convert it, or list the public weights of the paper's baselines."
 
 
 @dataclass(kw_only=True)
-class OfCheckpoint(ReadingFlags):
+class OfCheckpoint:
     """What inspect and convert share."""
 
     checkpoint: Annotated[Positional[str], arg(metavar="FILE")]
-    """a file, an index of shards, a folder of transformers, timm:<model> or hf:<repository>"""
+    """a file, timm:<model> or hf:<repository>"""
+    format: str | None = None
+    """the format, where its keys do not tell it, or to have it confirmed"""
+    allow_pickle: bool = False
+    """read torch files that hold more than data; this runs code that is in the file"""
 
 
 @dataclass(kw_only=True)
@@ -26,7 +28,7 @@ class Inspect(OfCheckpoint):
     def run(self) -> None:
         from mae_bench.weights import inspect_weights
 
-        inspect_weights(self.checkpoint, **self.reading())
+        inspect_weights(self.checkpoint, self.format, self.allow_pickle)
 
 
 @dataclass(kw_only=True)
@@ -41,7 +43,7 @@ class Convert(OfCheckpoint):
     def run(self) -> None:
         from mae_bench.weights import convert_weights
 
-        convert_weights(self.checkpoint, self.to, self.output, **self.reading())
+        convert_weights(self.checkpoint, self.to, self.output, self.format, self.allow_pickle)
 
 
 @dataclass(kw_only=True)

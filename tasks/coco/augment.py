@@ -4,8 +4,7 @@ The training view is that of detectron2's ViTDet loader (projects/ViTDet/configs
 coco_loader_lsj.py): mirror, scale, cut a square, and take boxes from what is left of the masks.
 Two differences: outlines of whole numbers, which detectron2 truncates again when it scales them,
 keep their fractions here; and a side is a pixel at least, where detectron2 fails. Positions are
-continuous: pixel (row, column) covers [column, column + 1] x [row, row + 1]. Nothing here, nor in
-`tasks.images`, applies an EXIF rotation, as detectron2 does: COCO's files have none.
+continuous: pixel (row, column) covers [column, column + 1] x [row, row + 1].
 """
 
 from dataclasses import dataclass
@@ -107,10 +106,12 @@ def jitter_instances(
     """What is seen in the crop of the things in `annotations`, as `CocoSplit.annotations` has it.
 
     Returns boxes float32 (n, 4), x1, y1, x2, y2, in pixels of the crop; class indices int64 (n,);
-    masks. Crowds are no instances. Source: detectron2 data/dataset_mapper.py with
-    recompute_boxes, data/detection_utils.py (filter_empty_instances).
+    masks, none where boxes alone count. Crowds are no instances. Source: detectron2
+    data/dataset_mapper.py with recompute_boxes, data/detection_utils.py (filter_empty_instances).
     """
     things = [each for each in annotations if not each["iscrowd"]]
+    if any(each["segmentation"] is None for each in things):
+        return *jitter_boxes(things, plan), []
     outlined = [each["segmentation"] for each in things if isinstance(each["segmentation"], list)]
     polygons = iter(jitter_polygons(outlined, plan))
     masks: list[Mask] = []
@@ -121,6 +122,25 @@ def jitter_instances(
     labels = np.array([each["label"] for each in things], dtype=np.int64)
     kept = ((boxes[:, 2:] - boxes[:, :2]) > MIN_SIDE).all(axis=1)
     return boxes[kept], labels[kept], [masks[row] for row in np.flatnonzero(kept)]
+
+
+def jitter_boxes(things: list[dict[str, Any]], plan: Jitter) -> tuple[np.ndarray, np.ndarray]:
+    """What is left in the crop of boxes without outlines, and their class indices.
+
+    Source: detectron2 data/detection_utils.py (transform_instance_annotations).
+    """
+    given = np.array([each["bbox"] for each in things]).reshape(-1, 4)
+    corners = np.concatenate([given[:, :2], given[:, :2] + given[:, 2:]], axis=1)
+    if plan.flip:
+        corners[:, [0, 2]] = plan.source[1] - corners[:, [2, 0]]
+    corners *= np.tile(np.divide(plan.resized, plan.source)[::-1], 2)
+    top, left = plan.offset
+    height, width = plan.crop
+    corners = np.clip(corners - [left, top] * 2, 0, [width, height] * 2)
+    labels = np.array([each["label"] for each in things], dtype=np.int64)
+    boxes = corners.astype(np.float32)
+    kept = ((boxes[:, 2:] - boxes[:, :2]) > MIN_SIDE).all(axis=1)
+    return boxes[kept], labels[kept]
 
 
 def jitter_polygons(instances: list[list[np.ndarray]], plan: Jitter) -> list[list[np.ndarray]]:

@@ -10,10 +10,8 @@ from tasks.check import (
     Finding,
     Progress,
     images,
-    is_turned,
-    rotations,
 )
-from tasks.coco.annotations import NO_ANNOTATION, ONLY_CROWDS, CocoData, CocoSplit, read
+from tasks.coco.annotations import NO_ANNOTATION, ONLY_CROWDS, CocoData, read
 from tasks.coco.data import decode_known
 from tasks.coco.datasets import (
     ARCHIVES,
@@ -24,6 +22,7 @@ from tasks.coco.datasets import (
     NUM_TRAIN_USED,
     SPLITS,
 )
+from tasks.coco.files import roboflow
 from tasks.images.files import entries
 
 
@@ -47,22 +46,15 @@ def check(
         return Check((*findings, Finding("problem", str(error))), None)
     findings += own_counts(data) if is_own(root) else official_counts(data)
     findings += [Finding("note", line) for line in data.report_lines()]
-    turned: list[str] = []
-
-    def look(split: CocoSplit, row: int) -> None:
-        decode_known(split, row)
-        if is_turned(split.path(row)):
-            turned.append(split.names[row])
-
     splits = {"training": data.train, "test": data.val}
-    findings += images(splits, look, on_progress, samples, max_bad_images)
-    findings += rotations(turned, min(samples, len(data.train) + len(data.val)), "outlines")
+    findings += images(splits, decode_known, on_progress, samples, max_bad_images)
     return Check(tuple(findings), data)
 
 
 def is_own(root: str | Path) -> bool:
-    """Whether `root` is the user's own pair of files, or half of it."""
-    return str(root).endswith(".json") and not Path(root).expanduser().is_dir()
+    """Whether `root` is the user's own pair of files, or half of it, or a folder of Roboflow's."""
+    folder = Path(root).expanduser()
+    return roboflow(folder) is not None or (str(root).endswith(".json") and not folder.is_dir())
 
 
 def archives(folder: Path) -> list[Finding]:

@@ -1,7 +1,6 @@
 """Training and test images of COCO, padded to squares, with their instances."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -73,8 +72,9 @@ class TrainImages:
         {"images": uint8 (B, 3, S, S), zeros to the right of and below the image; "sizes": int64
         (B, 2), height and width without them; "targets": for each image {"boxes": float32 (n, 4),
         x1, y1, x2, y2; "labels": int64 (n,); "masks": for each instance polygons, a list of
-        float64 (k, 2), x, y, or a bitmap, bool (h, w)}; "index": int64 (B,); "skipped": names of
-        unreadable files}. Boxes and masks are in pixels of the image; n may be 0.
+        float64 (k, 2), x, y, or a bitmap, bool (h, w), none where boxes alone count}; "index":
+        int64 (B,); "skipped": unreadable files}. Boxes and masks are in pixels of the image; n may
+        be 0.
         """
         samples: list[Sample] = []
 
@@ -148,22 +148,23 @@ class EvalImages(Dataset[Batch]):
 
 
 def decode_known(split: CocoSplit, index: int) -> np.ndarray:
-    """An image as uint8 (H, W, 3). Raises UnreadableImage, also if its size is another.
+    """An image as uint8 (H, W, 3), turned by its EXIF tag if its annotations mean it so.
 
-    detectron2 ends the run over that (data/detection_utils.py, check_image_size); here it counts
-    as an image that cannot be read.
+    Raises UnreadableImage, also if its size is another either way: detectron2 ends the run over
+    that (data/detection_utils.py, check_image_size); here it counts as an image that cannot be
+    read.
     """
     path = split.path(index)
-    pixels = decode(path)
     expected = tuple(split.sizes[index].tolist())
+    pixels = decode(path, upright=True)
+    found = pixels.shape[:2]
+    if found != expected and found == expected[::-1]:
+        pixels = decode(path)  # its tag turns it, and the annotations do not
     if pixels.shape[:2] != expected:
-        raise UnreadableImage(path, mismatch(pixels.shape[:2], expected, split.json_file))
+        (height, width), (own_height, own_width) = found, expected
+        raise UnreadableImage(
+            path,
+            f"is {width} wide and {height} high; expected {own_width} and {own_height} as its "
+            "annotations say: correct the file or the numbers",
+        )
     return pixels
-
-
-def mismatch(found: tuple[int, ...], expected: tuple[int, ...], json_file: Path) -> str:
-    height, width = expected
-    return (
-        f"is {found[1]} wide and {found[0]} high; expected {width} and {height} as in "
-        f"{json_file} (an EXIF rotation is not applied): correct the file or the numbers"
-    )

@@ -34,15 +34,16 @@ from tasks.coco.recipes import CocoRecipe
 class Detectron2MaskRCNN(nn.Module):
     """detectron2's proposals and heads; goes in and comes out as in `mask_rcnn.MaskRCNN`."""
 
-    def __init__(self, recipe: CocoRecipe, num_classes: int) -> None:
+    def __init__(self, recipe: CocoRecipe, num_classes: int, masks: bool = True) -> None:
         super().__init__()
         self.proposals = proposal_network(recipe)
-        self.heads = roi_heads(recipe, num_classes)
+        self.heads = roi_heads(recipe, num_classes, masks)
 
     def losses(
         self, levels: dict[str, Tensor], images: Tensor, sizes: Tensor, targets: list[dict]
     ) -> dict[str, Tensor]:
-        padded, instances = to_images(images, sizes), to_instances(targets, sizes)
+        padded = to_images(images, sizes)
+        instances = to_instances(targets, sizes, self.heads.mask_on)
         try:
             with EventStorage():  # detectron2 logs into one, whoever asks
                 found, losses = self.proposals(padded, levels, instances)
@@ -63,7 +64,10 @@ class Detectron2MaskRCNN(nn.Module):
         found, _ = self.heads(padded, levels, proposals)
         return [
             Detections(
-                each.pred_boxes.tensor, each.scores, each.pred_classes, each.pred_masks[:, 0]
+                each.pred_boxes.tensor,
+                each.scores,
+                each.pred_classes,
+                each.pred_masks[:, 0] if self.heads.mask_on else None,
             )
             for each in found
         ]
@@ -94,7 +98,7 @@ def proposal_network(recipe: CocoRecipe) -> RPN:
     )
 
 
-def roi_heads(recipe: CocoRecipe, num_classes: int) -> StandardROIHeads:
+def roi_heads(recipe: CocoRecipe, num_classes: int, masks: bool) -> StandardROIHeads:
     channels, norm = recipe.pyramid_channels, norm_layer(recipe.norm)
     convolutions = [channels] * recipe.box_head_convs
     box_head = FastRCNNConvFCHead(
@@ -103,6 +107,7 @@ def roi_heads(recipe: CocoRecipe, num_classes: int) -> StandardROIHeads:
         fc_dims=[recipe.box_head_dim],
         conv_norm=norm,
     )
+    mask_parts = mask_arguments(recipe, num_classes) if masks else {}
     return StandardROIHeads(
         num_classes=num_classes,
         batch_size_per_image=recipe.roi_batch,
@@ -119,15 +124,22 @@ def roi_heads(recipe: CocoRecipe, num_classes: int) -> StandardROIHeads:
             box2box_transform=Box2BoxTransform(weights=(10.0, 10.0, 5.0, 5.0)),
             num_classes=num_classes,
         ),
-        mask_in_features=list(LEVELS[:-1]),
-        mask_pooler=pooler(recipe, MASK_SIDE),
-        mask_head=MaskRCNNConvUpsampleHead(
+        **mask_parts,
+    )
+
+
+def mask_arguments(recipe: CocoRecipe, num_classes: int) -> dict[str, Any]:
+    channels = recipe.pyramid_channels
+    return {
+        "mask_in_features": list(LEVELS[:-1]),
+        "mask_pooler": pooler(recipe, MASK_SIDE),
+        "mask_head": MaskRCNNConvUpsampleHead(
             ShapeSpec(channels=channels, height=MASK_SIDE, width=MASK_SIDE),
             num_classes=num_classes,
             conv_dims=[channels] * (recipe.mask_head_convs + 1),
-            conv_norm=norm,
+            conv_norm=norm_layer(recipe.norm),
         ),
-    )
+    }
 
 
 def pooler(recipe: CocoRecipe, side: int) -> ROIPooler:
@@ -153,13 +165,16 @@ def to_images(images: Tensor, sizes: Tensor) -> ImageList:
     return ImageList(images, [(height, width) for height, width in sizes.tolist()])
 
 
-def to_instances(targets: list[dict[str, Any]], sizes: Tensor) -> list[Instances]:
+def to_instances(targets: list[dict[str, Any]], sizes: Tensor, with_masks: bool) -> list[Instances]:
     """Targets as detectron2 holds them; one bitmap among an image's masks makes all bitmaps."""
     found = []
     for target, (height, width) in zip(targets, sizes.tolist(), strict=True):
         each = Instances((height, width))
         each.gt_boxes, each.gt_classes = Boxes(target["boxes"]), target["labels"]
         masks = target["masks"]
+        if not with_masks:
+            found.append(each)
+            continue
         if any(isinstance(mask, np.ndarray) for mask in masks):
             bitmaps = [
                 mask

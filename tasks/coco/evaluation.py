@@ -7,13 +7,11 @@ import contextlib
 import csv
 import io
 import json
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
@@ -23,7 +21,7 @@ from tasks import TaskError, scoring
 from tasks.coco.annotations import CocoData
 from tasks.coco.data import EvalImages
 from tasks.coco.mask_rcnn import Detections
-from tasks.coco.masks import paste, run_lengths
+from tasks.coco.masks import paste
 from tasks.coco.pictures import overlay_sheet
 from tasks.coco.segmentation import BAD_RLE, pack_run_lengths
 from tasks.task import Batch, Scored, Scoring
@@ -75,26 +73,22 @@ def to_results(found: Detections, index: int, size: list[int], data: CocoData) -
     scale = torch.tensor([width / size[1], height / size[0]] * 2)
     boxes = clip_boxes_to_image(found.boxes.float().cpu() * scale, (height, width))
     kept = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-    boxes = boxes[kept]
-    masks = run_lengths(paste(found.masks.cpu()[kept], boxes, height, width))
-    corners = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1).double().tolist()
     image_id = int(data.val.image_ids[index])
-    return [
-        {
+    labels, scores = found.labels.tolist(), found.scores.double().tolist()
+    masks = None if found.masks is None else found.masks.cpu()
+    results = []
+    for row in torch.where(kept)[0].tolist():
+        box = boxes[row]
+        result = {
             "image_id": image_id,
-            "category_id": data.category_ids[label],
-            "bbox": corner,
-            "score": score,
-            "segmentation": mask,
+            "category_id": data.category_ids[labels[row]],
+            "bbox": torch.cat([box[:2], box[2:] - box[:2]]).double().tolist(),
+            "score": scores[row],
         }
-        for corner, score, label, mask in zip(
-            corners,
-            found.scores.double().cpu()[kept].tolist(),
-            found.labels.cpu()[kept].tolist(),
-            masks,
-            strict=True,
-        )
-    ]
+        if masks is not None:
+            result["segmentation"] = paste(masks[row], box, height, width)
+        results.append(result)
+    return results
 
 
 def finish(parts: Sequence[list[Result]], data: CocoData, folder: Path | None) -> Scored:
@@ -118,6 +112,8 @@ def figures(
     metrics: dict[str, float] = {}
     per_class: dict[str, list[float | None]] = {}
     for name, kind in KINDS.items():
+        if name == "mask" and not data.masks:
+            continue
         found, per_class[f"ap_{name}"] = average_precision(truth, results, kind, data)
         metrics |= {
             f"ap_{name}{figure}": value
@@ -150,29 +146,32 @@ def read_predictions(file: Path, data: CocoData) -> list[Result]:
     results = []
     for number, each in enumerate(content, start=1):
         try:
-            results.append(checked(each, sizes, data.category_ids))
+            results.append(checked(each, sizes, data))
         except ValueError as error:
             raise TaskError(f"{file}, result {number}: {error}; {expected}") from None
     return results
 
 
-def checked(each: Any, sizes: dict[int, list[int]], category_ids: Sequence[int]) -> Result:
+def checked(each: Any, sizes: dict[int, list[int]], data: CocoData) -> Result:
     """A result of one of the images with `sizes` (height, width) by id; ValueError if it is none.
 
     Broken run lengths are decoded by pycocotools into memory that is not its own.
     """
-    keys = ("image_id", "category_id", "bbox", "score", "segmentation")
+    keys = ["image_id", "category_id", "bbox", "score"] + ["segmentation"] * data.masks
     if not isinstance(each, dict) or set(each) != set(keys):
         raise ValueError(f"not the keys {', '.join(keys)}")
-    image, category, box, score, mask = (each[key] for key in keys)
+    image, category, box, score = (each[key] for key in keys[:4])
     if type(image) is not int or image not in sizes:
         raise ValueError("its image_id is that of no test image")
-    if type(category) is not int or category not in category_ids:
+    if type(category) is not int or category not in data.category_ids:
         raise ValueError("its category_id is that of no class")
     if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
         raise ValueError("its bbox is not four numbers")
     if not is_number(score):
         raise ValueError("its score is no number")
+    if not data.masks:
+        return each
+    mask = each["segmentation"]
     if not isinstance(mask, dict) or not isinstance(mask.get("counts"), str):
         raise ValueError("its segmentation is not run lengths as a string")
     if pack_run_lengths(mask, *sizes[image])[1] == BAD_RLE:
@@ -187,38 +186,26 @@ def is_number(value: Any) -> bool:
 
 
 def ground_truth(data: CocoData) -> COCO:
-    """pycocotools' index of the val annotations as reading has checked them.
-
-    Only their areas, by which objects are small, medium or large, are taken from the file again;
-    where it gives none, the mask's counts.
-    """
-    content = json.loads(data.val.json_file.read_bytes())
-    left_out = set(data.val.left_out.tolist())
-    areas: dict[int, list[Any]] = {}
-    for each in content["annotations"]:
-        if each["id"] not in left_out:
-            areas.setdefault(each["image_id"], []).append(each.get("area"))
+    """pycocotools' index of the val annotations as reading has checked them."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     ids, sizes = data.val.image_ids.tolist(), data.val.sizes.tolist()
     for index, (image_id, (height, width)) in enumerate(zip(ids, sizes, strict=True)):
         images.append({"id": image_id, "height": height, "width": width})
-        own = data.val.annotations(index)
-        for each, area in zip(own, areas.get(image_id, []), strict=True):
+        for each in data.val.annotations(index):
             mask = each["segmentation"]
             if isinstance(mask, list):
                 mask = [ring.ravel().tolist() for ring in mask]
-            fine = type(area) in (int, float) and math.isfinite(area)
             annotations.append(
                 {
                     "id": len(annotations) + 1,  # pycocotools takes 0 for none
                     "image_id": image_id,
                     "category_id": data.category_ids[each["label"]],
                     "bbox": each["bbox"].tolist(),
-                    "segmentation": mask,
-                    "area": area if fine else mask_area(mask, height, width),
+                    "area": each["area"],
                     "iscrowd": each["iscrowd"],
                 }
+                | ({} if mask is None else {"segmentation": mask})
             )
     truth = COCO()
     names = zip(data.category_ids, data.classes, strict=True)
@@ -231,13 +218,6 @@ def ground_truth(data: CocoData) -> COCO:
     with contextlib.redirect_stdout(io.StringIO()):
         truth.createIndex()
     return truth
-
-
-def mask_area(mask: list[list[float]] | dict[str, Any], height: int, width: int) -> float:
-    """Pixels of polygons, or of compressed run lengths."""
-    if isinstance(mask, list):
-        mask = coco_mask.merge(coco_mask.frPyObjects(mask, height, width))
-    return float(coco_mask.area(mask))
 
 
 def average_precision(

@@ -41,8 +41,8 @@ class Detections(NamedTuple):
     """(n,)"""
     labels: Tensor
     """(n,), class indices from 0"""
-    masks: Tensor
-    """(n, M, M), probabilities inside the box"""
+    masks: Tensor | None = None
+    """(n, M, M), probabilities inside the box; None: boxes alone are found"""
 
 
 class Anchors(AnchorGenerator):
@@ -163,10 +163,10 @@ class Heads(RoIHeads):
     Plain L1 on boxes (torchvision rounds it off below 1/9), mask targets that are cut at 0.5 (its
     own are soft and not aligned), no filter for small detections (it drops those below 0.01
     pixels). torchvision's class 0 is the background; its rows of the box and mask predictors
-    mean nothing and never meet a loss.
+    mean nothing and never meet a loss. Without `masks` there is no mask head: Faster R-CNN.
     """
 
-    def __init__(self, recipe: CocoRecipe, num_classes: int) -> None:
+    def __init__(self, recipe: CocoRecipe, num_classes: int, masks: bool = True) -> None:
         channels, norm = recipe.pyramid_channels, norm_layer(recipe.norm)
         box_head = FastRCNNConvFCHead(
             (channels, BOX_SIDE, BOX_SIDE),
@@ -186,11 +186,12 @@ class Heads(RoIHeads):
             score_thresh=recipe.score_threshold,
             nms_thresh=recipe.nms_threshold,
             detections_per_img=recipe.max_detections,
-            mask_head=MaskRCNNHeads(
-                channels, [channels] * recipe.mask_head_convs, dilation=1, norm_layer=norm
-            ),
-            mask_predictor=MaskRCNNPredictor(channels, channels, 1 + num_classes),
         )
+        self.with_masks = masks
+        if masks:
+            convolutions = [channels] * recipe.mask_head_convs
+            self.mask_head = MaskRCNNHeads(channels, convolutions, dilation=1, norm_layer=norm)
+            self.mask_predictor = MaskRCNNPredictor(channels, channels, 1 + num_classes)
         self.patch_size = recipe.patch_size
         self.initialise()
 
@@ -203,14 +204,14 @@ class Heads(RoIHeads):
             if isinstance(layer, nn.Linear):
                 nn.init.kaiming_uniform_(layer.weight, a=1)
                 nn.init.zeros_(layer.bias)
-        for layer, std in (
-            (self.box_predictor.cls_score, 0.01),
-            (self.box_predictor.bbox_pred, 0.001),
-            (self.mask_predictor.mask_fcn_logits, 0.001),
-        ):
+        predictors = [(self.box_predictor.cls_score, 0.01), (self.box_predictor.bbox_pred, 0.001)]
+        if self.with_masks:
+            predictors.append((self.mask_predictor.mask_fcn_logits, 0.001))
+        for layer, std in predictors:
             nn.init.normal_(layer.weight, std=std)
             nn.init.zeros_(layer.bias)
-        nn.init.zeros_(self.mask_predictor.conv5_mask.bias)
+        if self.with_masks:
+            nn.init.zeros_(self.mask_predictor.conv5_mask.bias)
 
     def losses(
         self, levels: Sequence[Tensor], proposals: list[Tensor], targets: list[dict]
@@ -222,11 +223,13 @@ class Heads(RoIHeads):
         (positive,) = torch.where(label > 0)
         own = predicted.view(len(label), -1, 4)[positive, label[positive]]
         box_loss = F.l1_loss(own, torch.cat(deltas)[positive], reduction="sum")
-        return {
+        found = {
             "loss_cls": F.cross_entropy(logits, label, reduction="sum") / max(len(label), 1),
             "loss_box_reg": box_loss / max(len(label), 1),
-            "loss_mask": self.mask_loss(levels, boxes, matched, labels, targets),
         }
+        if self.with_masks:
+            found["loss_mask"] = self.mask_loss(levels, boxes, matched, labels, targets)
+        return found
 
     def mask_loss(
         self,
@@ -258,6 +261,8 @@ class Heads(RoIHeads):
         boxes = self.box_coder.decode(deltas, proposals).split(counts)
         scores = logits.softmax(dim=-1).split(counts)
         found = [self.best(*each) for each in zip(boxes, scores, sizes, strict=True)]
+        if not self.with_masks:
+            return [Detections(*each) for each in found]
         masks = self.predict_masks(levels, [box for box, _, _ in found])
         labels = torch.cat([label for _, _, label in found])
         chosen = masks[torch.arange(len(labels), device=labels.device), labels + 1].sigmoid()
@@ -290,15 +295,15 @@ class Heads(RoIHeads):
 class MaskRCNN(nn.Module):
     """Proposals and heads over a feature pyramid; the engine "torchvision"."""
 
-    def __init__(self, recipe: CocoRecipe, num_classes: int) -> None:
+    def __init__(self, recipe: CocoRecipe, num_classes: int, masks: bool = True) -> None:
         super().__init__()
         self.proposals = Proposals(recipe)
-        self.heads = Heads(recipe, num_classes)
+        self.heads = Heads(recipe, num_classes, masks)
 
     def losses(
         self, levels: dict[str, Tensor], images: Tensor, sizes: Tensor, targets: list[dict]
     ) -> dict[str, Tensor]:
-        """The five losses of a batch.
+        """The five losses of a batch; four without masks.
 
         `images` (B, 3, S, S) are padded, `sizes` (B, 2) their (height, width) without padding; a
         target has "boxes" (n, 4), "labels" (n,) from 0, and "masks", n of `masks.Mask`.

@@ -19,6 +19,8 @@ Mask = list[np.ndarray] | np.ndarray
 
 LEAST_SIDE = 0.1
 """pixels; a thinner box is drawn as wide as this"""
+STRIPE_PIXELS = 2**20
+"""pixels that are pasted at a time, for about 20 bytes each"""
 
 
 def crop_targets(masks: Sequence[Mask], boxes: Tensor, side: int) -> Tensor:
@@ -53,29 +55,51 @@ def draw(polygons: list[list[float]], height: int, width: int) -> np.ndarray:
     return coco_mask.decode(coco_mask.merge(rles)).astype(bool)
 
 
-def paste(masks: Tensor, boxes: Tensor, height: int, width: int) -> Tensor:
-    """Mask probabilities (n, M, M) put into their boxes (n, 4) and cut at 0.5.
+def paste(mask: Tensor, box: Tensor, height: int, width: int) -> dict[str, Any]:
+    """Mask probabilities (M, M) put into their box (4,) and cut at 0.5, as COCO's run lengths.
 
-    Returns bool (n, height, width) on the CPU. Each pixel centre is looked up in the mask
-    bilinearly, at sub-pixel box corners, as detectron2's paste_masks_in_image does.
+    Each pixel centre is looked up in the mask bilinearly, at sub-pixel box corners, as
+    detectron2's paste_masks_in_image does; but by stripes, and no image-sized bitmap is made.
     """
-    pasted = torch.zeros((len(masks), height, width), dtype=torch.bool)
-    masks, boxes = masks.float().cpu(), boxes.float().cpu()
-    for i, (mask, box) in enumerate(zip(masks, boxes, strict=True)):
-        left, top = (box[:2].floor() - 1).clamp(min=0).int().tolist()
-        right = min(int(box[2].ceil()) + 1, width)
-        bottom = min(int(box[3].ceil()) + 1, height)
-        x = (torch.arange(left, right) + 0.5 - box[0]) / (box[2] - box[0]) * 2 - 1
-        y = (torch.arange(top, bottom) + 0.5 - box[1]) / (box[3] - box[1]) * 2 - 1
-        grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)[None]
-        inside = F.grid_sample(mask[None, None], grid, align_corners=False)[0, 0]
-        pasted[i, top:bottom, left:right] = inside >= 0.5
-    return pasted
+    mask, box = mask.float().cpu(), box.float().cpu()
+    left, top = (box[:2].floor() - 1).clamp(min=0).int().tolist()
+    right = min(int(box[2].ceil()) + 1, width)
+    bottom = min(int(box[3].ceil()) + 1, height)
+    x = (torch.arange(left, right) + 0.5 - box[0]) / (box[2] - box[0]) * 2 - 1
+    y = (torch.arange(top, bottom) + 0.5 - box[1]) / (box[3] - box[1]) * 2 - 1
+    columns = max(1, STRIPE_PIXELS // max(1, bottom - top))
+    edges = []
+    for first in range(0, right - left, columns):
+        stripe = torch.meshgrid(x[first : first + columns], y, indexing="xy")
+        grid = torch.stack(stripe, dim=-1)[None]
+        inside = F.grid_sample(mask[None, None], grid, align_corners=False)[0, 0] >= 0.5
+        edges.append(runs(inside.numpy(), left + first, top, height))
+    return run_lengths(np.concatenate([np.empty((0, 2), np.int64), *edges]), height, width)
 
 
-def run_lengths(masks: Tensor) -> list[dict[str, Any]]:
-    """COCO's compressed RLE of bool masks (n, H, W), with text instead of bytes."""
-    if not len(masks):
-        return []
-    stacked = np.asfortranarray(masks.numpy().astype(np.uint8).transpose(1, 2, 0))
-    return [{**rle, "counts": rle["counts"].decode()} for rle in coco_mask.encode(stacked)]
+def runs(inside: np.ndarray, left: int, top: int, height: int) -> np.ndarray:
+    """Runs down the columns of a part, bool (h, w), that lies at (top, left) in a whole.
+
+    int64 (n, 2): where each begins and ends in a whole of that height.
+    """
+    columns = np.zeros((inside.shape[1], inside.shape[0] + 2), np.int8)
+    columns[:, 1:-1] = inside.T
+    changes = np.diff(columns, axis=1)
+    found = []
+    for change in (1, -1):
+        column, row = np.nonzero(changes == change)
+        found.append((left + column.astype(np.int64)) * height + top + row)
+    return np.stack(found, axis=1)
+
+
+def run_lengths(edges: np.ndarray, height: int, width: int) -> dict[str, Any]:
+    """Runs as COCO's compressed RLE, with text instead of bytes."""
+    starts, ends = edges.T
+    apart = starts[1:] != ends[:-1]  # others go on from a column's end to the next one's start
+    first, last = np.append(True, apart), np.append(apart, True)
+    bounds = np.stack([starts[first[: len(starts)]], ends[last[: len(ends)]]], axis=1).ravel()
+    counts = np.diff(np.concatenate([[0], bounds, [height * width]]))
+    counts = counts[: len(counts) - (counts[-1] == 0)]
+    rle = {"size": [height, width], "counts": counts.tolist()}
+    packed = coco_mask.frPyObjects(rle, height, width)["counts"]
+    return {"size": [height, width], "counts": packed.decode()}

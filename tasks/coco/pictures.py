@@ -10,7 +10,9 @@ from PIL import Image, ImageDraw, ImageFont
 from pycocotools.coco import COCO
 
 from tasks.coco.annotations import CocoData
-from tasks.images import UnreadableImage, decode
+from tasks.coco.data import decode_known
+from tasks.coco.segmentation import string_lengths
+from tasks.images import UnreadableImage
 from tasks.pictures import class_colour, fitted, sheet, spread, text_colour
 
 NUM_PICTURED = 6
@@ -19,6 +21,10 @@ LEAST_SCORE = 0.3
 SIDE = 384
 """longer side of a drawn image, pixels"""
 OPACITY = 0.45
+MOST_DRAWN = 200
+"""instances of an image"""
+LARGE_PIXELS = 2**22
+"""of an image, from which on its masks are not decoded"""
 
 
 def overlay_sheet(truth: COCO, results: list[dict[str, Any]], data: CocoData, file: Path) -> None:
@@ -34,7 +40,7 @@ def overlay_sheet(truth: COCO, results: list[dict[str, Any]], data: CocoData, fi
     with_things = [i for i, number in enumerate(ids) if truth.imgToAnns[number]] or range(len(ids))
     for index in (with_things[i] for i in spread(len(with_things), NUM_PICTURED)):
         try:
-            image = Image.fromarray(decode(data.val.path(index)))
+            image = Image.fromarray(decode_known(data.val, index))
         except UnreadableImage:
             continue
         found = [r for r in by_image.get(ids[index], []) if r["score"] >= LEAST_SCORE]
@@ -55,9 +61,9 @@ def overlay(
     pixels = np.asarray(image.resize(size, Image.Resampling.BICUBIC)).astype(np.float32)
     # The best and the smallest last, so that they are seen.
     order = sorted(instances, key=lambda each: (each.get("score", 1.0), -box_area(each)))
-    for each in order:
-        mask = Image.fromarray(truth.annToMask(each) * 255).resize(size, Image.Resampling.BILINEAR)
-        opacity = np.asarray(mask)[..., None] / 255 * OPACITY
+    order = order[-MOST_DRAWN:]
+    for each in order if data.masks else ():
+        opacity = coverage(each, truth, size)[..., None] * OPACITY
         pixels += opacity * (np.array(colour(each, data), np.float32) - pixels)
     canvas = Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8))
     draw = ImageDraw.Draw(canvas)
@@ -75,6 +81,27 @@ def overlay(
         own = text_colour(colour(each, data))
         draw.text((x + 3 - left, y + 3 - top), text, fill=own, font=font)
     return canvas
+
+
+def coverage(instance: dict[str, Any], truth: COCO, size: tuple[int, int]) -> np.ndarray:
+    """How much of each pixel of a picture of `size` (width, height) a mask covers, (h, w), 0 to 1.
+
+    Of a large image a few points are looked up, in its run lengths; no bitmap of it is made.
+    """
+    rle = truth.annToRLE(instance)
+    height, width = rle["size"]
+    if height * width <= LARGE_PIXELS:
+        mask = Image.fromarray(truth.annToMask(instance) * 255)
+        return np.asarray(mask.resize(size, Image.Resampling.BILINEAR)) / 255
+    counts = rle["counts"]
+    lengths = string_lengths(counts.decode() if isinstance(counts, bytes) else counts)
+    assert lengths is not None  # pycocotools' own, or checked when it was read
+    rows, columns = (
+        ((np.arange(2 * new) + 0.5) * old / (2 * new)).astype(np.int64)
+        for new, old in ((size[1], height), (size[0], width))
+    )
+    inside = np.searchsorted(lengths.cumsum(), rows[:, None] + height * columns, side="right") % 2
+    return inside.reshape(size[1], 2, size[0], 2).mean(axis=(1, 3))
 
 
 def box_area(instance: dict[str, Any]) -> float:

@@ -92,6 +92,8 @@ class CocoRecipe(TransferRecipe):
     """parameters exempt from weight decay"""
     epoch_images: Annotated[int | None, Within(1, 1e9)]
     """images that count as an epoch of the official training set; other data count their own"""
+    background_images: bool = False
+    """train on images without objects too (detectron2's filter_empty_annotations=False)"""
     engine: Literal["torchvision", "detectron2"]
     """whose Mask R-CNN code runs; weights, pyramid and recipe are the same"""
 
@@ -147,6 +149,7 @@ COMMON = (
     | said_by("d2 configs/common/models/mask_rcnn_fpn.py", proposals=1000, score_threshold=0.05)
     | said_by("d2 modeling/roi_heads/fast_rcnn.py", nms_threshold=0.5, max_detections=100)
     | said_by("d2 data/transforms (RandomFlip)", flip_prob=0.5)
+    | said_by("d2 data/build.py (filter_empty_annotations)", background_images=False)
     | said_by("ours: installs everywhere", engine="torchvision")
 )
 

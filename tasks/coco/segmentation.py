@@ -20,10 +20,20 @@ NO_SEGMENTATION = "no segmentation"
 FEW_POINTS = "no polygon of three points"
 NO_AREA = "a segmentation without area"
 BAD_RLE = "malformed run lengths"
-FAULTS = (NO_SEGMENTATION, FEW_POINTS, NO_AREA, BAD_RLE)
+TOO_LONG = "an outline too long to fill"
+FAULTS = (NO_SEGMENTATION, FEW_POINTS, NO_AREA, BAD_RLE, TOO_LONG)
 
 FARTHEST = 10.0
 """longer sides of the image that a polygon may reach from its corner"""
+MOST_POINTS = 100_000
+"""of an annotation's polygons together"""
+LONGEST = 4e6
+"""pixels along them, which pycocotools walks in fifths, 80 bytes a pixel"""
+MOST_TANGLED = 100.0
+"""times that a polygon may be as long as half the way around its box; crossings, each of which
+shapely finds, grow with the square of it"""
+TANGLES_FROM = 400
+"""numbers of a polygon; a shorter one cannot be as tangled"""
 MIN_AREA = 1e-6
 """square pixels; what rounding leaves of points on one line is less"""
 
@@ -36,18 +46,21 @@ def pack(segmentation: Any, height: int, width: int) -> tuple[Packed | None, str
     one that reaches absurdly far, over which pycocotools takes for ever or breaks down. The
     fault is one of `FAULTS`, then there is nothing packed; or "".
     """
-    if isinstance(segmentation, list) and segmentation:
+    if not segmentation:  # null, [], {}, "": none is given
+        return None, NO_SEGMENTATION, 0
+    if isinstance(segmentation, list):
         return pack_polygons(segmentation, FARTHEST * max(height, width))
     if isinstance(segmentation, dict):
         counts, fault = pack_run_lengths(segmentation, height, width)
         return counts, fault, 0
-    return None, NO_SEGMENTATION, 0
+    return None, FEW_POINTS, 0
 
 
 def pack_polygons(polygons: list[Any], farthest: float) -> tuple[Packed | None, str, int]:
     """As `pack`, of a list that is not empty."""
     kept: list[bytes] = []
     total = 0.0
+    points = 0
     for polygon in polygons:
         try:
             values = array("d", polygon)
@@ -56,6 +69,10 @@ def pack_polygons(polygons: list[Any], farthest: float) -> tuple[Packed | None, 
         if len(values) < 6 or len(values) % 2:
             continue
         coordinates = np.frombuffer(values)
+        points += len(coordinates) // 2
+        suspect = len(values) > TANGLES_FROM or 2 * len(values) * farthest > LONGEST
+        if points > MOST_POINTS or (suspect and is_too_long(coordinates)):
+            return None, TOO_LONG, 0
         if not np.abs(coordinates).max() <= farthest:  # nor NaN
             continue
         area = signed_area(coordinates)
@@ -68,6 +85,15 @@ def pack_polygons(polygons: list[Any], farthest: float) -> tuple[Packed | None, 
     if total < MIN_AREA and not has_area(kept):
         return None, NO_AREA, dropped
     return kept, "", dropped
+
+
+def is_too_long(coordinates: np.ndarray) -> bool:
+    """Whether filling or repairing a ring x0, y0, x1, y1, ... would take for ever."""
+    points = coordinates.reshape(-1, 2)
+    sides = np.abs(np.diff(points, axis=0, append=points[:1]))
+    length = float(np.hypot(*sides.T).sum())
+    around = float(np.ptp(points, axis=0).sum())
+    return not length <= min(LONGEST, MOST_TANGLED * max(around, 1.0))
 
 
 def signed_area(coordinates: np.ndarray) -> float:
@@ -132,6 +158,57 @@ def string_lengths(counts: str) -> np.ndarray | None:
     numbers[1::2] = np.cumsum(numbers[1::2])
     numbers[2::2] = np.cumsum(numbers[2::2])
     return numbers
+
+
+def likeness(segmentation: Any, height: int, width: int) -> str:
+    """What a faulty segmentation looks like, in words, with what is expected; "" if like nothing.
+
+    Only for what `pack` finds nothing in.
+    """
+    if isinstance(segmentation, str):
+        return "a text, as a table has it; expected polygons [[x, y, x, y, ...], ...]"
+    if isinstance(segmentation, dict):
+        return unlike_run_lengths(segmentation, height, width)
+    if not isinstance(segmentation, list) or not segmentation:
+        return ""
+    nested = "; expected polygons [[x, y, x, y, ...], ...]"
+    if all(map(is_number, segmentation)):
+        return f"one flat polygon [x, y, x, y, ...]{nested}: put it into a list"
+    part = segmentation[0]
+    if isinstance(part, dict):
+        if "counts" in part:
+            return "run lengths inside a list; expected {size, counts}: take them out of it"
+        return f"objects with {', '.join(map(str, part))[:40]}{nested}"
+    if not isinstance(part, list) or not part:
+        return ""
+    if all(isinstance(each, list) and len(each) == 2 for each in segmentation) and all(
+        map(is_number, part)
+    ):
+        return f"pairs of points [[x, y], [x, y], ...]{nested}: flatten them"
+    if isinstance(part[0], list):
+        return f"polygons of pairs [[[x, y], [x, y], ...], ...]{nested}: flatten them"
+    if isinstance(part[0], str):
+        return f"polygons of texts{nested} of numbers"
+    return ""
+
+
+def unlike_run_lengths(rle: dict[str, Any], height: int, width: int) -> str:
+    """What is wrong with malformed run lengths, as `likeness` says it."""
+    size = rle.get("size")
+    if size == [width, height] != [height, width]:
+        return "run lengths with size [width, height]; expected [height, width]: exchange them"
+    if "counts" not in rle:
+        return "an object without counts; expected run lengths {size, counts}"
+    if size != [height, width]:
+        return (
+            f"run lengths of another size ({size!r:.40}) than the image's [{height}, {width}]; "
+            "expected the image's: was another resolution annotated?"
+        )
+    return "run lengths that do not fill the image; expected counts that sum up to height x width"
+
+
+def is_number(value: Any) -> bool:
+    return type(value) in (int, float)
 
 
 def unpack(packed: Packed, height: int, width: int) -> list[np.ndarray] | dict[str, Any]:

@@ -1,6 +1,6 @@
 """An annotation file in COCO's instances format, as checked columns."""
 
-from collections.abc import Sequence
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,29 +8,34 @@ from typing import Any
 import numpy as np
 
 from tasks import TaskError
-from tasks.columns import (
-    bad_value,
+from tasks.coco.fields import (
+    area_column,
+    box_columns,
+    crowd_flags,
     file_names,
-    integers,
-    rank,
-    read_json,
-    refuse_duplicates,
-    strings,
+    image_sizes,
+    note_ignored,
+    whole_numbers,
 )
+from tasks.coco.notes import Notes
+from tasks.columns import rank, read_json, refuse_duplicates, strings
 
 TABLES = ("images", "annotations", "categories")
 FORMAT = "expected COCO's instances format"
+MOST_OBJECTS = 10_000
+"""annotations of one image: training and pycocotools compare each with every proposal"""
 
 
 @dataclass(frozen=True, eq=False)
 class Tables:
     """The columns of one annotation file; images and categories in the order of their ids."""
 
+    path: Path
     names: list[str]
     image_ids: np.ndarray
     """int64 (N,), ascending"""
     sizes: np.ndarray
-    """int32 (N, 2): height, width"""
+    """int32 (N, 2): height, width; 0 where the file gives none"""
     category_ids: tuple[int, ...]
     """ascending"""
     classes: tuple[str, ...]
@@ -46,37 +51,60 @@ class Tables:
     """whether each annotation outlines a crowd, bool (A,)"""
     boxes: np.ndarray
     """x, y, width, height of each annotation, float64 (A, 4); NaN where there is no such box"""
+    areas: np.ndarray
+    """what the file says, float64 (A,); NaN where that is no number"""
 
 
-def read_tables(path: Path) -> Tables:
+def read_tables(path: Path, split: str, notes: Notes) -> Tables:
     """Read and check an annotation file. Raises TaskError for what makes it useless as a whole."""
     content = parse(path)
     images, annotations, categories = (content[name] for name in TABLES)
     for name, rows in (("images", images), ("categories", categories)):
         if not rows:
             raise TaskError(f"{path} has no {name}; {FORMAT} with at least one")
-    category_ids = integers(path, "categories", categories, "id")
-    image_ids = integers(path, "images", images, "id")
-    ids = integers(path, "annotations", annotations, "id")
+    category_ids = whole_numbers(path, "categories", categories, "id", split, notes)
+    image_ids = whole_numbers(path, "images", images, "id", split, notes)
+    ids = whole_numbers(path, "annotations", annotations, "id", split, notes)
     for name, numbers in zip(TABLES, (image_ids, ids, category_ids), strict=True):
         refuse_duplicates(path, name, numbers)
     by_category, by_image = np.argsort(category_ids), np.argsort(image_ids)
-    of_image = integers(path, "annotations", annotations, "image_id")
-    of_category = integers(path, "annotations", annotations, "category_id")
-    classes, names = strings(path, "categories", categories, "name"), file_names(path, images)
-    return Tables(
+    of_image = whole_numbers(path, "annotations", annotations, "image_id", split, notes)
+    of_category = whole_numbers(path, "annotations", annotations, "category_id", split, notes)
+    classes = strings(path, "categories", categories, "name")
+    twice = sorted(name for name, count in Counter(classes).items() if count > 1)
+    notes.add(f"{split} categories of the same name (kept apart by their ids)", twice)
+    names = file_names(path, images, split, notes)
+    found = Tables(
+        path=path,
         names=[names[row] for row in by_image],
         image_ids=image_ids[by_image],
-        sizes=image_sizes(path, images)[by_image],
+        sizes=image_sizes(path, images, split, notes)[by_image],
         category_ids=tuple(category_ids[by_category].tolist()),
-        classes=tuple(classes[row] for row in by_category),
+        # A lone surrogate, which JSON can spell, is no text that a file or a picture takes.
+        classes=tuple(classes[row].encode("utf-8", "replace").decode() for row in by_category),
         annotations=annotations,
         ids=ids,
         images=rank(path, of_image, image_ids[by_image], ids, "image_id"),
         labels=rank(path, of_category, category_ids[by_category], ids, "category_id"),
-        crowds=np.array([bool(row.get("iscrowd", 0)) for row in annotations], dtype=bool),
+        crowds=crowd_flags(path, annotations, split, notes),
         boxes=box_columns(annotations),
+        areas=area_column(annotations),
     )
+    refuse_crowded(found)
+    note_ignored(annotations, ids, split, notes)
+    return found
+
+
+def refuse_crowded(tables: Tables) -> None:
+    """Raise TaskError for an image of more objects than memory and time allow."""
+    counts = np.bincount(tables.images, minlength=len(tables.names))
+    over = np.flatnonzero(counts > MOST_OBJECTS)
+    if len(over):
+        name, count = tables.names[over[0]], counts[over[0]]
+        raise TaskError(
+            f"{tables.path}: {name} has {count:,} annotations; expected at most {MOST_OBJECTS:,} "
+            "in one image: cut the image up"
+        )
 
 
 def parse(path: Path) -> dict[str, list[dict[str, Any]]]:
@@ -84,46 +112,68 @@ def parse(path: Path) -> dict[str, list[dict[str, Any]]]:
     content = read_json(path)
     if not isinstance(content, dict):
         found = type(content).__name__
-        raise TaskError(f"{path} holds a {found}; {FORMAT}, an object with {', '.join(TABLES)}")
+        raise TaskError(
+            f"{path} holds a {found}; {FORMAT}, an object with {', '.join(TABLES)}"
+            + (" (a list is COCO's format of results)" if isinstance(content, list) else "")
+        )
     absent = [name for name in TABLES if not isinstance(content.get(name), list)]
     if absent:
-        found = ", ".join(list(content)[:8]) or "nothing"
+        keys = list(content)
+        found = ", ".join(f"{key!s:.40}" for key in keys[:8]) + ", ..." * (len(keys) > 8)
         raise TaskError(
-            f"{path} has no list of {' or '.join(absent)} (it has {found}); {FORMAT}: give an "
-            "instances file, not captions, keypoints or results"
+            f"{path} has no list of {' or '.join(absent)} (it has {found or 'nothing'}); {FORMAT}: "
+            "give an instances file, not captions, keypoints or results"
         )
     for name in TABLES:
         for row, entry in enumerate(content[name]):
             if not isinstance(entry, dict):
                 raise TaskError(f"{path}: {name}[{row}] is no object; {FORMAT}")
+    refuse_other_kinds(path, content["annotations"])
     return {name: content[name] for name in TABLES}
 
 
-def image_sizes(path: Path, images: Sequence[dict[str, Any]]) -> np.ndarray:
-    """int32 (N, 2): height, width in pixels, 1 at least."""
-    columns = []
-    for key in ("height", "width"):
-        column = integers(path, "images", images, key)
-        wrong = np.flatnonzero((column < 1) | (column >= 2**31))
-        if len(wrong):
+OTHER_KINDS = {
+    "segments_info": "a panoptic file",
+    "caption": "a file of captions",
+}
+"""key of its annotations -> what kind of COCO file it is instead"""
+
+
+def refuse_other_kinds(path: Path, annotations: list[dict[str, Any]]) -> None:
+    for key, kind in OTHER_KINDS.items():
+        if annotations and key in annotations[0] and "bbox" not in annotations[0]:
             raise TaskError(
-                bad_value(path, "images", images, int(wrong[0]), key, "a number of pixels")
+                f"{path} is {kind} (its annotations have {key}); {FORMAT}: give the instances "
+                "file, with a box and an outline for each object"
             )
-        columns.append(column.astype(np.int32))
-    return np.stack(columns, axis=1)
 
 
-def box_columns(annotations: Sequence[dict[str, Any]]) -> np.ndarray:
-    """Boxes as in `Tables`."""
-    values = [row.get("bbox") for row in annotations]
-    boxes = np.full((len(values), 4), np.nan)
-    try:
-        found = np.array(values)
-        if found.shape == boxes.shape and found.dtype.kind in "if":
-            return found.astype(np.float64)
-    except ValueError:  # lists of unequal length
-        pass
-    for row, value in enumerate(values):
-        if isinstance(value, list) and len(value) == 4 and {*map(type, value)} <= {int, float}:
-            boxes[row] = [float(number) if abs(number) < 1e300 else np.nan for number in value]
-    return boxes
+def match_categories(train: Tables, val: Tables, notes: Notes) -> np.ndarray:
+    """Class index in the training file of each class index in the test file.
+
+    A test file may list only some of the categories, with the same ids and names. Raises
+    TaskError for a category that is another one in each, or that has test objects and is not
+    trained at all.
+    """
+    known, own = (dict(zip(each.category_ids, each.classes, strict=True)) for each in (train, val))
+    used = {val.category_ids[label] for label in np.unique(val.labels).tolist()}
+    differing = [
+        number
+        for number in sorted(own)
+        if (number in known and own[number] != known[number])
+        or (number not in known and (number in used or own[number] in train.classes))
+    ]
+    if differing:
+        number = differing[0]
+        there = repr(known[number]) if number in known else "not there"
+        raise TaskError(
+            f"{train.path} and {val.path} differ in {len(differing)} categories: id {number} is "
+            f"{there} in the first and {own[number]!r} in the second; expected the same ids and "
+            "names in both: number them alike"
+        )
+    lacking = [known[number] for number in sorted(known) if number not in own]
+    notes.add("categories that the test file does not list (no score of their own)", lacking)
+    extra = [own[number] for number in sorted(own) if number not in known]
+    notes.add("categories that only the test file lists, without objects (left out)", extra)
+    rows = {number: row for row, number in enumerate(train.category_ids)}
+    return np.array([rows.get(number, -1) for number in val.category_ids], dtype=np.int64)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from backbones.dense import DenseViT
 from tasks import TaskError
 from tasks.coco import annotations
+from tasks.coco.annotations import BOXES_ALONE, CocoData
 from tasks.coco.data import EvalImages, TrainImages
 from tasks.coco.evaluation import score
 from tasks.coco.mask_rcnn import Detections, MaskRCNN
@@ -51,18 +52,18 @@ class Coco(DenseTask):
         self,
         recipe: CocoRecipe,
         backbone: DenseViT,
-        data: str | Path | annotations.CocoData,
+        data: str | Path | CocoData,
         seed: int,
         limit: int | None = None,
     ) -> None:
         """`data`: where it lies, or as it was read; `limit`: so many images of each split only."""
         super().__init__(backbone)
         self.recipe = recipe
-        read = data if isinstance(data, annotations.CocoData) else annotations.read(data)
-        self.data = read.limited(limit)
-        val = self.data.val
-        if not any(not each["iscrowd"] for i in range(len(val)) for each in val.annotations(i)):
-            raise TaskError(f"{val.json_file} outlines no object in the test images; expected some")
+        found = data if isinstance(data, CocoData) else annotations.read(data)
+        if recipe.background_images:
+            found = found.with_background()
+        self.data = found.limited(limit)
+        refuse_empty(self.data, limit)
         self.train_data = TrainImages(
             self.data.train,
             recipe.image_size,
@@ -75,13 +76,16 @@ class Coco(DenseTask):
         norm = norm_layer(recipe.norm)
         pyramid = PYRAMIDS[recipe.pyramid]
         self.pyramid = pyramid(backbone.embed_dim, recipe.pyramid_channels, norm)
-        self.detector: Engine = build_engine(recipe, len(self.data.classes))
+        self.detector: Engine = build_engine(recipe, len(self.data.classes), self.data.masks)
 
     def notes(self) -> list[str]:
         return self.data.report_lines()
 
+    def caveats(self, processes: int) -> list[str]:
+        return super().caveats(processes) + ([] if self.data.masks else [BOXES_ALONE])
+
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """The five losses and their sum, of the batch that `TrainImages` makes."""
+        """The five losses, four without masks, and their sum, of what `TrainImages` makes."""
         images, sizes = batch["images"], batch["sizes"]
         targets = [
             target | {key: target[key].to(images.device) for key in ("boxes", "labels")}
@@ -142,10 +146,20 @@ class Coco(DenseTask):
             self.train(was_training)
 
 
-def build_engine(recipe: CocoRecipe, num_classes: int) -> Any:
+def refuse_empty(data: CocoData, limit: int | None) -> None:
+    """Raise `TaskError` if the images that are left show no object."""
+    for kind, split in (("training", data.train), ("test", data.val)):
+        if not split.objects.any():
+            raise TaskError(
+                f"the {len(split)} {kind} images that are left with limit {limit} show no object; "
+                "expected some: raise the limit"
+            )
+
+
+def build_engine(recipe: CocoRecipe, num_classes: int, masks: bool) -> Any:
     """The Mask R-CNN of the recipe's engine; `TaskError` if its library is missing."""
     if recipe.engine == "torchvision":
-        return MaskRCNN(recipe, num_classes)
+        return MaskRCNN(recipe, num_classes, masks)
     for message in ("`torch.jit.script` is deprecated", "torch.meshgrid: in an upcoming release"):
         warnings.filterwarnings("ignore", message)  # detectron2's, and nothing a user can do about
     logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
@@ -157,4 +171,4 @@ def build_engine(recipe: CocoRecipe, num_classes: int) -> Any:
             "pip install --no-build-isolation git+https://github.com/facebookresearch/detectron2, "
             "or use --engine torchvision"
         ) from None
-    return Detectron2MaskRCNN(recipe, num_classes)
+    return Detectron2MaskRCNN(recipe, num_classes, masks)

@@ -30,11 +30,14 @@ def test_a_small_set_is_fine_but_not_official(root: Path) -> None:
     assert result.ok
     assert result.data is not None
     assert steps == [(1, 3), (2, 3), (3, 3)]
-    assert [each.status for each in result.findings] == ["ok", "ok", "ok", "note", "ok"]
+    statuses = [each.status for each in result.findings]
+    assert statuses == ["ok", "ok", "ok", "note", "note", "note", "ok"]
     said = result.findings[3].what
     assert said.startswith("not the official COCO 2017: training images 2 (official: 118,287), ")
     assert "test images 1 (official: 5,000)" in said
-    assert result.findings[4].what == "3 images, spread over both splits, decode"
+    census = "train: 2 images, 2 objects, 0 crowds; a class occurs nowhere: 'ball'"
+    assert result.findings[4].what == census
+    assert result.findings[6].what == "3 images, spread over both splits, decode"
 
 
 def test_the_official_counts(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,8 +55,8 @@ def test_the_official_counts(root: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     findings = check(root).findings
     assert findings[3].status == "ok"
     assert findings[3].what == "COCO 2017: 2 training images with objects, 1 test images, 2 classes"
-    assert findings[4].what == "train images without annotation: 1 (4)"
-    assert findings[4].status == "note"
+    assert findings[6].what == "train images without annotation: 1 (4)"
+    assert findings[6].status == "note"
 
 
 def test_nothing_there(tmp_path: Path) -> None:
@@ -78,7 +81,11 @@ def test_images_are_missing(root: Path) -> None:
 
 
 def test_what_is_left_out_is_noted(root: Path) -> None:
-    write(root, "train", content([image(1)], [thing(1, 1), thing(5, 1, bbox=[1, 1, 0, 2])]))
+    write(
+        root,
+        "train",
+        content([image(1)], [thing(1, 1), thing(2, 1), thing(5, 1, bbox=[1, 1, 0, 2])]),
+    )
     result = check(root)
     assert result.ok
     notes = [each.what for each in result.findings if each.status == "note"]
@@ -86,10 +93,12 @@ def test_what_is_left_out_is_noted(root: Path) -> None:
 
 
 def test_images_that_are_not_right(root: Path) -> None:
+    numbers = [1, 2, 4, 5]
+    small(root, [thing(n, n) for n in numbers], [image(n) for n in numbers])
     (root / "train2017/0001.jpg").write_bytes(b"")
     Image.new("RGB", (9, 9)).save(root / "train2017/0002.jpg")
-    (said,) = problems(root)
-    assert said.startswith("2 of 2 training images cannot be read: 1 image: is ")
+    (said,) = [e.what for e in check(root).findings if "cannot be read" in e.what]
+    assert said.startswith("2 of 4 training images cannot be read: 1 image: is ")
     assert "is empty (0 bytes); expected an image (0001.jpg)" in said
     assert "is 9 wide and 9 high; expected 60 and 40" in said
 
@@ -112,7 +121,7 @@ def test_a_sample_is_spread_over_the_splits(tmp_path: Path) -> None:
     assert said.startswith("1 of 2 training images looked at cannot be read: 1 image: is empty")
 
 
-def test_exif_rotations_are_noted(root: Path) -> None:
+def test_applied_exif_rotations_are_noted(root: Path) -> None:
     path = root / "train2017/0001.jpg"
     with Image.open(path) as picture:
         exif = picture.getexif()
@@ -121,7 +130,7 @@ def test_exif_rotations_are_noted(root: Path) -> None:
     result = check(root)
     assert result.ok
     notes = [each.what for each in result.findings if each.status == "note"]
-    assert "1 of 3 images have an EXIF rotation, as 0001.jpg has" in notes
+    assert "train images turned by their EXIF tag, of 2 looked at: 1 (0001.jpg)" in notes
 
 
 # The command

@@ -173,8 +173,9 @@ def test_an_unreadable_image_counts_as_one_without_detections(coco_world, tmp_pa
     oracle.data, oracle.skill, oracle.images = spoilt, 1.0, EvalImages(spoilt.val, SIDE)
     oracle.known = {oracle.images[[i]]["images"][0].sum().item(): i for i in (0, 2)}
     found = score(oracle, oracle.images, spoilt, CPU, Scoring(batch_size=2, workers=0))
-    reason = "is not an image in any known format"
-    assert found.unreadable == [(spoilt.val.names[1], reason)]
+    (only,) = found.unreadable
+    assert only.reason.startswith("is not an image in any known format")
+    assert only.name == spoilt.val.names[1]
     assert found.metrics["ap_box"] < whole.metrics["ap_box"]
 
 

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from pycocotools import mask as coco_mask
 
-from tasks.coco.masks import crop_targets, draw, paste, run_lengths
+from tasks.coco import masks as module
+from tasks.coco.masks import crop_targets, draw, paste, runs
 
 SQUARE = [np.array([[2.0, 2.0], [10.0, 2.0], [10.0, 10.0], [2.0, 10.0]])]
 
@@ -49,32 +51,66 @@ def test_targets_equal_detectron2s():
 
 def test_a_full_mask_pastes_its_box():
     """Of a box at half pixels, the pixels whose centres lie inside."""
-    pasted = paste(torch.ones(1, 4, 4), torch.tensor([[1.6, 2.0, 5.4, 7.0]]), 10, 10)[0]
-    assert pasted.nonzero().min(dim=0).values.tolist() == [2, 2]
-    assert pasted.nonzero().max(dim=0).values.tolist() == [6, 4]
+    pasted = coco_mask.decode(paste(torch.ones(4, 4), torch.tensor([1.6, 2.0, 5.4, 7.0]), 10, 10))
+    rows, columns = np.nonzero(pasted)
+    assert (rows.min(), columns.min()) == (2, 2)
+    assert (rows.max(), columns.max()) == (6, 4)
     assert pasted.sum() == 5 * 3
+
+
+def drawn(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Masks of random probabilities, and boxes in an image 90 wide and 70 high."""
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.rand(count, 28, 28, generator=generator)
+    corner = 60 * torch.rand(count, 2, generator=generator)
+    box = torch.cat([corner, corner + 0.3 + 40 * torch.rand(count, 2, generator=generator)], dim=1)
+    box = torch.minimum(box, torch.tensor([90.0, 70.0, 90.0, 70.0]))
+    box[:3] = torch.tensor([[0.0, 0.0, 90.0, 70.0], [89.5, 69.5, 90.0, 70.0], [3.0, 3.0, 3.2, 9.0]])
+    kept = (box[:, 2:] > box[:, :2]).all(dim=1)
+    return masks[kept], box[kept]
+
+
+@pytest.mark.parametrize("pixels", [2**20, 300, 1])
+def test_pasting_is_one_lookup_of_each_pixel_centre(monkeypatch, pixels):
+    """All pixels of the image by one call of torch, cut at 0.5; by stripes of any width."""
+    monkeypatch.setattr(module, "STRIPE_PIXELS", pixels)
+    masks, boxes = drawn(40)
+    masks[:2] = 1.0  # a full one touches both ends of its columns, and of the image's
+    for mask, box in zip(masks, boxes, strict=True):
+        x = (torch.arange(90) + 0.5 - box[0]) / (box[2] - box[0]) * 2 - 1
+        y = (torch.arange(70) + 0.5 - box[1]) / (box[3] - box[1]) * 2 - 1
+        grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)[None]
+        whole = F.grid_sample(mask[None, None], grid, align_corners=False)[0, 0] >= 0.5
+        encoded = coco_mask.encode(np.asfortranarray(whole.numpy().astype(np.uint8)))
+        assert paste(mask, box, 70, 90) == {**encoded, "counts": encoded["counts"].decode()}
 
 
 def test_pasting_equals_detectron2s():
     pytest.importorskip("detectron2")
     from detectron2.layers import paste_masks_in_image
 
-    generator = torch.Generator().manual_seed(0)
-    masks = torch.rand(50, 28, 28, generator=generator)
-    corner = 60 * torch.rand(50, 2, generator=generator)
-    box = torch.cat([corner, corner + 0.3 + 40 * torch.rand(50, 2, generator=generator)], dim=1)
-    box = torch.minimum(box, torch.tensor([90.0, 70.0, 90.0, 70.0]))
-    box[:3] = torch.tensor([[0.0, 0.0, 90.0, 70.0], [89.5, 69.5, 90.0, 70.0], [3.0, 3.0, 3.2, 9.0]])
-    kept = (box[:, 2:] > box[:, :2]).all(dim=1)
-    assert torch.equal(
-        paste(masks[kept], box[kept], 70, 90),
-        paste_masks_in_image(masks[kept], box[kept], (70, 90)),
-    )
+    masks, boxes = drawn(50)
+    theirs = paste_masks_in_image(masks, boxes, (70, 90)).numpy()
+    for mask, box, their in zip(masks, boxes, theirs, strict=True):
+        np.testing.assert_array_equal(coco_mask.decode(paste(mask, box, 70, 90)), their)
 
 
-def test_run_lengths_decode_to_the_masks():
-    masks = torch.rand(3, 9, 7, generator=torch.Generator().manual_seed(1)) > 0.5
-    for rle, mask in zip(run_lengths(masks), masks, strict=True):
-        assert isinstance(rle["counts"], str)
-        assert (coco_mask.decode(rle) == mask.numpy()).all()
-    assert run_lengths(masks[:0]) == []
+def test_a_mask_of_a_photograph_is_pasted_by_stripes(monkeypatch):
+    """No part that is ever made is as large as the image."""
+    seen: list[int] = []
+
+    def counted(inside: np.ndarray, *place: int) -> np.ndarray:
+        seen.append(inside.size)
+        return runs(inside, *place)
+
+    monkeypatch.setattr(module, "runs", counted)
+    rle = paste(torch.ones(28, 28), torch.tensor([2.0, 2.0, 4000.0, 3900.0]), 4000, 4096)
+    assert coco_mask.area(rle) == pytest.approx(3998 * 3898, rel=0.04)
+    assert max(seen) <= module.STRIPE_PIXELS
+    assert sum(seen) >= 3998 * 3898
+
+
+def test_an_empty_mask_has_one_run():
+    rle = paste(torch.zeros(4, 4), torch.tensor([1.0, 1.0, 5.0, 5.0]), 10, 10)
+    assert coco_mask.decode(rle).sum() == 0
+    assert coco_mask.area(rle) == 0

@@ -1,0 +1,85 @@
+"""The outlines of one annotation file: packed, measured, and judged as a whole."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as mask_api
+
+from tasks import TaskError
+from tasks.coco.crosscheck import MOST
+from tasks.coco.measures import Measures
+from tasks.coco.notes import Notes
+from tasks.coco.segmentation import FAULTS, NO_SEGMENTATION, Packed, likeness, pack
+from tasks.coco.tables import Tables
+
+LIKENESSES = 1000
+"""faulty segmentations that are looked at for what they look like"""
+
+
+@dataclass(eq=False)
+class Outlines:
+    """What became of the segmentations of a file, by row of the annotation."""
+
+    packed: list[Packed | None]
+    faults: np.ndarray
+    """text (A,); "" where there is an outline"""
+    measures: Measures
+
+    @property
+    def any(self) -> bool:
+        return bool((self.faults == "").any())
+
+    def pixels(self, row: int, height: int, width: int) -> float:
+        """Pixels inside the outline of an annotation, as pycocotools counts them; 0: no outline."""
+        mask: Any = self.packed[row]
+        if mask is None:
+            return 0.0
+        if isinstance(mask, list):
+            rings = [np.frombuffer(ring).tolist() for ring in mask]
+            return float(mask_api.area(mask_api.merge(mask_api.frPyObjects(rings, height, width))))
+        return float(mask_api.area({"size": [height, width], "counts": mask}))
+
+
+def read_outlines(split: str, tables: Tables, notes: Notes) -> Outlines:
+    """Pack the outlines of a file, which leaves `tables.annotations` without them.
+
+    Raises TaskError where most of those given are of another kind than COCO's, with the kind.
+    """
+    count = len(tables.annotations)
+    found = Outlines([None] * count, np.full(count, "", dtype=object), Measures(count))
+    dropped: dict[int, int] = {}
+    likenesses: Counter[str] = Counter()
+    sizes = tables.sizes[tables.images].tolist()
+    for row, (height, width) in enumerate(sizes):
+        value = tables.annotations[row].pop("segmentation", None)
+        mask, fault, fewer = pack(value, height, width)
+        found.faults[row] = fault
+        if mask is None:
+            if fault != NO_SEGMENTATION and likenesses.total() < LIKENESSES:
+                likenesses[likeness(value, height, width) or fault] += 1
+            continue
+        if fewer:
+            dropped[row] = fewer
+        found.packed[row] = mask
+        found.measures.add(row, mask, height, width)
+    found.measures.flush()
+    refuse_faulty(tables, found.faults, likenesses)
+    reason = f"{split} polygons with fewer than three points"
+    notes.add(reason, tables.ids[list(dropped)], sum(dropped.values()))
+    return found
+
+
+def refuse_faulty(tables: Tables, faults: np.ndarray, likenesses: Counter[str]) -> None:
+    """Raise TaskError if half of the segmentations that are given, or more, are of no use."""
+    given = faults != NO_SEGMENTATION
+    faulty = np.flatnonzero(given & (faults != ""))
+    if not len(faulty) or len(faulty) < MOST * given.sum():
+        return
+    (kind, _), *_ = likenesses.most_common(1)
+    what = f"look like {kind}" if kind not in FAULTS else f"are of no use, as {kind}"
+    raise TaskError(
+        f"{tables.path}: {len(faulty):,} of {given.sum():,} segmentations {what} (annotation "
+        f"{tables.ids[faulty[0]]})"
+    )
