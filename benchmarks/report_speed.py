@@ -49,7 +49,7 @@ METRICS = {
 PROTOCOLS = (
     "imagenet1k/finetune@1",
     "imagenet1k/linear@1",
-    *(f"imagenet1k/partial-{blocks}@1" for blocks in (0, 1, 2, 4, 6)),
+    *(f"imagenet1k/partial-{blocks}@2" for blocks in (0, 1, 2, 4, 6)),
     "coco/mask_rcnn-vitdet@1",
     "coco/mask_rcnn-fpn@1",
     "ade20k/upernet-512-160k@1",

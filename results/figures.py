@@ -177,10 +177,16 @@ def partial_curve(
     """Scores of `task` over the number of blocks that train, beside MAE's Figure 9."""
     same = [r for r in records if r.task == task and _blocks(r.protocol) is not None]
     lines = []
-    for group in _grouped(configurations(same), lambda c: repr((c.first.backbone, c.weights))):
+    versions = {r.protocol.rpartition("@")[2] for r in same}
+    for group in _grouped(
+        configurations(same),
+        lambda c: repr((c.first.backbone, c.weights, c.first.protocol.rpartition("@")[2])),
+    ):
         first = group[0].first
         points = [_point(c, _blocks(c.first.protocol), "top1") for c in group]
         label = f"{method_title(first.init)}, {size_title(first.backbone)}"
+        if len(versions) > 1:
+            label += f", protocol version {first.protocol.rpartition('@')[2]}"
         lines.append(_our_line(first, label, points))
     theirs = [row for row in published if row.task == task and row.source == "mae2021"]
     there = [row for row in theirs if row.locator in ("Figure 9", "Section 4.3 text")]

@@ -257,10 +257,10 @@ class _Filling:
         width = max(len(line.spots[index].lanes) for line in lines)
         for lane in range(width):
             ours = [(line.spots[index], line.ours.get((index, lane))) for line in lines]
-            protocols = [c.first.protocol for _, c in ours if c is not None]
-            if not protocols:
+            used = [(spot, c.first.protocol) for spot, c in ours if c is not None]
+            if not used:
                 continue
-            title = f"{score.title}, {protocol_title(protocols[0])}" if width > 1 else score.title
+            title = f"{score.title}{_told_apart(*used[0])}"
             column = replace(whole, key=f"{score.title} ours {lane}", title=title, source="")
             found.append((replace(column, kind="measured"), [self.measured(*at) for at in ours]))
             gaps = [Entry(self.difference(score, *at)) for at in ours]
@@ -362,6 +362,15 @@ class _Filling:
         if self.miniature:
             general.append(f"runs on the miniature world are left out: {self.miniature}.")
         return self.notes.listed(general)
+
+
+def _told_apart(spot: _Spot, protocol: str) -> str:
+    """What tells a protocol from the others like a number of the paper, if there are any."""
+    alike = [each for each, _ in _our_protocols(spot.where)]
+    if len({each.partition("@")[0] for each in alike}) > 1:
+        return f", {protocol_title(protocol)}"
+    # Of one protocol's versions the newest is first.
+    return "" if protocol == alike[0] else f", version {protocol.rpartition('@')[2]}"
 
 
 def _filed(where: Mapping[str, object]) -> tuple[object, ...]:

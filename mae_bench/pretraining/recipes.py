@@ -53,7 +53,7 @@ class PretrainRecipe(TrainingRecipe):
 
 
 MAE = (
-    said_by("mae PRETRAIN.md (1600 for the released checkpoints)", epochs=800)
+    said_by("mae PRETRAIN.md (the released checkpoints: 1600, FINETUNE.md)", epochs=800)
     | said_by("mae PRETRAIN.md", norm_pix=True, device_batch=64)
     | said_by("MAE Table 8", optimizer="adamw", base_lr=1.5e-4, weight_decay=0.05)
     | said_by("MAE Table 8", betas=(0.9, 0.95), batch_size=4096, warmup_epochs=40.0)

@@ -158,7 +158,8 @@ def vitdet() -> Sourced:
     """Simple feature pyramid, decomposed relative position, layer-norm heads, layer decay.
 
     Expected box / mask AP from MAE weights: ViT-B 51.6 / 45.9, ViT-L 55.5 / 49.2, ViT-H
-    56.7 / 50.2 (detectron2, projects/ViTDet/README.md).
+    56.7 / 50.2 (detectron2, projects/ViTDet/README.md). ViT-H's positions stay at the 16 x 16 of
+    its pre-training with patches of 14 pixels, where detectron2's start from 14 x 14.
     """
     return (
         COMMON
@@ -176,7 +177,8 @@ def fpn() -> Sourced:
 
     Expected box / mask AP from MAE weights: ViT-B 50.3 / 44.9, ViT-L 53.3 / 47.2 (MAE, Table 4).
     The batch norm is synchronised over the images that all processes hold in one forward pass.
-    Whether the cosine begins after the warmup, as here, or with it, Li21 does not say.
+    Whether the cosine begins after the warmup, as here, or at step 0, as MIMDet's, Li21 does not
+    say.
     """
     return (
         COMMON
@@ -201,7 +203,8 @@ BY_SIZE: dict[str, dict[str, Sourced]] = {
         | said_by("d2 vitdet (250 steps)", warmup_epochs=WARMUP),
         "vit_h": said_by("d2 vitdet", drop_path=0.5, layer_decay=0.9, epochs=75)
         | said_by("d2 vitdet (187.5 steps: a share of the schedule)", warmup_epochs=0.75 * WARMUP)
-        | said_by("d2 vitdet (H decays every parameter)", no_decay=()),
+        | said_by("d2 vitdet (H decays every parameter)", no_decay=())
+        | said_by("ViTDet; but positions keep MAE's 16 x 16, d2's have 14 x 14", patch_size=16),
     },
     "mask_rcnn-fpn": {
         "vit_b": said_by("Li21", drop_path=0.1),
@@ -246,7 +249,8 @@ def scratch_note(protocol: str, backbone: str) -> str | None:
         return None
     return (
         "2111.11429 trains random weights with other numbers: --base-lr 0.00064 --weight-decay 0.2 "
-        "(MoCo v3 weights with the first alone), which tables will mark"
+        "(MoCo v3 weights with the first alone) and the best of --epochs 100, 200 and 400, which "
+        "tables will mark"
     )
 
 

@@ -28,7 +28,7 @@ def test_a_whole_curve(world, weights, tmp_path, capsys):
     assert sorted(tmp_path.iterdir()) == sorted(runs)
     for k, run in zip(POINTS, runs, strict=True):
         record = json.loads((run / "record.json").read_text())
-        assert record["protocol"] == f"imagenet1k/partial-{k}@1"
+        assert record["protocol"] == f"imagenet1k/partial-{k}@2"
         assert record["recipe"]["trained_blocks"] == float(k)
         assert not any("trained_blocks" in line for line in record["deviations"])
     said = capsys.readouterr().out

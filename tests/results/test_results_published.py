@@ -16,6 +16,17 @@ PAPER = {
     "imagenet_r/scratch@1": {"vit_b": 49.4, "vit_l": 50.9, "vit_h": 50.3},
     "imagenet_sketch/scratch@1": {"vit_b": 35.6, "vit_l": 37.5, "vit_h": 38.0},
 }
+FIGURE_9 = {
+    "0": 73.5,
+    "0.5": 79.1,
+    "1": 81.0,
+    "2": 83.1,
+    "4": 84.2,
+    "6": 84.4,
+    "12": 84.6,
+    "18": 84.7,
+    "24": 84.9,
+}
 RECIPE_UNKNOWN = {
     "inat2017/finetune@1": {"vit_b": 70.5, "vit_l": 75.7, "vit_h": 79.3},
     "inat2018/finetune@1": {"vit_b": 75.4, "vit_l": 80.1, "vit_h": 83.0},
@@ -31,15 +42,11 @@ RECIPE_UNKNOWN = {
     "imagenet_a/finetune-448@1": {"vit_h": 76.7},
     "imagenet_r/finetune-448@1": {"vit_h": 66.5},
     "imagenet_sketch/finetune-448@1": {"vit_h": 50.9},
-    "imagenet1k/partial-0@1": {"vit_l": 73.5},
-    "imagenet1k/partial-0.5@1": {"vit_l": 79.1},
-    "imagenet1k/partial-1@1": {"vit_l": 81.0},
-    "imagenet1k/partial-2@1": {"vit_l": 83.1},
-    "imagenet1k/partial-4@1": {"vit_l": 84.2},
-    "imagenet1k/partial-6@1": {"vit_l": 84.4},
-    "imagenet1k/partial-12@1": {"vit_l": 84.6},
-    "imagenet1k/partial-18@1": {"vit_l": 84.7},
-    "imagenet1k/partial-24@1": {"vit_l": 84.9},
+    **{
+        f"imagenet1k/partial-{blocks}@{version}": {"vit_l": value}
+        for blocks, value in FIGURE_9.items()
+        for version in (1, 2)
+    },
 }
 REPOSITORY = {
     "imagenet1k/finetune@1": {"vit_b": 83.664, "vit_l": 85.952, "vit_h": 86.928},

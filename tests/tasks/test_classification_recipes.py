@@ -139,7 +139,7 @@ TABLE_9 = {"vit_b": (0.1, 100), "vit_l": (0.1, 50), "vit_h": (0.2, 50)}
 @pytest.mark.parametrize("blocks", ["0", "0.5", "1", "12"])
 def test_partial_is_table_9(backbone: str, blocks: str) -> None:
     made = recipe("imagenet1k", backbone, f"partial:{blocks}")
-    assert_holds(made, FINETUNE | {"trained_blocks": float(blocks)})
+    assert_holds(made, FINETUNE | {"trained_blocks": float(blocks), "erase_prob": 0.0})
     assert (made.base_lr, made.layer_decay) == (1e-3, 0.75)
     drop_path, epochs = TABLE_9[backbone]
     assert (made.drop_path, made.epochs) == (0.0 if blocks == "0" else drop_path, epochs)
@@ -205,7 +205,8 @@ def test_miniature_recipe_is_a_small_one(protocol: str) -> None:
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_every_field_has_a_source(backbone: str, protocol: str) -> None:
     made = recipe("imagenet1k", backbone, protocol)
-    assert made.protocol == f"imagenet1k/{protocol.replace(':', '-')}@1"
+    version = 2 if protocol.startswith("partial") else 1
+    assert made.protocol == f"imagenet1k/{protocol.replace(':', '-')}@{version}"
     assert made.protocol == protocol_id("imagenet1k", protocol)
     assert made.backbone == backbone
     told = sources("imagenet1k", backbone, protocol)
@@ -308,3 +309,16 @@ def test_the_miniature_of_another_data_set_is_shorter() -> None:
     made = [recipe(task, "vit_mini", "finetune") for task in ("imagenet1k", "inat2018")]
     assert [each.epochs for each in made] == [40, 20]
     assert sources("inat2018", "vit_mini", "finetune")["epochs"].startswith("ours: half of")
+
+
+def test_sources_say_what_they_do_not_say():
+    """MAE A.1, Table 9; FINETUNE.md (224 pixels alone); mmpretrain's 448-pixel config."""
+    for protocol in ("partial:2", "scratch"):
+        assert (
+            "MAE A.1 takes the class token" in sources("imagenet1k", "vit_l", protocol)["pooling"]
+        )
+    for backbone in ("vit_b", "vit_l"):
+        told = sources("imagenet1k", backbone, "finetune-448")
+        for name in ("base_lr", "layer_decay", "drop_path", "epochs"):
+            assert told[name].endswith("at 448, where none is published, ours")
+    assert "if its batch is 1024" in sources("imagenet1k", "vit_h", "finetune-448")["base_lr"]

@@ -93,6 +93,7 @@ def test_what_the_source_does_otherwise_with_random_weights():
     """2111.11429: 1.6e-4 at batch 64 and a decay of 0.2."""
     note = tasks.scratch_note("coco", "mask_rcnn-fpn", "vit_b")
     assert f"--base-lr {1.6e-4 * 256 / 64:.5f} --weight-decay 0.2" in note
+    assert "the best of --epochs 100, 200 and 400" in note
     assert tasks.scratch_note("coco", "mask_rcnn-fpn", "vit_mini") is None
     assert tasks.scratch_note("coco", "mask_rcnn-vitdet", "vit_b") is None
     assert tasks.scratch_note("ade20k", "upernet-512-160k", "vit_b") is None

@@ -10,6 +10,7 @@ from backbones import create
 from backbones.sizes import Size
 from backbones.vit import ViT
 from mae_bench.optim import build_optimizer
+from results.published import headline
 from tasks import TaskError
 from tasks.classification import recipes
 from tasks.classification.task import Classification, freeze
@@ -103,3 +104,24 @@ def test_all_blocks_are_fine_tuning(world: Path) -> None:
         grads.append({name: p.grad for name, p in task.named_parameters()})
     assert grads[0].keys() == grads[1].keys()
     assert all(grads[0][name].equal(grads[1][name]) for name in grads[0])
+
+
+def test_partial_fine_tuning_erases_nothing():
+    """MAE Table 9 lists no erasing; the released fine-tuning's 0.25 (FINETUNE.md) is not its own.
+
+    Version 1 erased, so that its runs are not averaged with those of version 2.
+    """
+    rows = recipes.sourced("imagenet1k", "vit_l", "partial:2")
+    assert rows["erase_prob"] == (0.0, "MAE Table 9 names none")
+    assert rows["protocol"][0] == "imagenet1k/partial-2@2"
+    assert recipes.sourced("imagenet1k", "vit_l", "finetune")["erase_prob"] == (
+        0.25,
+        "mae FINETUNE.md",
+    )
+
+
+def test_runs_of_either_version_stand_beside_figure_9():
+    """MAE, Figure 9: 83.1 with two blocks."""
+    for version in (1, 2):
+        rows = headline(f"imagenet1k/partial-2@{version}", "vit_l")
+        assert [row.value for row in rows if row.method == "MAE"] == [83.1]
