@@ -12,10 +12,11 @@ Importing this package does not import torch; creating a backbone does.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Unpack, overload
 
 from backbones.plugin import build, register
 from backbones.plugin import find as find_plugin
+from backbones.reading import Reading, ReadingOptions
 from backbones.sizes import SIZES, Anatomy, BackboneError, Dense, Size, shape_of, size_of
 
 if TYPE_CHECKING:
@@ -101,8 +102,7 @@ def load(
     image_size: int = ...,
     drop_path: float = ...,
     dense: None = None,
-    format: str | None = ...,
-    allow_pickle: bool = ...,
+    **reading: Unpack[ReadingOptions],
 ) -> tuple[ViT, LoadReport]: ...
 @overload
 def load(
@@ -112,8 +112,7 @@ def load(
     drop_path: float = ...,
     *,
     dense: Dense,
-    format: str | None = ...,
-    allow_pickle: bool = ...,
+    **reading: Unpack[ReadingOptions],
 ) -> tuple[DenseViT, LoadReport]: ...
 @overload
 def load(
@@ -123,8 +122,7 @@ def load(
     drop_path: float = ...,
     *,
     dense: Dense | None,
-    format: str | None = ...,
-    allow_pickle: bool = ...,
+    **reading: Unpack[ReadingOptions],
 ) -> tuple[ViT | DenseViT, LoadReport]: ...
 def load(
     name: str,
@@ -132,28 +130,28 @@ def load(
     image_size: int = 224,
     drop_path: float = 0.0,
     dense: Dense | None = None,
-    format: str | None = None,
-    allow_pickle: bool = False,
+    **reading: Unpack[ReadingOptions],
 ) -> tuple[ViT | DenseViT, LoadReport]:
     """A backbone with the weights of a checkpoint, and what became of each of its keys.
 
-    `checkpoint` is a file in one of `formats.FORMATS`, "timm:<model>" or "hf:<repository>".
-    `format` names the format where its keys do not tell, or tell too little. Strict: every key is
-    loaded, resized, or skipped by a named rule; anything else raises `BackboneError`, which lists
-    both sides. `allow_pickle` runs code from a torch file that holds more than data.
+    `checkpoint` is a file in one of `formats.FORMATS`, the index of a sharded one, a folder that
+    Hugging Face's transformers wrote, "timm:<model>" or "hf:<repository>". `reading` says what a
+    file does not tell, see `reading.Reading`: `format` where its keys tell too little, `key` and
+    `prefix` where it holds several networks, `heads`, `grid`. Strict: every key is loaded, resized,
+    or skipped by a named rule; anything else raises `BackboneError`, which lists both sides.
+    `allow_pickle` runs code from a torch file that holds more than data.
     """
     from backbones.loading import load as load_checkpoint
 
-    return load_checkpoint(name, checkpoint, image_size, drop_path, dense, format, allow_pickle)
+    how = Reading(**reading)
+    return load_checkpoint(name, checkpoint, image_size, drop_path, dense, how)
 
 
-def inspect(
-    checkpoint: str | Path, format: str | None = None, allow_pickle: bool = False
-) -> Inspection:
+def inspect(checkpoint: str | Path, **reading: Unpack[ReadingOptions]) -> Inspection:
     """What a checkpoint holds and which backbone it fits, without building one; see `load`."""
     from backbones.inspection import inspect as inspect_checkpoint
 
-    return inspect_checkpoint(checkpoint, format, allow_pickle)
+    return inspect_checkpoint(checkpoint, Reading(**reading))
 
 
 def export(vit: ViT, to: str) -> Export:
@@ -164,9 +162,9 @@ def export(vit: ViT, to: str) -> Export:
 
 
 def convert(
-    checkpoint: str | Path, to: str, format: str | None = None, allow_pickle: bool = False
+    checkpoint: str | Path, to: str, **reading: Unpack[ReadingOptions]
 ) -> tuple[Export, LoadReport]:
     """A checkpoint's encoder in the layout of "timm", "hf" or "mae", at its own image size."""
     from backbones.export import convert as convert_checkpoint
 
-    return convert_checkpoint(checkpoint, to, format, allow_pickle)
+    return convert_checkpoint(checkpoint, to, Reading(**reading))

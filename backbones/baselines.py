@@ -90,7 +90,7 @@ UNRELEASED: dict[tuple[str, str], str] = {
 """what a reader of the paper would look for in vain, and why"""
 
 
-ENDINGS = r"(\.(pth|pt|tar|bin|ckpt|npz|safetensors))+$"
+ENDINGS = r"(\.(pth|pt|tar|bin|ckpt|npz|safetensors|index\.json))+$"
 """of files of weights"""
 UNTOLD = ("model", "pytorch_model")
 """names of Hugging Face's files"""

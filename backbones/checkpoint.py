@@ -1,113 +1,61 @@
 """Checkpoint files: reading, comparing with what is wanted, and atomic writing."""
 
-import argparse
 import hashlib
 import json
 import os
-import pickle
-import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import safetensors.torch
-import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from backbones.choosing import choose_state, shorten
+from backbones.contents import find_files, read_files, refuse_no_weights
 from backbones.formats import BIAS_TABLE
 from backbones.sizes import BackboneError
 
 __all__ = [
     "BIAS_TABLE",
     "check_keys",
+    "check_shapes",
     "describe",
     "file_sha256",
     "read_tensors",
+    "refuse_not_finite",
     "save",
     "shorten",
 ]
 
-WRAPPERS = ("teacher", "model", "state_dict", "module")
-"""what state dicts lie under: DINO's, of whose two networks the teacher is evaluated; MAE's, DeiT's
-and BEiT's; MoCo v3's; BEiT's with DeepSpeed"""
-
 
 def read_tensors(
-    file: Path, allow_pickle: bool = False
+    file: Path, allow_pickle: bool = False, key: str | None = None
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file, a torch file or a .npz file.
+    """Tensors and metadata of a safetensors file, a torch file, a .npz file, or shards of them.
 
-    A torch file may hold the state dict itself or under one of `WRAPPERS`, next to anything else
-    that is only data (the reference's training states hold their `argparse.Namespace`). Only with
-    `allow_pickle` is one read that holds more, which runs the code in it. Raises `BackboneError`
-    for a file that is missing, truncated, or no checkpoint.
+    A torch file may hold the state dict itself or in a dictionary, next to anything else that is
+    only data (the reference's training states hold their `argparse.Namespace`); `key` says where,
+    if it holds several. Only with `allow_pickle` is one read that holds more, which runs the code
+    in it. Raises `BackboneError` for a file that is missing, truncated, or no checkpoint.
     """
-    if not file.is_file():
-        kind = "is a folder; expected a file" if file.is_dir() else "no such file"
-        raise BackboneError(f"checkpoint {file}: {kind}")
-    if file.suffix == ".npz":
-        return read_npz(file), {}
-    try:
-        with safe_open(file, framework="pt") as opened:
-            return {key: opened.get_tensor(key) for key in opened.keys()}, opened.metadata() or {}  # noqa: SIM118
-    except SafetensorError as error:
-        if file.suffix == ".safetensors":
-            raise BackboneError(
-                f"checkpoint {file}: truncated or no safetensors ({error})"
-            ) from None
-    content = read_torch(file, allow_pickle)
-    if isinstance(content, dict):
-        content = next((content[key] for key in WRAPPERS if key in content), content)
-    if not isinstance(content, dict) or not all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
-    ):
-        raise BackboneError(
-            f"checkpoint {file}: holds no state dict; expected tensors by name, directly or "
-            f"under {', '.join(WRAPPERS)}"
-        )
-    return content, {}
-
-
-def read_torch(file: Path, allow_pickle: bool) -> Any:
-    """What a torch file holds; see `read_tensors`."""
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(file, map_location="cpu", weights_only=not allow_pickle)
-    except pickle.UnpicklingError as error:
-        found = re.search(r"Unsupported (global: GLOBAL \S+|\w+ \d+)", str(error))
-        reason = found.group() if found else "unreadable"
-        raise BackboneError(
-            f"checkpoint {file}: truncated, no torch file, or one that needs pickle ({reason}); if "
-            "you trust who made it, allow its code to run: --allow-pickle"
-        ) from None
-    # With pickle allowed, whatever the file's code raises.
-    except Exception as error:
-        if not allow_pickle and not isinstance(
-            error, RuntimeError | EOFError | OSError | ValueError | KeyError
-        ):
-            raise
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise BackboneError(f"checkpoint {file}: truncated or no torch file ({reason})") from None
-
-
-def read_npz(file: Path) -> dict[str, Tensor]:
-    """The arrays of a .npz file, without pickle."""
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
-    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise BackboneError(f"checkpoint {file}: truncated or no .npz file ({reason})") from None
+    files, _ = find_files(file)
+    chosen = choose_state(file, read_files(files, allow_pickle), key)
+    return chosen.tensors, chosen.metadata
 
 
 def check_keys(file: Path, name: str, given: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
     """Raise `BackboneError` listing both sides unless keys and shapes agree exactly.
 
-    And one for values that are not finite.
+    And one for values that are no numbers of a network, or not finite.
     """
+    check_shapes(file, name, given, wanted)
+    refuse_no_weights(file, {key: given[key] for key in wanted if wanted[key].is_floating_point()})
+    refuse_not_finite(file, given)
+
+
+def check_shapes(
+    file: Path, name: str, given: dict[str, Tensor], wanted: dict[str, Tensor]
+) -> None:
+    """Raise `BackboneError` listing both sides unless keys and shapes agree exactly."""
     missing = sorted(set(wanted) - set(given))
     unexpected = sorted(set(given) - set(wanted))
     if missing or unexpected:
@@ -122,20 +70,16 @@ def check_keys(file: Path, name: str, given: dict[str, Tensor], wanted: dict[str
     ]
     if shapes:
         raise BackboneError(f"checkpoint {file} does not fit {name}: shapes {shorten(shapes)}")
-    broken = [key for key in sorted(wanted) if not given[key].isfinite().all()]
+
+
+def refuse_not_finite(file: Path, tensors: dict[str, Tensor]) -> None:
+    """Raise `BackboneError` for infinite values and NaN."""
+    broken = [key for key in sorted(tensors) if not tensors[key].isfinite().all()]
     if broken:
         raise BackboneError(
             f"checkpoint {file}: holds infinite values or NaN ({shorten(broken)}); expected the "
             "weights of a training that did not diverge"
         )
-
-
-def shorten(names: list[str], most: int = 4) -> str:
-    """The first few names and how many more there are."""
-    if not names:
-        return "none"
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def save(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str]) -> None:
@@ -150,14 +94,34 @@ def save(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str]) -> No
         key: value if first[value.data_ptr()] == key else value.clone()
         for key, value in tensors.items()
     }
+    content = safetensors.torch.save(tensors, {"format": "pt", **metadata})
+    header, start = ordered_header(content)
     try:
         with temporary.open("wb") as stream:
-            stream.write(safetensors.torch.save(tensors, {"format": "pt", **metadata}))
+            stream.write(header)
+            stream.write(memoryview(content)[start:])
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(file)
+    except OSError as error:
+        if error.filename is None:  # as of a full disk
+            error.filename = str(file)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def ordered_header(content: bytes) -> tuple[bytes, int]:
+    """The header of safetensors with its metadata in order, and where the tensors begin.
+
+    The library writes metadata in a random order, so that equal weights had unequal files.
+    """
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    metadata = dict(sorted(header.pop("__metadata__", {}).items()))
+    text = json.dumps({"__metadata__": metadata} | header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text, 8 + length
 
 
 def file_sha256(file: Path) -> str:

@@ -5,11 +5,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from backbones.inspection import Inspection, inspect
-from backbones.loading import load_into, read
-from backbones.report import LoadReport
+from backbones.checkpoint import check_shapes
+from backbones.formats import BIAS_TABLE, SHARED_TABLE
+from backbones.inspection import Inspection, inspected
+from backbones.loading import AS_IT_IS, anatomy_metadata, load_into, read
+from backbones.reading import Reading
+from backbones.report import LoadReport, numbers
 from backbones.sizes import BackboneError, Size
 from backbones.vit import MAE_ANATOMY, ViT
 
@@ -23,6 +27,12 @@ class Export:
     tensors: dict[str, Tensor]
     config: dict[str, Any] = field(default_factory=dict)
     """what belongs into a config.json beside the file; empty where the layout has none"""
+    processor: dict[str, Any] = field(default_factory=dict)
+    """what belongs into a preprocessor_config.json; empty where the layout has none"""
+    metadata: dict[str, str] = field(default_factory=dict)
+    """what belongs into the file itself, so that we read it as what it is"""
+    said: list[str] = field(default_factory=list)
+    """what whoever reads the file elsewhere has to be told"""
 
 
 def export(vit: ViT, to: str) -> Export:
@@ -40,15 +50,29 @@ def export(vit: ViT, to: str) -> Export:
     anatomy, state = vit.anatomy, vit.state_dict()
     plain = replace(anatomy, norm_eps=MAE_ANATOMY.norm_eps, num_heads=None) == MAE_ANATOMY
     if to == "hf":
-        return Export(to_hugging_face(state, not plain), hugging_face_config(vit, not plain))
-    if to == "timm" and (anatomy.relative_position or not anatomy.absolute_position):
-        return Export(to_beit(state))
+        return Export(
+            to_hugging_face(state, not plain),
+            hugging_face_config(vit, not plain),
+            hugging_face_processor(vit),
+        )
     if to == "mae" and not plain:
         raise BackboneError(
             f"{vit.name} with {anatomy} is not MAE's encoder, which has absolute positions, a "
             "final norm, no tables of relative position and no layer scale: convert to timm or hf"
         )
-    return Export(dict(state))
+    # The name of our own backbone would tie the file to it; a file of timm's layout is anybody's.
+    metadata = {key: value for key, value in anatomy_metadata(vit).items() if key != "backbone"}
+    beit = to == "timm" and (anatomy.relative_position or not anatomy.absolute_position)
+    return Export(to_beit(state) if beit else dict(state), metadata=metadata, said=untold(vit))
+
+
+def untold(vit: ViT) -> list[str]:
+    """What timm's and MAE's layouts have no place for, and their code takes from its caller."""
+    return [
+        f"{vit.num_heads} heads, layer norm eps {vit.anatomy.norm_eps:g}, pixel mean "
+        f"{numbers(vit.pixel_mean)} and deviation {numbers(vit.pixel_std)}: mae-bench finds these "
+        "in the file; other programs have to be told"
+    ]
 
 
 def to_beit(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -126,17 +150,41 @@ def hugging_face_config(vit: ViT, is_beit: bool) -> dict[str, Any]:
     }
 
 
+def hugging_face_processor(vit: ViT) -> dict[str, Any]:
+    """The image processor that normalises as `vit`'s weights want it."""
+    side = {"height": vit.image_size, "width": vit.image_size}
+    return {
+        "image_processor_type": "ViTImageProcessor",
+        "do_resize": True,
+        "size": side,
+        "resample": 3,  # bicubic
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(vit.pixel_mean),
+        "image_std": list(vit.pixel_std),
+    }
+
+
 def convert(
-    checkpoint: str | Path, to: str, format: str | None = None, allow_pickle: bool = False
+    checkpoint: str | Path, to: str, reading: Reading = AS_IT_IS
 ) -> tuple[Export, LoadReport]:
     """A checkpoint's encoder in another layout, at its own image size, and what became of its keys.
 
     Raises `BackboneError` for what `backbones.load` and `export` refuse, and where nothing tells
     the number of heads or the image size.
     """
-    found = inspect(checkpoint, format, allow_pickle)
-    file, converted, report = read(checkpoint, format, allow_pickle)
-    vit = ViT(*shape(found), anatomy=converted.anatomy)
+    file, converted, report = read(checkpoint, reading)
+    found = inspected(file, converted, report)
+    arguments = shape(found)
+    anatomy = replace(converted.anatomy, num_heads=found.size.num_heads)
+    with torch.device("meta"):  # a file that claims a large network does not get the memory
+        own = ViT(*arguments, anatomy=anatomy).state_dict()
+    given = {key: value for key, value in converted.state.items() if key != SHARED_TABLE}
+    if SHARED_TABLE in converted.state:
+        own = {key: value for key, value in own.items() if not key.endswith(BIAS_TABLE)}
+    check_shapes(file, "its own size", given, own)
+    vit = ViT(*arguments, anatomy=anatomy)
     load_into(vit, file, converted, report)
     report.assumed = found.assumed
     return export(vit, to), report
@@ -146,8 +194,8 @@ def shape(found: Inspection) -> tuple[str, Size, int]:
     """Name, size and image size of the backbone that an inspected file fits."""
     if not found.size.num_heads:
         raise BackboneError(
-            f"checkpoint {found.file}: nothing tells its number of heads; put the config.json of "
-            "its model beside it"
+            f"checkpoint {found.file}: nothing tells its number of heads; name it with --heads, or "
+            "put the config.json of its model beside it"
         )
     if found.image_size is None:
         raise BackboneError(f"checkpoint {found.file}: its positions tell no image size")

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from backbones.checkpoint import check_keys
 from backbones.dense import DenseViT
 from backbones.formats import BIAS_TABLE, PATCHES, SHARED_TABLE, Tensors
-from backbones.posembed import is_square, resize, resize_grid, resize_offsets
+from backbones.posembed import is_square, resize_grid, resize_offsets
 from backbones.relative import CLASS_TOKEN_ROWS
 from backbones.report import LoadReport
 from backbones.shapes import fitting
@@ -27,29 +27,45 @@ SHARED_OF_A_KIND = ("rel_pos_window", "rel_pos_global")
 """names of the tables that the blocks of a `DenseViT` share"""
 
 
-def fit_positions(state: Tensors, own: Tensors, report: LoadReport, class_token: bool) -> None:
+def fit_positions(
+    state: Tensors,
+    own: Tensors,
+    report: LoadReport,
+    class_token: bool,
+    grid: tuple[int, int] | None = None,
+) -> None:
     """Bring `pos_embed` to as many positions as `own` has, with a class row only if asked for.
 
-    Raises `ValueError` if the positions fill no square grid.
+    `grid` is that of the file's; a square one by default. Raises `ValueError` if the positions
+    fill none.
     """
     key = "pos_embed"
-    if key not in state or state[key].ndim != 3 or state[key].shape[1] == own[key].shape[1]:
+    if key not in state or key not in own or state[key].ndim != 3 or len(state[key]) != 1:
         return
     table, given, wanted = state[key], state[key].shape[1], own[key].shape[1]
+    side = math.isqrt(wanted - class_token)
+    square = grid is None or grid[0] == grid[1]
+    if given == wanted and square:
+        return
+    count = given - 1 if grid is None else grid[0] * grid[1]
+    if grid is None and not class_token and is_square(given):
+        count = given
+    if grid is None and not is_square(count):
+        wanted_count = "1 + a square" if class_token else "a square or 1 + a square"
+        raise ValueError(
+            f"{key} has {given} positions; expected {wanted_count}, or name their rows and columns "
+            "with --grid"
+        )
     how = [f"{given} -> {wanted} positions"]
-    if not class_token:
-        if not is_square(given):
-            if not is_square(given - 1):
-                raise ValueError(f"{key} has {given} positions; expected a square or 1 + a square")
-            table = table[:, 1:]
-            how.append("class row dropped")
-        if table.shape[1] != wanted:
-            table = resize_grid(table.float(), math.isqrt(wanted))
-            how.append("bicubic")
-    else:
-        table = resize(table.float(), math.isqrt(wanted - 1))
+    of_class, table = table[:, : given - count], table[:, given - count :]
+    if count < given and not class_token:
+        how.append("class row dropped")
+    if not square and grid is not None:
+        how.append(f"{grid[0]} x {grid[1]} -> {side} x {side}")
+    if table.shape[1] != side**2 or not square:
+        table = resize_grid(table.float(), side, grid)
         how.append("bicubic")
-    state[key] = table
+    state[key] = torch.cat([of_class.to(table), table], dim=1) if class_token else table
     report.resized[key] = ", ".join(how)
 
 
@@ -83,7 +99,8 @@ def fit_bias_tables(state: Tensors, own: Tensors, report: LoadReport, class_toke
         if not class_token and not is_square(given) and is_square(max(0, given - CLASS_TOKEN_ROWS)):
             table = table[:-CLASS_TOKEN_ROWS]
             how.append("class rows dropped")
-        if len(table) <= rows or not is_square(len(table) - rows):
+        offsets_side = math.isqrt(max(0, len(table) - rows))
+        if offsets_side**2 != len(table) - rows or offsets_side < 3 or offsets_side % 2 == 0:
             continue  # `check_keys` names it
         if len(table) != wanted:
             offsets, of_class = table.split([len(table) - rows, rows])

@@ -1,11 +1,18 @@
 """Checkpoints by the name of a repository, and the facts in the files beside a checkpoint."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from backbones.conversion import Converted
 from backbones.formats import PATCHES
+from backbones.side_files import (
+    MOST_PIXELS,
+    Config,
+    Processor,
+    TimmConfig,
+    TimmFile,
+    read_side_file,
+)
 from backbones.sizes import TIMM, BackboneError
 
 HUB = "hf:"
@@ -89,41 +96,85 @@ def timm_repository(checkpoint: str) -> str:
 def neighbours(file: Path, converted: Converted) -> dict[str, Any]:
     """What the configuration beside a file of Hugging Face or timm tells of its weights.
 
-    What `conversion.with_facts` takes, as far as it does. Raises
+    What `conversion.with_facts` takes, as far as it does, and of how images are tested: `grid`,
+    `image_size`, `crop_ratio` and `cut`, how they are cut otherwise than here. Raises
     `BackboneError` for a configuration of another network.
     """
-    config = read_json(file.with_name(CONFIG))
+    if converted.format.startswith("hf_"):
+        config = read_side_file(file.with_name(CONFIG), Config)
+        return {} if config is None else told_by_transformers(file, config, converted)
+    timms = read_side_file(file.with_name(CONFIG), TimmFile)
+    return {} if timms is None else told_by_timm(timms.pretrained_cfg, converted)
+
+
+def told_by_transformers(file: Path, config: Config, converted: Converted) -> dict[str, Any]:
+    """The facts in config.json and preprocessor_config.json."""
+    beside = file.with_name(CONFIG)
     facts: dict[str, Any] = {}
-    if converted.format.startswith("hf_") and "hidden_size" in config:
-        if config["hidden_size"] != len(converted.state.get(PATCHES, ())):
-            raise BackboneError(
-                f"{file.with_name(CONFIG)}: has hidden_size {config['hidden_size']}, and "
-                f"{file.name} beside it is of another; move it or the checkpoint"
-            )
-        if config.get("hidden_act", "gelu") != "gelu":
-            raise BackboneError(
-                f"{file.with_name(CONFIG)}: has hidden_act {config['hidden_act']!r}; only 'gelu' "
-                "is supported"
-            )
-        names = {"num_attention_heads": "num_heads", "layer_norm_eps": "norm_eps"}
-        facts |= {ours: config[theirs] for theirs, ours in names.items() if theirs in config}
-        if config.get("use_mean_pooling") and "norm.weight" not in converted.state:
-            facts["final_norm"] = False  # a BeitModel without pooling layer has no norm at all
-        processor = read_json(file.with_name(PROCESSOR))
-        if "image_mean" in processor and "image_std" in processor:
-            facts |= {"mean": processor["image_mean"], "std": processor["image_std"]}
-    timms = config.get("pretrained_cfg", {})
-    if not converted.format.startswith("hf_") and "mean" in timms and "std" in timms:
-        facts |= {"mean": timms["mean"], "std": timms["std"]}
+    width = len(converted.state[PATCHES]) if PATCHES in converted.state else None
+    if config.hidden_size is None:
+        return {}
+    if width is not None and config.hidden_size != width:
+        raise BackboneError(
+            f"{beside}: has hidden_size {config.hidden_size}, and {file.name} beside it {width}; "
+            "move it or the checkpoint"
+        )
+    if config.hidden_act != "gelu":
+        raise BackboneError(
+            f"{beside}: has hidden_act {config.hidden_act!r}; only 'gelu' is supported"
+        )
+    facts |= {"num_heads": config.num_attention_heads, "norm_eps": config.layer_norm_eps}
+    if config.use_mean_pooling and "norm.weight" not in converted.state:
+        facts["final_norm"] = False  # a BeitModel without pooling layer has no norm at all
+    patch = config.patch_size
+    if config.image_size is not None and isinstance(patch, int):
+        sides = config.image_size
+        height, width = (sides, sides) if isinstance(sides, int) else sides
+        facts["grid"] = (height // patch, width // patch)
+        facts["image_size"] = height if height == width else None
+    processor = read_side_file(file.with_name(PROCESSOR), Processor)
+    if processor is not None:
+        facts |= told_by_processor(processor)
+    return {key: value for key, value in facts.items() if value is not None}
+
+
+def told_by_processor(processor: Processor) -> dict[str, Any]:
+    """The facts in preprocessor_config.json."""
+    facts: dict[str, Any] = {}
+    if processor.image_mean is not None and processor.image_std is not None:
+        facts |= {"mean": processor.image_mean, "std": processor.image_std}
+    size, crop = side_of(processor.size), side_of(processor.crop_size)
+    if processor.do_center_crop and size and crop and crop <= size:
+        return facts | {"image_size": crop, "crop_ratio": crop / size}
+    if processor.crop_pct is not None:
+        return facts | {"crop_ratio": processor.crop_pct}
+    if size is not None and not processor.do_center_crop:
+        facts["cut"] = "its image processor stretches whole images to a square"
     return facts
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """The object in a JSON file; nothing if there is none."""
-    try:
-        found = json.loads(file.read_text())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise BackboneError(f"{file}: cannot be read as JSON ({error})") from None
-    return found if isinstance(found, dict) else {}
+def side_of(size: dict[str, int | None] | int | None) -> int | None:
+    """Pixels, of a size that transformers may write as a number or by name."""
+    if isinstance(size, dict):
+        size = size.get("shortest_edge") or size.get("height")
+    return size if size and 0 < size <= MOST_PIXELS else None
+
+
+def told_by_timm(config: TimmConfig, converted: Converted) -> dict[str, Any]:
+    """The facts in timm's `pretrained_cfg`."""
+    facts: dict[str, Any] = {}
+    if config.mean is not None and config.std is not None:
+        facts |= {"mean": config.mean, "std": config.std}
+    if config.crop_pct is not None:
+        facts["crop_ratio"] = config.crop_pct
+    if config.interpolation not in (None, "bicubic"):
+        facts["cut"] = f"its own test resizes images {config.interpolation}"
+    patches, table = converted.state.get(PATCHES), converted.state.get("pos_embed")
+    if config.input_size is not None and patches is not None and patches.ndim == 4:
+        _, height, width = config.input_size
+        side = patches.shape[-1]
+        grid = (height // side, width // side)
+        # timm tells of the weights that a model began from, at times at another size.
+        if table is None or table.ndim != 3 or table.shape[1] - grid[0] * grid[1] in (0, 1):
+            facts |= {"grid": grid, "image_size": height if height == width else None}
+    return {key: value for key, value in facts.items() if value is not None}

@@ -7,9 +7,11 @@ from typing import Any
 import torch
 
 from backbones.colour import Colour
+from backbones.conversion import Converted
 from backbones.formats import BIAS_TABLE, SHARED_TABLE
-from backbones.loading import read
-from backbones.report import POOLED, Pooling, counted, numbers, wrapped
+from backbones.loading import AS_IT_IS, read
+from backbones.reading import Reading
+from backbones.report import POOLED, LoadReport, Pooling, counted, numbers, wrapped
 from backbones.shapes import fitting, grid_in, size_in
 from backbones.sizes import SIZES, Anatomy, BackboneError, Size
 from backbones.vit import ViT
@@ -44,6 +46,7 @@ class Inspection:
     missing: list[str]
     """keys that it would have"""
     assumed: list[str]
+    said: list[str]
     metadata: dict[str, str]
 
     def to_dict(self) -> dict[str, Any]:
@@ -71,6 +74,7 @@ class Inspection:
             f"  layer norm eps {anatomy.norm_eps:g}, pixel mean {numbers(self.pixel_mean)} and "
             f"deviation {numbers(self.pixel_std)}; its own classifier reads {POOLED[self.pooling]}",
         ]
+        lines += [f"  {what}" for what in self.said]
         lines += [f"  assumed: {what}" for what in self.assumed]
         lines += counted(self.skipped, "{} left out on purpose: {}")
         lines += [f"  {key}: {how}" for key, how in self.changed.items()]
@@ -79,23 +83,35 @@ class Inspection:
         return wrapped(lines)
 
 
-def inspect(
-    checkpoint: str | Path, format: str | None = None, allow_pickle: bool = False
-) -> Inspection:
+def inspect(checkpoint: str | Path, reading: Reading = AS_IT_IS) -> Inspection:
     """See `backbones.inspect`."""
-    file, converted, report = read(checkpoint, format, allow_pickle)
+    file, converted, report = read(checkpoint, reading)
+    return inspected(file, converted, report)
+
+
+def inspected(file: Path, converted: Converted, report: LoadReport) -> Inspection:
+    """The same of a file that was read."""
     size = size_in(converted.state)
     if size is None:
         raise BackboneError(f"checkpoint {file}: holds no blocks of a ViT")
-    names = fitting(converted.state)
-    heads = converted.anatomy.num_heads or (SIZES[names[0]].num_heads if names else 0)
-    if converted.anatomy.num_heads is None:
-        report.assumed.append(
-            f"{heads} heads, as {names[0]} has; no tensor shows them"
-            if names
-            else "nothing about the number of heads, which no tensor shows"
+    if size.embed_dim % 4:
+        raise BackboneError(
+            f"checkpoint {file}: its tokens have {size.embed_dim} channels; expected a multiple "
+            "of 4"
         )
-    grid = grid_in(converted.state)
+    names, assumed = fitting(converted.state), list(report.assumed)
+    row = SIZES[names[0]].num_heads if names else 0
+    heads = converted.anatomy.num_heads or converted.guessed_heads or row
+    if converted.anatomy.num_heads is None:
+        if not heads:
+            assumed.append("nothing about the number of heads, which no tensor shows")
+        elif heads == row:
+            assumed.append(f"{heads} heads, as {names[0]} has; no tensor shows them")
+        else:
+            assumed.append(
+                f"{heads} heads, as {converted.format}'s of this width have; no tensor shows them"
+            )
+    grid = grid_in(converted.state, converted.grid)
     side = grid and grid * size.patch_size
     wanted = keys_of(replace(size, num_heads=1), side or size.patch_size, converted.anatomy)
     given = set(converted.state) - {SHARED_TABLE}
@@ -119,7 +135,8 @@ def inspect(
         report.resized,
         sorted(given - wanted),
         sorted(wanted - given),
-        report.assumed,
+        assumed,
+        report.said,
         report.metadata,
     )
 

@@ -2,13 +2,16 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 import backbones
-from backbones.checkpoint import check_keys, file_sha256, read_tensors
-from backbones.conversion import Converted, convert, with_facts
+from backbones import side_files
+from backbones.checkpoint import check_keys, refuse_not_finite
+from backbones.choosing import Chosen, choose_network, choose_state
+from backbones.contents import INDEX_ENDING, digest, find_files, read_files
+from backbones.conversion import Converted, convert, settle_grid, with_facts
 from backbones.dense import DenseViT
 from backbones.fit import (
     add_relative_positions,
@@ -22,10 +25,13 @@ from backbones.fit import (
 from backbones.formats import FORMATS
 from backbones.hub import fetch, is_remote, neighbours
 from backbones.plugin import find
+from backbones.reading import Reading
 from backbones.report import LoadReport
+from backbones.side_files import parse_json
 from backbones.sizes import SIZES, Anatomy, BackboneError, Dense, shape_of
 from backbones.vit import ViT
 
+AS_IT_IS = Reading()
 PLUGIN = "plug-in"
 """the format of a plug-in's checkpoints, which have its own names"""
 
@@ -40,51 +46,134 @@ def load(
     image_size: int = 224,
     drop_path: float = 0.0,
     dense: Dense | None = None,
-    format: str | None = None,
-    allow_pickle: bool = False,
+    reading: Reading = AS_IT_IS,
 ) -> tuple[ViT | DenseViT, LoadReport]:
     """See `backbones.load`."""
-    size = shape_of(name)[0]
     if find(name) is not None:
-        return load_plugin(name, checkpoint, image_size, drop_path, dense, allow_pickle)
-    file, converted, report = read(checkpoint, format, allow_pickle)
+        return load_plugin(name, checkpoint, image_size, drop_path, dense, reading)
+    shape_of(name)  # an unknown name is told before a file is read
+    file, converted, report = read(checkpoint, reading)
+    return build(name, file, converted, report, image_size, drop_path, dense), report
+
+
+def build(
+    name: str,
+    file: Path,
+    converted: Converted,
+    report: LoadReport,
+    image_size: int,
+    drop_path: float = 0.0,
+    dense: Dense | None = None,
+) -> ViT | DenseViT:
+    """The backbone of a name with the weights of a file that was read; completes its report."""
     named = report.metadata.get("backbone")
     if named not in (None, name):
         raise BackboneError(f"checkpoint {file}: holds a {named}; asked for {name}")
-    anatomy = fit_anatomy(file, name, converted)
-    if anatomy.num_heads is None:
-        report.assumed.append(f"{size.num_heads} heads, as {name} has; no tensor shows them")
+    anatomy = settle_heads(name, fit_anatomy(file, name, converted), converted, report)
     vit = backbones.create(name, image_size, drop_path, dense=dense, anatomy=anatomy)
     load_into(vit, file, converted, report)
-    return vit, report
+    return vit
 
 
-def read(
-    checkpoint: str | Path, format: str | None = None, allow_pickle: bool = False
-) -> tuple[Path, Converted, LoadReport]:
+def settle_heads(name: str, anatomy: Anatomy, converted: Converted, report: LoadReport) -> Anatomy:
+    """The anatomy with heads where a layout suggests some; what is assumed or differs is said."""
+    own, guess = shape_of(name)[0].num_heads, converted.guessed_heads
+    if anatomy.num_heads is not None:
+        if anatomy.num_heads != own:
+            report.said.append(f"{anatomy.num_heads} heads of the file; {name} has {own}")
+    elif guess is None or guess == own:
+        report.assumed.append(f"{own} heads, as {name} has; no tensor shows them")
+    elif name in SIZES:
+        report.assumed.append(
+            f"{guess} heads, as {converted.format}'s of this width have; others with its table of "
+            f"positions, such as mmpretrain's MAE, have {own}: --heads {own} for those"
+        )
+        return replace(anatomy, num_heads=guess)
+    else:
+        report.assumed.append(
+            f"{own} heads, as {name} has; {converted.format}'s of this width have {guess}: "
+            f"--heads {guess} for those"
+        )
+    return anatomy
+
+
+def read(checkpoint: str | Path, reading: Reading = AS_IT_IS) -> tuple[Path, Converted, LoadReport]:
     """A checkpoint's file, its tensors under our names, and the beginning of its report."""
-    file = fetch(str(checkpoint)) if is_remote(checkpoint) else Path(checkpoint)
-    tensors, metadata = read_tensors(file, allow_pickle)
-    converted = convert(str(file), tensors, format)
-    converted = with_facts(converted, neighbours(file, converted) | own_facts(file, metadata))
-    return (
-        file,
-        converted,
-        LoadReport(
-            str(checkpoint) if is_remote(checkpoint) else file.name,
-            file_sha256(file),
-            converted.format,
-            FORMATS[converted.format].source,
-            skipped=dict(converted.skipped),
-            resized=dict(converted.changed),
-            pixel_mean=converted.mean,
-            pixel_std=converted.std,
-            pooling=converted.pooling,
-            norm_eps=converted.anatomy.norm_eps,
-            assumed=list(converted.assumed),
-            metadata=metadata,
-        ),
+    place = fetch(str(checkpoint)) if is_remote(checkpoint) else Path(checkpoint)
+    files, said = find_files(place)
+    file = files[0]
+    chosen = choose_state(place, read_files(files, reading.allow_pickle), reading.key)
+    chosen = choose_network(place, chosen, reading)
+    told = reading.rows_and_columns
+    converted = convert(str(place), chosen.tensors, reading.format, told)
+    converted.skipped = chosen.skipped | converted.skipped
+    converted.beside = chosen.outside | converted.beside
+    beside = neighbours(file, converted)
+    facts = beside | own_facts(place, chosen.metadata)
+    converted = with_facts(converted, facts)
+    ours = "anatomy" in chosen.metadata
+    settle_grid(str(place), converted, told, facts.get("grid"), square=ours)
+    if reading.heads is not None:
+        converted = with_heads(place, converted, reading.heads, facts)
+    report = LoadReport(
+        str(checkpoint) if is_remote(checkpoint) else called(place),
+        digest(files),
+        converted.format,
+        FORMATS[converted.format].source,
+        skipped=dict(converted.skipped),
+        resized=dict(converted.changed),
+        pixel_mean=converted.mean,
+        pixel_std=converted.std,
+        pooling=converted.pooling,
+        norm_eps=converted.anatomy.norm_eps,
+        assumed=list(converted.assumed),
+        said=said + chosen.said + precision(converted),
+        read_as=read_as(chosen, converted, reading, beside),
+        tested={k: facts[k] for k in ("image_size", "crop_ratio", "cut") if k in facts},
+        metadata=chosen.metadata,
     )
+    return file, converted, report
+
+
+def called(place: Path) -> str:
+    """The name of a checkpoint: of its file, or of the folder that its shards are in."""
+    folder = place.absolute().parent.name
+    return folder if place.name.endswith(INDEX_ENDING) and folder else place.name
+
+
+def read_as(
+    chosen: Chosen, converted: Converted, reading: Reading, beside: Mapping[str, Any]
+) -> dict[str, str]:
+    """What else the weights depend on than the bytes of the file."""
+    grid = converted.grid
+    found: dict[str, Any] = {
+        "format": reading.format,
+        "key": chosen.key,
+        "prefix": chosen.prefix,
+        "heads": reading.heads,
+        "grid": f"{grid[0]}x{grid[1]}" if grid and grid[0] != grid[1] else None,
+    }
+    for name in ("num_heads", "norm_eps", "final_norm", "mean", "std"):
+        value = beside.get(name)
+        found[name] = " ".join(f"{v:g}" for v in value) if isinstance(value, tuple) else value
+    return {name: str(value) for name, value in found.items() if value not in (None, "")}
+
+
+def precision(converted: Converted) -> list[str]:
+    """A line about weights that are not in float32, in which all is computed."""
+    kinds = sorted({str(value.dtype).removeprefix("torch.") for value in converted.state.values()})
+    return [] if kinds == ["float32"] else [f"weights in {' and '.join(kinds)}, taken as float32"]
+
+
+def with_heads(
+    place: Path, converted: Converted, heads: int, facts: Mapping[str, Any]
+) -> Converted:
+    """The same with the number of heads that a user names, unless the file states another."""
+    stated = converted.visible_heads or facts.get("num_heads")
+    if stated not in (None, heads):
+        raise BackboneError(f"checkpoint {place}: --heads {heads}: it states {stated} itself")
+    anatomy = replace(converted.anatomy, num_heads=heads)
+    return replace(converted, anatomy=anatomy, guessed_heads=None)
 
 
 def anatomy_metadata(vit: Any) -> dict[str, str]:
@@ -93,7 +182,7 @@ def anatomy_metadata(vit: Any) -> dict[str, str]:
     Without it a file's heads, layer norm eps and pixel statistics would be assumed when it is
     loaded. A plug-in has no anatomy to tell.
     """
-    facts = {"mean": vit.pixel_mean, "std": vit.pixel_std}
+    facts = {"mean": vit.pixel_mean, "std": vit.pixel_std, "image_size": vit.image_size}
     if hasattr(vit, "anatomy"):
         facts |= asdict(vit.anatomy) | {"num_heads": vit.num_heads}
     return {"backbone": vit.name, "anatomy": json.dumps(facts)}
@@ -104,26 +193,32 @@ def rebuild(name: str, options: Mapping[str, Any], metadata: Mapping[str, str]) 
 
     What the metadata do not tell is as the name has it.
     """
-    told = json.loads(metadata.get("anatomy", "{}"))
-    anatomy = {each.name: told[each.name] for each in fields(Anatomy) if each.name in told}
+    told = told_anatomy("of a run", metadata)
+    given = {} if told is None else {each: getattr(told, each) for each in told.model_fields_set}
+    anatomy = {each.name: given[each.name] for each in fields(Anatomy) if each.name in given}
     vit = backbones.create(name, **options, anatomy=Anatomy(**anatomy) if anatomy else None)
     for part, key in (("pixel_mean", "mean"), ("pixel_std", "std")):
-        if key in told:
-            setattr(vit, part, tuple(told[key]))
+        if given.get(key) is not None:
+            setattr(vit, part, tuple(given[key]))
     return vit
 
 
 def own_facts(file: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     """What `anatomy_metadata` wrote into a file of ours; nothing in others."""
-    try:
-        facts = json.loads(metadata.get("anatomy", "{}"))
-        names = ("num_heads", "norm_eps", "mean", "std")
-        return {key: facts[key] for key in names if key in facts}
-    except (ValueError, TypeError):
-        raise BackboneError(
-            f"checkpoint {file}: its metadata's anatomy is {metadata['anatomy']!r}; expected JSON "
-            "of num_heads, norm_eps, mean and std"
-        ) from None
+    told = told_anatomy(str(file), metadata)
+    if told is None:
+        return {}
+    names = ("num_heads", "norm_eps", "mean", "std", "image_size")
+    facts = {key: getattr(told, key) for key in names}
+    return {key: value for key, value in facts.items() if value is not None}
+
+
+def told_anatomy(file: str, metadata: Mapping[str, str]) -> side_files.Anatomy | None:
+    """The `anatomy` in a file's metadata; None: it has none."""
+    if "anatomy" not in metadata:
+        return None
+    what = f"checkpoint {file}: its metadata's anatomy"
+    return parse_json(what, metadata["anatomy"], side_files.Anatomy)
 
 
 def fit_anatomy(file: Path, name: str, converted: Converted) -> Anatomy:
@@ -165,8 +260,9 @@ def load_into(
             state[key] = value
         else:
             report.skipped[key] = rule
+    refuse_not_finite(file, state)
     try:
-        fit_positions(state, own, report, "cls_token" in own)
+        fit_positions(state, own, report, "cls_token" in own, converted.grid)
     except ValueError as error:
         raise BackboneError(f"checkpoint {file}: {error}") from None
     if isinstance(vit, DenseViT):
@@ -191,26 +287,37 @@ def load_plugin(
     image_size: int,
     drop_path: float,
     dense: Dense | None,
-    allow_pickle: bool,
+    reading: Reading,
 ) -> tuple[Any, LoadReport]:
     """A plug-in with a checkpoint's tensors under its own names; nothing is converted."""
-    file = fetch(str(checkpoint)) if is_remote(checkpoint) else Path(checkpoint)
+    place = fetch(str(checkpoint)) if is_remote(checkpoint) else Path(checkpoint)
+    refused = [flag for flag in ("format", "heads", "grid") if getattr(reading, flag) is not None]
+    if refused:
+        raise BackboneError(
+            f"--{refused[0]}: {name} is a plug-in, whose checkpoints have its own names alone"
+        )
     vit: Any = backbones.create(name, image_size, drop_path, dense=dense)
-    tensors, metadata = read_tensors(file, allow_pickle)
+    files, said = find_files(place)
+    chosen = choose_state(place, read_files(files, reading.allow_pickle), reading.key)
+    if reading.prefix is not None:
+        chosen = choose_network(place, chosen, reading)
     own = vit.state_dict()
-    check_keys(file, name, tensors, own)
-    vit.load_state_dict(tensors)
+    check_keys(place, name, chosen.tensors, own)
+    vit.load_state_dict(chosen.tensors)
     total = sum(value.numel() for value in own.values())
     return vit, LoadReport(
-        file.name,
-        file_sha256(file),
+        place.name,
+        digest(files),
         PLUGIN,
         backbone=name,
         loaded=sorted(own),
+        skipped=dict(chosen.skipped),
         parameters_loaded=total,
         parameters=total,
         num_heads=shape_of(name)[0].num_heads,
         pixel_mean=vit.pixel_mean,
         pixel_std=vit.pixel_std,
-        metadata=metadata,
+        said=said + chosen.said,
+        read_as={k: v for k, v in (("key", chosen.key), ("prefix", chosen.prefix)) if v},
+        metadata=chosen.metadata,
     )

@@ -8,8 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def sincos_2d(dim: int, grid_size: int, temperature: float = 10000.0) -> Tensor:
-    """Fixed table (1, 1 + grid_size², dim) with a zero row for the class token.
+def sincos_2d(dim: int, grid_size: int | tuple[int, int], temperature: float = 10000.0) -> Tensor:
+    """Fixed table (1, 1 + rows·columns, dim) with a zero row for the class token.
+
+    `grid_size` is the number of both, or rows and columns.
 
     The first half of the channels encodes the column, the second half the row; within each half
     all sines come before all cosines. Source: facebookresearch/mae, util/pos_embed.py, whose
@@ -17,12 +19,13 @@ def sincos_2d(dim: int, grid_size: int, temperature: float = 10000.0) -> Tensor:
     """
     if dim % 4:
         raise ValueError(f"dim is {dim}; a 2-D sin-cos table needs a multiple of 4")
+    rows, columns = (grid_size, grid_size) if isinstance(grid_size, int) else grid_size
     frequency = temperature ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim / 4))
-    angle = torch.arange(grid_size, dtype=torch.float64)[:, None] * frequency
-    axis = torch.cat([angle.sin(), angle.cos()], dim=1)  # (grid, dim / 2)
-    column = axis[None, :, :].expand(grid_size, -1, -1)
-    row = axis[:, None, :].expand(-1, grid_size, -1)
-    table = torch.cat([column, row], dim=2).reshape(1, grid_size**2, dim)
+    angle = torch.arange(max(rows, columns), dtype=torch.float64)[:, None] * frequency
+    axis = torch.cat([angle.sin(), angle.cos()], dim=1)  # (longer side, dim / 2)
+    column = axis[None, :columns, :].expand(rows, -1, -1)
+    row = axis[:rows, None, :].expand(-1, columns, -1)
+    table = torch.cat([column, row], dim=2).reshape(1, rows * columns, dim)
     return torch.cat([torch.zeros(1, 1, dim, dtype=table.dtype), table], dim=1).float()
 
 
@@ -37,15 +40,18 @@ def resize(table: Tensor, grid_size: int) -> Tensor:
     return torch.cat([table[:, :1], resize_grid(table[:, 1:], grid_size)], dim=1)
 
 
-def resize_grid(table: Tensor, grid_size: int) -> Tensor:
+def resize_grid(table: Tensor, grid_size: int, grid: tuple[int, int] | None = None) -> Tensor:
     """A table without class row, (1, n², C), resized in the same way to (1, grid_size², C).
 
-    detectron2, modeling/backbone/utils.py (`get_abs_pos`) does the same.
+    `grid`: its rows and columns where they differ. detectron2, modeling/backbone/utils.py
+    (`get_abs_pos`) does the same.
     """
     old = math.isqrt(table.shape[1])
-    grid = table.reshape(1, old, old, -1).permute(0, 3, 1, 2)
-    grid = F.interpolate(grid, size=(grid_size, grid_size), mode="bicubic", align_corners=False)
-    return grid.flatten(2).transpose(1, 2)
+    rows, columns = grid or (old, old)
+    old_grid = table.reshape(1, rows, columns, -1).permute(0, 3, 1, 2)
+    size = (grid_size, grid_size)
+    resized = F.interpolate(old_grid, size=size, mode="bicubic", align_corners=False)
+    return resized.flatten(2).transpose(1, 2)
 
 
 def resize_offsets(table: Tensor, side: int) -> Tensor:
@@ -73,5 +79,5 @@ def resize_offsets(table: Tensor, side: int) -> Tensor:
 
 
 def is_square(number: int) -> bool:
-    """Whether so many positions fill a square grid."""
-    return math.isqrt(number) ** 2 == number
+    """Whether so many positions, one at least, fill a square grid."""
+    return number > 0 and math.isqrt(number) ** 2 == number

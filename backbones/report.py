@@ -44,6 +44,14 @@ class LoadReport:
     """what the source's own classifier reads: the class token or the mean of the patches"""
     assumed: list[str] = field(default_factory=list)
     """what neither the file nor its format tells"""
+    said: list[str] = field(default_factory=list)
+    """what was chosen in the file, and by whom"""
+    read_as: dict[str, str] = field(default_factory=dict)
+    """what else these weights depend on than the file: its part, the user's choices, and what
+    files beside it say"""
+    tested: dict[str, Any] = field(default_factory=dict)
+    """what the file or one beside it says of testing its own classifier: image_size, crop_ratio,
+    and `cut`, how images are cut otherwise than here"""
     metadata: dict[str, str] = field(default_factory=dict)
     """what a file of ours says about its origin"""
 
@@ -76,6 +84,7 @@ class LoadReport:
             f"{numbers(self.pixel_mean)} and deviation {numbers(self.pixel_std)}; its own "
             f"classifier reads {POOLED[self.pooling]}",
         ]
+        lines += [f"  {what}" for what in self.said]
         lines += [f"  assumed: {what}" for what in self.assumed]
         lines += [f"  resized {key}: {how}" for key, how in self.resized.items()]
         lines += counted(self.skipped, "skipped {} on purpose: {}")

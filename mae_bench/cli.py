@@ -6,10 +6,8 @@ Nothing here imports torch; a command does when it runs.
 import argparse
 import io
 import os
-import select
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import tyro
@@ -28,10 +26,10 @@ from mae_bench.commands.report import Report
 from mae_bench.commands.transfer import Transfer
 from mae_bench.errors import Interrupted, RunError, reason
 from mae_bench.flags import default_protocol, refusing, with_recipe
+from mae_bench.signals import Stopped, leave_soon, obeyed
+from mae_bench.streams import keep_going_unread, unwritten
 
 PROGRAM = "mae-bench"
-UNREAD = 128 + 13
-"""exit code where a pipe was closed, as after SIGPIPE"""
 COMPLETION = "--tyro-print-completion"
 DESCRIPTION = (
     "Transfer learning from masked autoencoders, measured next to the published numbers. "
@@ -54,24 +52,16 @@ COMMANDS: dict[str, type | tuple[str, Mapping[str, type]]] = {
 
 def main() -> None:
     """Entry point of `mae-bench`."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by whoever started us
-            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
+    keep_going_unread()
     try:
         code = call(sys.argv[1:])
     except SystemExit as end:
         code = int(end.code or 0)
-    if unread():
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
-        code = code or UNREAD
+    lost = unwritten()
+    if lost is not None:
+        code = complain(f"error: {lost}; what was printed is incomplete", code or 2)
+    leave_soon(code)
     raise SystemExit(code)
-
-
-def unread() -> bool:
-    """Whether standard output is a pipe that nobody reads any more."""
-    watch = select.poll()
-    watch.register(sys.stdout, 0)  # errors are always told
-    return any(event & select.POLLERR for _, event in watch.poll(0))
 
 
 def call(argv: Sequence[str]) -> int:
@@ -84,7 +74,8 @@ def call(argv: Sequence[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        parse(argv).run()
+        with obeyed():
+            parse(argv).run()
     except SystemExit:  # after --help, which is not to wait for the imports below
         raise
     except Interrupted as error:
@@ -94,8 +85,6 @@ def call(argv: Sequence[str]) -> int:
     except bad_input() as error:
         return complain(f"error: {error}", 2, first)
     except OSError as error:
-        if isinstance(error, BrokenPipeError) and unread():  # of --help | head, for one
-            return UNREAD
         where = f"{error.filename}: " if error.filename else ""
         advice = "nothing that was saved is lost; once this is put right, the same command goes on"
         return complain(f"error: {where}{error.strerror or error}; {advice}", 2, first)
@@ -106,6 +95,9 @@ def call(argv: Sequence[str]) -> int:
         return complain(f"error: {known}", 2)
     except KeyboardInterrupt:
         return complain("stopped", 130, first)
+    except Stopped as stop:
+        told = f"stopped by {stop}; nothing that was saved is lost, and the same command goes on"
+        return complain(told, 128 + stop.number, first)
     return 0
 
 
@@ -128,6 +120,7 @@ def parse(argv: Sequence[str]) -> Any:
     if list(argv) == ["--version"]:
         print(f"{PROGRAM} {mae_bench.__version__}")
         raise SystemExit(0)
+    refuse_empty(argv)
     commands = COMMANDS | shown_recipe(argv)
     app, named = SubcommandApp(), dict[str, type]()
     for name, command in commands.items():
@@ -142,6 +135,17 @@ def parse(argv: Sequence[str]) -> Any:
     with refusing(known_command(argv), named):
         config = (tyro.conf.OmitArgPrefixes,)
         return app.cli(prog=PROGRAM, description=DESCRIPTION, args=list(argv), config=config)
+
+
+def refuse_empty(argv: Sequence[str]) -> None:
+    """Raise `RunError` for an empty word, which as a path or a name would be taken for another."""
+    for before, word in zip(["", *argv], argv, strict=False):
+        flag = before if before.startswith("--") else ""
+        if not word.strip():
+            raise RunError(f"{flag or 'a word'} is empty; give it a value or leave it out")
+        name, equals, value = word.partition("=")
+        if name.startswith("--") and equals and not value.strip():
+            raise RunError(f"{name} is empty; give it a value or leave it out")
 
 
 def known_command(argv: Sequence[str]) -> str:

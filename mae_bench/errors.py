@@ -24,6 +24,11 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def is_lost(error: BaseException) -> bool:
+    """Whether it says that another process of the run has gone."""
+    return LOST.search(str(error)) is not None
+
+
 def reason(error: BaseException) -> str | None:
     """One line for what a library raises when nothing is wrong with the program; else None."""
     text = str(error)
@@ -36,6 +41,6 @@ def reason(error: BaseException) -> str | None:
         )
     if "DataLoader worker" in text and ("killed" in text or "exited" in text):
         return f"a loading process died ({first_line(error)}); try fewer --workers"
-    if "RANK" in os.environ and LOST.search(text):
+    if "RANK" in os.environ and is_lost(error):
         return f"lost another process of this run ({first_line(error)})"
     return None

@@ -5,6 +5,13 @@ from typing import Literal
 
 from mae_bench.errors import RunError
 
+BOUNDS = (
+    ("workers", int, 1024),
+    ("save_minutes", float, 1_000_000),
+    ("max_bad_images", int, 1_000_000_000),
+)
+"""field, its type, the most that it may be"""
+
 
 @dataclass(frozen=True)
 class Execution:
@@ -30,10 +37,14 @@ class Execution:
     """classification: keep the logits of the test images too"""
 
     def __post_init__(self) -> None:
-        for name, kind in (("workers", int), ("save_minutes", float), ("max_bad_images", int)):
+        for name, kind, most in BOUNDS:
             value = getattr(self, name)
-            if not isinstance(value, int | kind) or not value >= 0:
+            number = isinstance(value, int | kind) and not isinstance(value, bool)
+            if not number or not 0 <= value <= most:
                 what = "a whole number, " if kind is int else ""
-                raise RunError(f"{name} is {value!r}; expected {what}0 or more")
+                raise RunError(f"{name} is {value!r}; expected {what}0 or more, at most {most:,}")
+        for name in ("compile", "checkpoint_activations", "save_logits"):
+            if not isinstance(getattr(self, name), bool):
+                raise RunError(f"{name} is {getattr(self, name)!r}; expected True or False")
         if self.device not in ("auto", "cpu"):
             raise RunError(f"device is {self.device!r}; expected auto or cpu")

@@ -6,13 +6,13 @@ from typing import Any
 from backbones.checkpoint import describe, save
 from backbones.loading import anatomy_metadata
 from mae_bench import __version__
+from mae_bench.arguments import check_common, pretraining
 from mae_bench.data import announce, pretraining_folders
 from mae_bench.execution import Execution
 from mae_bench.pretraining.pictures import reconstruction_sheet
 from mae_bench.pretraining.recipes import PRETRAIN, PretrainRecipe
 from mae_bench.pretraining.task import Pretraining
 from mae_bench.progress import duration, say
-from mae_bench.recipes import override, recipe
 from mae_bench.run import Run, open_run, run_folder
 from mae_bench.setup import PRETRAINING, Setup, already_finished, scoring, start
 from mae_bench.train import fit, refuse_unfit
@@ -41,8 +41,8 @@ def pretrain(
     and a finished one is returned as it is. Bad input raises a one-line error before training.
     """
     how = execution or Execution()
-    base = recipe(PRETRAIN, backbone, "mae")
-    effective = override(base, overrides)
+    check_common(out, name, seed, data=data)
+    base, effective = pretraining(backbone, overrides)
     assert isinstance(effective, PretrainRecipe)
     accelerator = start(how, seed)
     folder = run_folder(out, f"pretrain-{backbone}-seed{seed}" if name is None else name)

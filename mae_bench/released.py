@@ -8,6 +8,7 @@ import backbones
 from backbones.baselines import name_of
 from backbones.checkpoint import read_tensors
 from backbones.report import LoadReport
+from mae_bench.arguments import refuse_label
 from mae_bench.errors import RunError
 from mae_bench.progress import say
 from results import Checkpoint
@@ -110,8 +111,10 @@ def read_released(
         reason = str(error).splitlines()[-1].strip()
         raise RunError(f"checkpoint {file}: its head does not fit {backbone}: {reason}") from None
     say(str(report))
+    label = init or name_of(file)
+    refuse_label(label, report.method or report.format, report.file, classifier=True)
     say(f"  and its classifier of {outputs} classes, on {recipe.pooling}")
-    return Released(file.stem, model, report, init or name_of(file), names)
+    return Released(file.stem, model, report, label, names)
 
 
 def imagenet_wnids() -> list[str]:

@@ -8,7 +8,6 @@ record.json             the result, written last
 """
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from zipfile import BadZipFile, ZipFile
 import torch
 from filelock import FileLock, Timeout
 
+from mae_bench.arguments import check_name
 from mae_bench.errors import RunError, first_line
 from mae_bench.processes import first_alone
 from mae_bench.progress import say
@@ -123,11 +123,7 @@ def read_state(file: Path) -> dict[str, Any]:
 
 def run_folder(out: str | Path, name: str) -> Path:
     """The folder of a run; `RunError` unless `name` is that of one folder inside `out`."""
-    if not name.isprintable() or name in ("", ".", "..") or "/" in name or os.sep in name:
-        raise RunError(
-            f"run name {name!r}: expected the name of one folder, without a slash; "
-            "say where it lies with --out"
-        )
+    check_name(name)
     return Path(out) / name
 
 

@@ -13,6 +13,7 @@ from accelerate import Accelerator, PartialState
 
 from backbones.report import LoadReport
 from mae_bench import provenance
+from mae_bench.arguments import check_seed
 from mae_bench.errors import RunError
 from mae_bench.execution import Execution
 from mae_bench.progress import say
@@ -36,8 +37,7 @@ def start(how: Execution, seed: int) -> Accelerator:
     Seeds torch, for the initial weights. Raises `RunError` for a bad seed, and if this Python
     process has begun to work on another kind of device.
     """
-    if not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise RunError(f"seed is {seed!r}; expected a whole number from 0 to 2^32 - 1")
+    check_seed(seed)
     wanted = "cpu" if how.device == "cpu" or not torch.cuda.is_available() else "cuda"
     there = PartialState().device.type if PartialState._shared_state else wanted
     if there != wanted:
@@ -177,7 +177,13 @@ def make_record(
 def checkpoint_of(loaded: LoadReport) -> Checkpoint:
     """The weights that were loaded, with what their file says of how they came about."""
     known = loaded.metadata.get(PRETRAINING)
-    facts = {"file": loaded.file, "sha256": loaded.sha256, "recipe_hash": loaded.recipe_hash}
+    facts = {
+        "file": loaded.file,
+        "sha256": loaded.sha256,
+        "recipe_hash": loaded.recipe_hash,
+        "read_as": [f"{name} {value}" for name, value in loaded.read_as.items()],
+        "assumed": loaded.assumed,
+    }
     try:
         more = {} if known is None else json.loads(known)
         if not isinstance(more, dict) or not more.keys() <= {"data", "seed", "continued_from"}:

@@ -10,9 +10,8 @@ import json
 import math
 import os
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -29,17 +28,21 @@ from torch.utils.tensorboard import SummaryWriter
 
 from backbones.vit import Block
 from mae_bench.batches import MicroBatches, load
-from mae_bench.errors import Interrupted, RunError, first_line
+from mae_bench.errors import Interrupted, RunError, first_line, is_lost
 from mae_bench.execution import Execution
 from mae_bench.optim import build_optimizer, build_schedule, clip
 from mae_bench.processes import first_alone
 from mae_bench.progress import Bar, progress, say
 from mae_bench.run import Run, read_state
 from mae_bench.setup import Spent
+from mae_bench.signals import Noted, WaitingTooLong, noted
 from mae_bench.unreadable import write_unreadable
 from tasks.images import BadImages, Unreadable
 from tasks.images.unreadable import restored
 from tasks.task import Batch, Task
+
+PATIENCE = 5.0
+"""seconds that one of several processes waits for images after a signal, to end with the others"""
 
 
 @dataclass
@@ -75,15 +78,16 @@ def fit(task: Task, run: Run, accelerator: Accelerator, seed: int, how: Executio
     title = f"training {recipe.protocol} ({recipe.epochs} epochs)"
     with (
         Log(run, plan) as log,
-        stop_signals() as stop_signal,
+        noted(0.0 if accelerator.num_processes == 1 else PATIENCE) as signals,
         progress(title, plan.num_steps, plan.start) as bar,
         closing(load(task.train_data, plan, how, accelerator.device)) as batches,
     ):
         task.train()
         for step in range(plan.start, plan.num_steps):
             schedule.step_update(step)
-            mine = step_gradients(model, batches, plan, step, accelerator)
-            loss, stop, due, skipped = agree(accelerator, mine, stop_signal(), keeper.due())
+            with undone_if_cut_short(keeper, log, signals, step, plan):
+                mine = step_gradients(model, batches, signals, plan, step, accelerator)
+                loss, stop, due, skipped = agree(accelerator, mine, signals.number, keeper.due())
             lr = max(group["lr"] for group in optimizer.param_groups)  # the head's
             where = f"step {step + 1} of {plan.num_steps} (lr {lr:.3e})"
             if not math.isfinite(loss):
@@ -97,7 +101,7 @@ def fit(task: Task, run: Run, accelerator: Accelerator, seed: int, how: Executio
             keeper.note(loss, first=step % plan.steps_per_epoch == 0)
             log.write(step + 1, loss, lr, bar)
             if stop or due or step + 1 == plan.num_steps:
-                if not torch.nn.utils.get_total_norm(list(task.parameters())).isfinite():
+                if not is_finite(task):
                     raise not_finite("weights are", run, task, mine.suspects, where)
                 log.sync()
                 keeper.save(step + 1)
@@ -145,6 +149,7 @@ class Step:
 def step_gradients(
     model: torch.nn.Module,
     batches: Iterator[Batch],
+    signals: Noted,
     plan: MicroBatches,
     step: int,
     accelerator: Accelerator,
@@ -157,7 +162,8 @@ def step_gradients(
     fine: list[int] = []
     bf16 = plan.recipe.precision == "bf16"
     for number in mine:
-        batch = next(batches)
+        with signals.waiting():
+            batch = next(batches)
         seed_forward(plan.seed, step, number)
         batch = {
             k: v.to(accelerator.device, non_blocking=True) if isinstance(v, Tensor) else v
@@ -231,17 +237,50 @@ def not_finite(what: str, run: Run, task: Task, suspects: list[int], where: str)
     )
 
 
+@contextmanager
+def undone_if_cut_short(
+    keeper: "Keeper", log: "Log", signals: Noted, step: int, plan: MicroBatches
+) -> Iterator[None]:
+    """Around the part of a step that changes no parameters, however long it waits for images.
+
+    If a signal ends it, or the end of another process that got one too, the state after the steps
+    before is saved, to the bit, and `Interrupted` raised.
+    """
+    task = keeper.parts["model"]
+    buffers = {name: value.clone() for name, value in task.named_buffers()}
+    try:
+        yield
+    except (WaitingTooLong, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not (signals.number and is_lost(error)):
+            raise
+        for name, value in task.named_buffers():  # batch norm's statistics
+            value.copy_(buffers[name])
+        log.sync()
+        keeper.save_alone(step)
+        # Loading processes that hang are waited for while the error lives no more: the state first.
+        raise interrupted(signals.number, step, plan, keeper.run) from None
+
+
 def interrupted(stop: int, step: int, plan: MicroBatches, run: Run) -> Interrupted:
-    """The exception that ends a run whose state was just saved."""
+    """The exception that ends a run; its states are saved, if there was anything to save."""
+    kept = f"state saved in {run.folder}; the same command continues"
     return Interrupted(
-        f"stopped by {signal.Signals(stop).name} after step {step} of {plan.num_steps}; state "
-        f"saved in {run.folder}; the same command continues",
+        f"stopped by {signal.Signals(stop).name} after step {step} of {plan.num_steps}; "
+        + (kept if step else "the same command begins again"),
         stop,
     )
 
 
+def is_finite(task: Task) -> bool:
+    """Whether all weights are."""
+    return bool(torch.nn.utils.get_total_norm(list(task.parameters())).isfinite())
+
+
 class Keeper:
-    """Saves and restores everything that training needs to go on."""
+    """Saves and restores everything that training needs to go on.
+
+    `step`: how many steps the newest saved state has behind it.
+    """
 
     def __init__(
         self, run: Run, parts: dict[str, Any], bad: BadImages, save_minutes: float
@@ -249,7 +288,7 @@ class Keeper:
         self.run, self.parts, self.bad, self.save_minutes = run, parts, bad, save_minutes
         self.epoch_losses: list[float] = []
         self.before, self.began, self.started = 0.0, time.monotonic(), time.time()
-        self.saved = self.began
+        self.saved, self.step = self.began, 0
 
     def restore(self) -> int:
         """Load the newest good state; the number of steps that it has behind it."""
@@ -277,11 +316,18 @@ class Keeper:
                 "another --name to start anew"
             ) from None
         say(f"going on after step {step}, from {file}")
+        self.step = step
         return step
 
     def save(self, step: int) -> None:
-        self.saved = time.monotonic()
+        self.saved, self.step = time.monotonic(), step
         first_alone(lambda: self.run.save_state(step, self.state()))
+
+    def save_alone(self, step: int) -> None:
+        """Save, without the other processes, what is not saved yet and is worth it."""
+        first = PartialState().is_main_process
+        if first and step != self.step and is_finite(self.parts["model"]):
+            self.run.save_state(step, self.state())
 
     def state(self) -> dict[str, Any]:
         return {name: part.state_dict() for name, part in self.parts.items()} | {
@@ -357,22 +403,3 @@ class Log:
         if self.lines is not None and self.board is not None:
             self.lines.close()
             self.board.close()
-
-
-@contextmanager
-def stop_signals() -> Iterator[Callable[[], int]]:
-    """While open, SIGTERM and Ctrl-C are noted instead of obeyed; call for the number, or 0."""
-    seen = [0]
-
-    def note(number: int, _: object) -> None:
-        seen[0] = number
-
-    if threading.current_thread() is not threading.main_thread():  # signals go elsewhere
-        yield lambda: 0
-        return
-    before = {s: signal.signal(s, note) for s in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield lambda: seen[0]
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

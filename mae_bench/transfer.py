@@ -14,13 +14,13 @@ import backbones
 import tasks
 from backbones.baselines import BASELINES, find, name_of
 from backbones.checkpoint import save
+from backbones.contents import holds_weights
 from backbones.loading import anatomy_metadata
 from mae_bench import __version__
+from mae_bench.arguments import FEATURES, SCRATCH, check_common, refuse_label, transferring
 from mae_bench.data import announce, task_root, usable, weights_folder
-from mae_bench.errors import RunError
 from mae_bench.execution import Execution
 from mae_bench.progress import duration, progress, say
-from mae_bench.recipes import override, recipe
 from mae_bench.report import show
 from mae_bench.run import Run, open_run, run_folder
 from mae_bench.setup import Setup, Spent, already_finished, checkpoint_of, start
@@ -29,14 +29,9 @@ from mae_bench.train import fit, refuse_unfit
 from mae_bench.unreadable import write_unreadable
 from results import Data, Record, write_record
 from tasks.classification.probe import Probe
-from tasks.recipe import Recipe, TrainingRecipe
 from tasks.task import Measurement, Scored, Scoring, Task
 
 MODEL_FILE = "model.safetensors"
-SCRATCH = "scratch"
-"""random weights: the protocol of that name, or --init in tasks that have none and in probes"""
-FEATURES = "features"
-"""folder beside the runs for what probes share"""
 
 
 @dataclass(frozen=True)
@@ -64,6 +59,10 @@ def transfer(
     execution: Execution | None = None,
     format: str | None = None,
     allow_pickle: bool = False,
+    key: str | None = None,
+    prefix: str | None = None,
+    heads: int | None = None,
+    grid: str | None = None,
     **overrides: Any,
 ) -> Record:
     """Train and evaluate a task's protocol on a backbone, and record the scores.
@@ -72,27 +71,30 @@ def transfer(
     came from (taken from the checkpoint by default; "scratch" without one); where it is one of
     `backbones.baselines` and no file is given, its released file is taken from the folder
     `checkpoint`, or from mae-bench/weights in the cache folder. `limit` takes only so many images
-    of each split, which marks the result; `format` and `allow_pickle` say how to read the
-    checkpoint, see `backbones.load`; `overrides` are recipe fields. A run of the same name goes on
-    where it stopped, and a finished one is returned as it is. Bad input raises a one-line error
-    before training.
+    of each split, which marks the result; `format` to `grid` say how to read the checkpoint, see
+    `backbones.load`; `overrides` are recipe fields. A run of the same name goes on where it
+    stopped, and a finished one is returned as it is. Bad input raises a one-line error before
+    training.
     """
     how = execution or Execution()
-    protocol = protocol or next(iter(tasks.protocols(task)))
-    base = recipe(task, backbone, protocol)
-    effective = override(base, overrides)
+    protocol = next(iter(tasks.protocols(task))) if protocol is None else protocol
+    check_common(out, name, seed, limit, data=data, checkpoint=checkpoint, init=init, format=format)
+    reading: dict[str, Any] = {"format": format, "allow_pickle": allow_pickle, "key": key}
+    reading |= {"prefix": prefix, "heads": heads, "grid": grid}
+    base, effective = transferring(
+        task, backbone, protocol, checkpoint, init, overrides, how, **reading
+    )
     checkpoint = released(init, backbone, checkpoint)
-    refuse_source(task, protocol, effective, checkpoint, init)
     accelerator = start(how, seed)
     options, weights = effective.backbone_options(), None
     if checkpoint is None:
         vit, init = backbones.create(backbone, **options), init or SCRATCH
     else:
-        options |= {"format": format, "allow_pickle": allow_pickle}
-        vit, loaded = backbones.load(backbone, checkpoint, **options)
+        vit, loaded = backbones.load(backbone, checkpoint, **options, **reading)
         say(str(loaded))
         weights = checkpoint_of(loaded)
         init = init or loaded.method or name_of(Path(checkpoint))
+        refuse_label(init, loaded.method or loaded.format, loaded.file)
     root = task_root(task, data)
     checked = usable(task, root, how.max_bad_images)
     built = tasks.build(task, effective, vit, checked.data, seed, limit)
@@ -167,25 +169,10 @@ def probe(measured: Measurement, scoring: Scoring) -> Found:
 
 def released(init: str | None, backbone: str, checkpoint: str | Path | None) -> str | Path | None:
     """The file of a baseline that `init` names, unless `checkpoint` is a file already."""
-    if init not in BASELINES or (checkpoint is not None and not Path(checkpoint).is_dir()):
+    place = None if checkpoint is None else Path(checkpoint)
+    if init not in BASELINES or (place and (not place.is_dir() or holds_weights(place))):
         return checkpoint
     file = find(init, backbone, Path(checkpoint or weights_folder()))
     note = BASELINES[init][backbone].note
     say(f"{init}: {file}" + (f" ({note})" if note else ""))
     return file
-
-
-def refuse_source(
-    task: str, protocol: str, effective: Recipe, checkpoint: str | Path | None, init: str | None
-) -> None:
-    """Raise `RunError` unless it is clear whether weights are loaded or drawn."""
-    trains = isinstance(effective, TrainingRecipe)
-    named = trains and SCRATCH in tasks.protocols(task)  # then it is the protocol that says so
-    asked = protocol == SCRATCH if named else init == SCRATCH
-    flag = f"--protocol {SCRATCH}" if named else f"--init {SCRATCH}"
-    if asked and checkpoint is not None:
-        raise RunError(f"{flag} starts from random weights; leave out --checkpoint")
-    if not asked and checkpoint is None:
-        raise RunError(
-            f"--protocol {protocol} needs --checkpoint FILE; to start from random weights: {flag}"
-        )

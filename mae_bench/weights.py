@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 from shutil import rmtree
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import backbones
 from backbones.baselines import BASELINES, UNRELEASED
+from backbones.reading import ReadingOptions
 from mae_bench.data import weights_folder
 from mae_bench.errors import RunError
 from mae_bench.progress import say
@@ -16,6 +17,7 @@ from mae_bench.run_files import PARTIAL, write_json, write_torch
 if TYPE_CHECKING:
     from backbones.inspection import Inspection
 
+CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
 LAYOUTS = {
     "timm": "a .safetensors file for timm.create_model(..., num_classes=0)",
     "hf": "a folder for transformers' ViTModel or BeitModel",
@@ -25,11 +27,9 @@ LAYOUTS = {
 ENDINGS = {"timm": "-timm.safetensors", "hf": "-hf", "mae": "-mae.pth"}
 
 
-def inspect_weights(
-    checkpoint: str | Path, format: str | None = None, allow_pickle: bool = False
-) -> Inspection:
+def inspect_weights(checkpoint: str | Path, **reading: Unpack[ReadingOptions]) -> Inspection:
     """Print what a checkpoint holds and which backbone it fits."""
-    found = backbones.inspect(checkpoint, format, allow_pickle)
+    found = backbones.inspect(checkpoint, **reading)
     say(str(found))
     return found
 
@@ -38,8 +38,7 @@ def convert_weights(
     checkpoint: str | Path,
     to: str,
     output: str | Path | None = None,
-    format: str | None = None,
-    allow_pickle: bool = False,
+    **reading: Unpack[ReadingOptions],
 ) -> Path:
     """Write a checkpoint's encoder in one of `LAYOUTS`, without any head; the file or folder.
 
@@ -52,25 +51,29 @@ def convert_weights(
     place = Path(output)
     if place.exists():
         raise RunError(f"--output {place}: is there already; name another, or delete it")
-    made, report = backbones.convert(checkpoint, to, format, allow_pickle)
+    made, report = backbones.convert(checkpoint, to, **reading)
     say(str(report))
     from backbones.checkpoint import save
+    from backbones.contents import OWN_METADATA
 
     if to == "hf":
         unfinished = place.with_name(place.name + PARTIAL)
         unfinished.mkdir(parents=True, exist_ok=True)
         try:
-            write_json(unfinished / "config.json", made.config)
+            write_json(unfinished / CONFIG, made.config)
+            write_json(unfinished / PROCESSOR, made.processor)
             save(made.tensors, unfinished / "model.safetensors", {})
             unfinished.rename(place)
         finally:
             rmtree(unfinished, ignore_errors=True)
     elif to == "timm":
         place.parent.mkdir(parents=True, exist_ok=True)
-        save(made.tensors, place, {})
+        save(made.tensors, place, made.metadata)
     else:
         place.parent.mkdir(parents=True, exist_ok=True)
-        write_torch(place, {"model": made.tensors})
+        write_torch(place, {"model": made.tensors, OWN_METADATA: made.metadata})
+    for line in made.said:
+        say(f"  {line}")
     say(f"written to {place}: {LAYOUTS[to]}")
     return place
 

@@ -13,7 +13,6 @@ from results.labels import LOWER_IS_BETTER, METRICS
 from results.origins import Pretrainings
 from results.published import Published
 from results.record import Named, Record
-from results.student import t_quantile
 from results.table import Cell, Column, Note
 from results.text import one_line
 
@@ -44,10 +43,14 @@ NAME_LENGTH = 80
 """characters of the name of a run"""
 WITHIN_NOISE = "≈"
 NOISE = (
-    "within noise. Several seeds: the published number lies in the 95 % prediction interval of one"
-    " further run, mean ± t · s · √(1 + 1/n), being one run itself. One seed: it lies in the 95 %"
-    " bootstrap interval over the test images, which knows nothing of other seeds. Both are widened"
-    " by half a unit of the last printed digit."
+    "within noise of our seeds: the published number lies in the 95 % prediction interval of one"
+    " further run, mean ± t · s · √(1 + 1/n), being one run itself; widened by half a unit of the"
+    " last printed digit."
+)
+ONE_SEED = (
+    "one seed (n=1): no spread over seeds is known, so nothing here says whether its difference is"
+    " noise. The bootstrap interval over the test images is another thing: a published number was"
+    " scored on the same images, and a repetition lies in it nearly always."
 )
 
 COST_COLUMNS = (
@@ -182,25 +185,24 @@ def difference_cell(
 
 
 def within_noise(configuration: Configuration, metric: str, row: Published) -> bool:
-    """Whether a published number may be one more run of ours: see NOISE.
+    """Whether a published number may be one more run of ours: see NOISE. Never with one seed.
 
     The interval for one further observation of a normal variable is
     mean ± t(n - 1) s sqrt(1 + 1/n) (Hahn and Meeker, Statistical Intervals, 1991, section 4.7).
     """
-    interval = noise_interval(configuration, metric)
-    if interval is None:
-        return False
-    rounding = 0.5 * 10.0**-row.decimals
-    return interval[0] - rounding <= row.value <= interval[1] + rounding
-
-
-def noise_interval(configuration: Configuration, metric: str) -> tuple[float, float] | None:
-    """Where another run of the same would land, by our seeds or else by our test images."""
     cell = configuration.cell(metric, 2)
     if cell.std is None or cell.n is None or not isinstance(cell.value, float):
-        return configuration.interval(metric)
-    half = t_quantile(0.975, cell.n - 1) * cell.std * math.sqrt(1 + 1 / cell.n)
-    return cell.value - half, cell.value + half
+        return False
+    from scipy.special import stdtrit  # takes a moment to import
+
+    half = float(stdtrit(cell.n - 1, 0.975)) * cell.std * math.sqrt(1 + 1 / cell.n)
+    return abs(cell.value - row.value) <= half + 0.5 * 10.0**-row.decimals
+
+
+def single_differences(rows: Iterable[Sequence[Cell]]) -> bool:
+    """Whether a difference in a table is that of a single run."""
+    cells = (cell for row in rows for cell in row)
+    return any(cell.value is not None and not cell.n and len(cell.runs) == 1 for cell in cells)
 
 
 class Identities:
@@ -224,6 +226,8 @@ class Identities:
         if len(weights) == 1:
             (only,) = weights.values()
             parts.append(f"weights {only.file}, sha256 {only.sha256[:12]}")
+            if only.read_as:
+                parts.append(f"read as {', '.join(only.read_as)}")
             if only.data is not None:
                 seed = "" if only.seed is None else f", seed {only.seed}"
                 parts.append(f"pre-trained on {named(only.data)}{seed}")
@@ -288,6 +292,9 @@ def caveats(configuration: Configuration, notes: Notes) -> tuple[str, ...]:
         reasons.append(f"data {this.data.name} ({counts}) {what}")
     verdict = "differs from the protocol" if this.data.miniature else "not comparable"
     marks = [notes.ours(f"{verdict}: {'; '.join(reasons)}.")] if reasons else []
+    assumed = this.checkpoint.assumed if this.checkpoint else ()
+    if assumed:
+        marks.append(notes.ours(f"of the weights it is assumed: {'; '.join(assumed)}."))
     skipped = sum(record.skipped_images for record in records)
     if skipped:
         marks.append(notes.ours(f"unreadable images left out: {skipped}."))

@@ -10,6 +10,7 @@ from results.cells import (
     COSTS,
     DIFFERENCE,
     INTERVALS,
+    ONE_SEED,
     OTHER_RECIPE,
     OURS,
     THEIRS,
@@ -25,6 +26,7 @@ from results.cells import (
     measured_group,
     pretraining,
     published_cell,
+    single_differences,
     with_best,
 )
 from results.configuration import Configuration, configurations
@@ -101,7 +103,12 @@ class _Show:
         """The general notes that its rows need."""
         rows = list(rows)
         intervals = any(cell.interval is not None for row in rows for cell in row)
-        wanted = {BEST: any_best(rows), INTERVALS: intervals, COSTS: self.costs}
+        wanted = {
+            ONE_SEED: single_differences(rows),
+            BEST: any_best(rows),
+            INTERVALS: intervals,
+            COSTS: self.costs,
+        }
         return [note for note, is_wanted in wanted.items() if is_wanted]
 
     def score(self, c: Configuration | None, metric: str, notes: Notes) -> Entry:

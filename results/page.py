@@ -23,7 +23,16 @@ from markupsafe import Markup
 from PIL import Image, UnidentifiedImageError
 
 from results.behind import run_names
-from results.cells import BEST, COSTS, DIFFERENCE, INTERVALS, OURS, THEIRS, decimals_of
+from results.cells import (
+    BEST,
+    COSTS,
+    DIFFERENCE,
+    INTERVALS,
+    ONE_SEED,
+    OURS,
+    THEIRS,
+    decimals_of,
+)
 from results.configuration import Configuration, configurations
 from results.drawing import size_title
 from results.figures import KEY, Drawn
@@ -34,7 +43,7 @@ from results.store import Skipped
 from results.table import Cell, Column, Table
 from results.text import one_line
 
-GENERAL = (OURS, THEIRS, DIFFERENCE, BEST, INTERVALS, COSTS)
+GENERAL = (OURS, THEIRS, DIFFERENCE, ONE_SEED, BEST, INTERVALS, COSTS)
 """notes that say the same about all tables"""
 TEMPLATES = Path(__file__).with_name("templates")
 MAX_CONFIGURATIONS = 300

@@ -13,6 +13,7 @@ from results.cells import (
     BEST,
     DIFFERENCE,
     INTERVALS,
+    ONE_SEED,
     OTHER_RECIPE,
     OURS,
     THEIRS,
@@ -28,6 +29,7 @@ from results.cells import (
     measured_cell,
     measured_group,
     published_cell,
+    single_differences,
     with_best,
 )
 from results.configuration import Configuration, configurations
@@ -358,6 +360,7 @@ class _Filling:
             general.append(f"protocols of ours: {', '.join(protocols)}.")
         if any(cell.interval is not None for row in body for cell in row):
             general.append(INTERVALS)
+        general += [ONE_SEED] if single_differences(body) else []
         general += [BEST] if any_best(body) else []
         if self.miniature:
             general.append(f"runs on the miniature world are left out: {self.miniature}.")

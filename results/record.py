@@ -41,7 +41,13 @@ def _json_safe(value: Any) -> Any:
     return value
 
 
+def _as_tuple(value: Any) -> Any:
+    """A list, as JSON has it, in a part whose parts are told apart by their hashes."""
+    return tuple(value) if isinstance(value, list) else value
+
+
 Text = Annotated[str, Field(min_length=1)]
+Texts = Annotated[tuple[Text, ...], BeforeValidator(_as_tuple)]
 UtcTime = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 ProtocolId = Annotated[str, Field(pattern=r"^[a-z0-9_.-]+/[a-z0-9_.-]+@[1-9][0-9]*$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -75,6 +81,10 @@ class Checkpoint(_Part):
     """of the pre-training"""
     continued_from: "Checkpoint | None" = None
     """the weights that the pre-training itself started from; None: random ones"""
+    read_as: Texts = ()
+    """what else the weights depend on than the file: "key model_ema", what a user said of it"""
+    assumed: Texts = ()
+    """what neither the file nor a user told, for people"""
 
     @property
     def is_traced(self) -> bool:
@@ -88,9 +98,9 @@ class Checkpoint(_Part):
         Weights of one origin differ in their seed alone.
         """
         if self.recipe_hash is None or self.data is None or self.seed is None:
-            return (self.sha256,)
+            return (self.sha256, *self.read_as)
         before = self.continued_from.origin if self.continued_from else ()
-        return (self.recipe_hash, self.data.fingerprint, before)
+        return (self.recipe_hash, self.data.fingerprint, before, *self.read_as)
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -104,7 +114,8 @@ class Checkpoint(_Part):
         known = self.model_dump(exclude={"continued_from"})
         if self.continued_from is not None:
             known["continued_from"] = self.continued_from.to_dict()
-        return {k: v for k, v in known.items() if v is not None or k == "recipe_hash"}
+        known = {k: list(v) if isinstance(v, tuple) else v for k, v in known.items()}
+        return {k: v for k, v in known.items() if v not in (None, []) or k == "recipe_hash"}
 
 
 class Data(_Part):

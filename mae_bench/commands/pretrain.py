@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import mae_bench
 from mae_bench import recipes
+from mae_bench.arguments import check_common, pretraining
 from mae_bench.commands.shared import RunFlags
 from mae_bench.flags import changed
 
@@ -17,4 +18,11 @@ class Pretrain(RunFlags):
     """
 
     def run(self) -> None:
-        mae_bench.pretrain(**self.arguments(), **changed(self, recipes.PRETRAIN, "mae"))
+        overrides = changed(self, recipes.PRETRAIN, "mae")
+        check_common(self.out, self.name, self.seed)
+        pretraining(self.backbone, overrides)
+        if self.data != "mini":
+            from mae_bench.data import pretraining_folders
+
+            pretraining_folders(self.data)
+        mae_bench.pretrain(**self.arguments(), **overrides)

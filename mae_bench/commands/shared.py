@@ -1,4 +1,4 @@
-"""Flags that pretrain and transfer share."""
+"""Flags that several commands share."""
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -29,3 +29,28 @@ class RunFlags:
 
     def arguments(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "recipe"}
+
+
+@dataclass(kw_only=True)
+class ReadingFlags:
+    """How a checkpoint is read, where its file does not tell."""
+
+    format: str | None = None
+    """the checkpoint's format, where its keys do not tell it, or to have it confirmed; mae-bench
+    weights inspect says what they tell"""
+    allow_pickle: bool = False
+    """read torch files that hold more than data; this runs code that is in the file"""
+    key: str | None = None
+    """where in a torch file that holds several networks the weights are: model_ema, student"""
+    prefix: str | None = None
+    """what the names of the network's tensors begin with, in a file that holds several:
+    teacher.backbone; none for names without"""
+    heads: int | None = None
+    """heads of attention, where neither the file nor a config.json beside it tells them"""
+    grid: str | None = None
+    """rows x columns of patches that the file's positions belong to, where they are not square:
+    2x8"""
+
+    def reading(self) -> dict[str, Any]:
+        """As `backbones.load` takes them."""
+        return {f.name: getattr(self, f.name) for f in fields(ReadingFlags)}

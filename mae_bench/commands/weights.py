@@ -6,19 +6,17 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from mae_bench.commands.shared import ReadingFlags
+
 SUMMARY = "Look into a checkpoint, convert it, or list the public weights of the paper's baselines."
 
 
 @dataclass(kw_only=True)
-class OfCheckpoint:
+class OfCheckpoint(ReadingFlags):
     """What inspect and convert share."""
 
     checkpoint: Annotated[Positional[str], arg(metavar="FILE")]
-    """a file, timm:<model> or hf:<repository>"""
-    format: str | None = None
-    """the format, where its keys do not tell it, or to have it confirmed"""
-    allow_pickle: bool = False
-    """read torch files that hold more than data; this runs code that is in the file"""
+    """a file, an index of shards, a folder of transformers, timm:<model> or hf:<repository>"""
 
 
 @dataclass(kw_only=True)
@@ -28,7 +26,7 @@ class Inspect(OfCheckpoint):
     def run(self) -> None:
         from mae_bench.weights import inspect_weights
 
-        inspect_weights(self.checkpoint, self.format, self.allow_pickle)
+        inspect_weights(self.checkpoint, **self.reading())
 
 
 @dataclass(kw_only=True)
@@ -43,7 +41,7 @@ class Convert(OfCheckpoint):
     def run(self) -> None:
         from mae_bench.weights import convert_weights
 
-        convert_weights(self.checkpoint, self.to, self.output, self.format, self.allow_pickle)
+        convert_weights(self.checkpoint, self.to, self.output, **self.reading())
 
 
 @dataclass(kw_only=True)

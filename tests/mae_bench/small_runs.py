@@ -38,6 +38,7 @@ class Forked:
     def work(self, argv: list[str], before: Callable[[], None]) -> None:
         os.setsid()
         sys.stdout = sys.stderr = self.said_file.open("w", buffering=1)
+        os.dup2(sys.stderr.fileno(), 2)
         before()
         sys.exit(call(argv))
 

@@ -171,7 +171,6 @@ def checkpoints(pretrained: Path, tmp_path: Path) -> Path:
     (tmp_path / "text.pth").write_text("no checkpoint")
     torch.save({"model": {"a": torch.zeros(3)}}, tmp_path / "other.pth")
     torch.save([1, 2], tmp_path / "list.pth")
-    (tmp_path / "state.pt").write_bytes(max((pretrained / "state").glob("*.pt")).read_bytes())
     return tmp_path
 
 
@@ -184,7 +183,6 @@ def checkpoints(pretrained: Path, tmp_path: Path) -> Path:
         ("text.pth", "text.pth"),
         ("other.pth", "is in no known layout"),
         ("list.pth", "no state dict"),
-        ("state.pt", "state.pt"),
     ],
 )
 def test_bad_checkpoints(name, said, checkpoints, world, tmp_path, capsys):
@@ -411,6 +409,9 @@ def test_bad_commands(argv, said, capsys):
     assert fails(argv.split(), capsys).startswith(f"mae-bench: error: {said}")
 
 
+READING = {"--format", "--allow-pickle", "--key", "--prefix", "--heads", "--grid"}
+
+
 @pytest.mark.parametrize(
     ("command", "flags"),
     [
@@ -420,7 +421,7 @@ def test_bad_commands(argv, said, capsys):
         ("data make", {"--out"}),
         ("data list", set()),
         ("data check", {"--root"}),
-        ("weights inspect", {"--format", "--allow-pickle"}),
+        ("weights inspect", READING),
         ("weights list", set()),
         ("doctor", {"--out"}),
     ],
@@ -463,7 +464,7 @@ def test_a_closed_pipe_is_no_error(argv):
     done = subprocess.run(words, stdout=writer, stderr=subprocess.PIPE, check=False)
     os.close(writer)
     assert done.stderr == b""
-    assert done.returncode in (1, 141)
+    assert done.returncode == 0
 
 
 def test_closed_streams():

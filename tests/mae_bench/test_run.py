@@ -137,7 +137,28 @@ def test_a_name_is_that_of_one_folder(tmp_path, name):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["a b", "ümlaut-模型", "[red]", "-x", "...", "a:b"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "features",
+        ".hidden",
+        "...",
+        " a",
+        "a ",
+        "x.zip",
+        "report.md",
+        "x.HTML",
+        "a" * 300,
+        "ü" * 100,
+    ],
+)
+def test_a_name_is_not_one_of_ours(tmp_path, name):
+    """The cache that may be deleted, what folders_with passes over, files that lie beside runs."""
+    with pytest.raises(RunError, match="choose another --name"):
+        run_folder(tmp_path, name)
+
+
+@pytest.mark.parametrize("name", ["a b", "ümlaut-模型", "[red]", "-x", "a:b"])
 def test_odd_names_are_fine(tmp_path, name):
     opened = take(run_folder(tmp_path, name))
     save(opened, 1)
