@@ -244,7 +244,9 @@ def write(found: Found, tables: Sequence[Table], files: dict[Format, Path]) -> N
     folder.mkdir(parents=True, exist_ok=True)
     drawn: list[Drawn] = []
     if set(files) != {"csv"}:
-        drawn = figures(found.records, published(), logs(found.finished))
+        curves = logs(found.finished)
+        tell_damage(curves)
+        drawn = figures(found.records, published(), curves)
     shown = []
     for each in drawn:
         (folder / FIGURES).mkdir(exist_ok=True)
@@ -294,7 +296,7 @@ def logs(runs: Iterable[RunFolder]) -> list["Log"]:
 
     groups: dict[tuple[str, bool], list[RunFolder]] = defaultdict(list)
     for run in runs:
-        if (run.folder / LOG_FILE).is_file():
+        if os.path.lexists(run.folder / LOG_FILE):
             groups[run.protocol, is_miniature(run)].append(run)
     found = []
     for (protocol, miniature), group in groups.items():
@@ -302,7 +304,20 @@ def logs(runs: Iterable[RunFolder]) -> list["Log"]:
             log = read_log(run.folder / LOG_FILE, run.name, protocol, miniature)
             if log is not None:
                 found.append(log)
+            elif run.record is not None:
+                say(f"{one_line(run.name)}: {LOG_FILE} holds no readable step; no curve of it")
     return found
+
+
+def tell_damage(found: Iterable["Log"]) -> None:
+    """Name the logs whose curves lack something."""
+    for log in found:
+        if log.damaged:
+            what = "lines are" if log.damaged > 1 else "line is"
+            say(
+                f"{one_line(log.name)}: {LOG_FILE} is damaged; {log.damaged} {what} no training "
+                "step and left out of the curve"
+            )
 
 
 def is_miniature(run: RunFolder) -> bool:

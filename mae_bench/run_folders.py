@@ -21,9 +21,12 @@ from mae_bench.run_files import (
 )
 from mae_bench.text_table import plain
 from results import Record, ResultsError
+from results.files import open_regular
+from results.objects import read_json
 from results.store import folders_with, read_record
 
 MOST_RUN_BYTES = 4 * 1024**2
+MOST_STEPS = 10**15
 TAIL = 4096
 """bytes of a log's end that hold its last line"""
 
@@ -95,15 +98,12 @@ def read_identity(folder: Path) -> dict[str, Any]:
     """What a run folder's run.json says; `RunError`, without the folder, if it says nothing."""
     file = folder / RUN_FILE
     try:
-        if not file.is_file() or file.stat().st_size > MOST_RUN_BYTES:
-            raise ValueError("not the file of a run")
-        content = json.loads(file.read_bytes())
+        content: Any = read_json(file, MOST_RUN_BYTES)
         if not isinstance(content, dict) or not isinstance(content.get("recipe"), dict):
-            raise ValueError("names no recipe")
-    except (OSError, ValueError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise RunError(f"{RUN_FILE}: {reason}") from None
-    return content
+            raise ResultsError("names no recipe")
+    except ResultsError as error:
+        raise RunError(f"{RUN_FILE}: {error}") from None
+    return dict(content)
 
 
 def find(name: str, root: str | Path) -> RunFolder:
@@ -148,12 +148,13 @@ def is_locked(folder: Path) -> bool:
 def last_step(folder: Path) -> int:
     """The last step in the log, 0 if there is none."""
     try:
-        with (folder / LOG_FILE).open("rb") as stream:
+        with open_regular(folder / LOG_FILE) as stream:
             stream.seek(max(0, stream.seek(0, 2) - TAIL))
-            line = stream.read().rpartition(b"\n")[0].rpartition(b"\n")[2]
-        return int(json.loads(line)["step"])
-    except (OSError, ValueError, KeyError, TypeError):
+            line = stream.read(TAIL).rpartition(b"\n")[0].rpartition(b"\n")[2]
+        step = json.loads(line)["step"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return 0
+    return step if isinstance(step, int) and 0 <= step <= MOST_STEPS else 0
 
 
 def saved_step(folder: Path) -> int:

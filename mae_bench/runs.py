@@ -8,7 +8,7 @@ From Python:
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from mae_bench.run_folders import (
 )
 from mae_bench.text_table import NOTHING, plain, show_table
 from results import Record
-from results.bundle import SUFFIX, WEIGHTS, write_bundle
+from results.bundle import SUFFIX, WEIGHTS, stale_partials, write_bundle
 from results.labels import METRICS
 
 __all__ = ["compare", "list_runs", "pack", "prune", "rescore", "show"]
@@ -137,7 +137,8 @@ def prune(
     """Delete what a finished run has no more use for; without `yes` only say what that is.
 
     That is its saved states, which only training goes on from, and of any run what a killed
-    process left half written. `weights`: the weights of finished runs too, which only training
+    process left half written, bundles beside the runs included. What another user owns is named
+    and left alone. `weights`: the weights of finished runs too, which only training
     makes again. Never a record, a log or predictions, nor anything of a run under way. `names`:
     of these runs alone. Returns the bytes that are, or would be, free.
     """
@@ -145,9 +146,31 @@ def prune(
     total = 0
     for run in chosen:
         if not run.fault and (run.folder / RUN_FILE).is_file():
-            total += prune_run(run, weights, yes)
+            try:
+                total += prune_run(run, weights, yes)
+            except OSError as error:  # somebody else's files
+                where = error.filename or run.folder
+                say(plain(f"{run.name}: left alone; {where}: {error.strerror}"))
+    if not names:
+        total += prune_bundles({Path(runs), *(run.folder.parent for run in chosen)}, yes)
     done = "freed" if yes else "would free"
     say(f"{done} {size_text(total)}" + ("" if yes or not total else "; --yes does it"))
+    return total
+
+
+def prune_bundles(folders: Iterable[Path], yes: bool) -> int:
+    """`prune` of bundles that were never written to their end, beside the runs."""
+    total = 0
+    for file in (file for folder in sorted(folders) for file in stale_partials(folder)):
+        try:
+            size = size_of(file)
+            if yes:
+                file.unlink(missing_ok=True)
+        except OSError as error:
+            say(plain(f"{file}: left alone; {error.strerror}"))
+            continue
+        say(plain(f"{file} {size_text(size)}"))
+        total += size
     return total
 
 

@@ -19,23 +19,28 @@ import shutil
 import stat
 import struct
 import tempfile
+import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO, Annotated, Any, BinaryIO, Final, Literal, TypeVar
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
-from pydantic_core import from_json
 
 from results.errors import ResultsError
+from results.files import open_regular
+from results.objects import read_object
 from results.record import Record, Sha256
 from results.store import FILE_NAME, MAX_BYTES, MAX_REASON, read_record
 from results.text import one_line
 
 SUFFIX = ".maebench.zip"
+PARTIAL = ".partial"
+STALE_SECONDS = 600
 FORMAT: Final = "mae-bench run"
 VERSION: Final = 1
 
@@ -127,9 +132,11 @@ def write_bundle(
         if not (folder / name).is_file():
             raise ResultsError(f"{folder} has no {name}; only a finished run can be packed")
     files = _files(folder, weights, pictures)
-    partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
+    for left in stale_partials(output.parent, output.name):
+        left.unlink(missing_ok=True)
+    partial = output.with_name(f".{output.name}.{os.getpid()}{PARTIAL}")
     try:
-        with partial.open("wb") as stream:
+        with _naming(output), partial.open("wb") as stream:
             _write(stream, files)
             stream.flush()
             os.fsync(stream.fileno())
@@ -143,6 +150,34 @@ def write_bundle(
     finally:
         partial.unlink(missing_ok=True)
     return output
+
+
+@contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    """An OSError that passes through and names no file, as that of a full disk, names `file`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(file)
+        raise
+
+
+def stale_partials(folder: Path, name: str = f"*{SUFFIX}") -> list[Path]:
+    """What processes that are gone left half written of bundles of that name in a folder.
+
+    A file that anybody wrote to within STALE_SECONDS stays: it may be another machine's.
+    """
+    found = []
+    for file in sorted(folder.glob(f".*{PARTIAL}")):
+        whose, _, pid = file.name.removesuffix(PARTIAL).removeprefix(".").rpartition(".")
+        if not (fnmatchcase(whose, name) and pid.isdecimal()) or file.is_symlink():
+            continue
+        with suppress(FileNotFoundError):
+            old = time.time() - file.stat().st_mtime > STALE_SECONDS
+            if old and not Path(f"/proc/{pid}").exists():
+                found.append(file)
+    return found
 
 
 def _files(folder: Path, weights: bool, pictures: bool) -> dict[str, Path]:
@@ -166,7 +201,7 @@ def _write(stream: BinaryIO, files: dict[str, Path]) -> None:
     members = []
     for name, file in files.items():
         digest, size = hashlib.sha256(), 0
-        with file.open("rb") as source:
+        with _opened(file, name) as source:
             while chunk := source.read(CHUNK):
                 digest.update(chunk)
                 size += len(chunk)
@@ -177,11 +212,21 @@ def _write(stream: BinaryIO, files: dict[str, Path]) -> None:
             target.write(manifest)
         for member, file in zip(members, files.values(), strict=True):
             with (
-                file.open("rb") as source,
+                _opened(file, member.name) as source,
                 archive.open(_info(member.name, member.bytes), "w") as target,
             ):
                 while chunk := source.read(CHUNK):
                     target.write(chunk)
+
+
+def _opened(file: Path, name: str) -> io.FileIO:
+    """A member's file; ResultsError if it is larger than any reader would take."""
+    try:
+        return open_regular(file, _most_bytes(name))
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EFBIG):
+            raise
+        raise ResultsError(f"{file} {error.strerror}; it cannot be packed") from None
 
 
 def _info(name: str, size: int) -> ZipInfo:
@@ -357,11 +402,7 @@ def _part(file: Path, read: Callable[[Path], Part]) -> Part:
 
 
 def _read_object(file: Path) -> dict[str, Any]:
-    """A JSON object; pydantic bounds how deep it is nested."""
-    content = from_json(file.read_bytes(), allow_inf_nan=False)
-    if not isinstance(content, dict):
-        raise ValueError("expected a JSON object")
-    return content
+    return read_object(file, MAX_BYTES)
 
 
 def _quoted(value: object) -> str:

@@ -38,6 +38,7 @@ from results.record import Record
 from results.text import one_line
 
 KEY_LENGTH = 100
+CAPTION_LENGTH = 500
 MAX_FIGURES = 40
 """of one kind"""
 MAX_CURVES = 8
@@ -107,7 +108,10 @@ def _figures(
     add("schedule", "Length of the pre-training", SCHEDULE, figure)
     for protocol in _first(family_of(log.protocol) for log in logs):
         same = [log for log in logs if family_of(log.protocol) == protocol]
-        add(f"training-{protocol.lower()}", _title(protocol), TRAINING, training_curves(same))
+        lost = [f"{log.name} ({log.damaged})" for log in same if log.damaged]
+        damage = f" Damaged lines of logs are left out: {', '.join(lost)}." if lost else ""
+        caption = TRAINING + one_line(damage, CAPTION_LENGTH)
+        add(f"training-{protocol.lower()}", _title(protocol), caption, training_curves(same))
     return drawn
 
 

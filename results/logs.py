@@ -1,8 +1,12 @@
 """The training log of a run, thinned to what a curve can show."""
 
+import io
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
+
+from results.files import open_regular
 
 LOG_FILE = "log.jsonl"
 MAX_POINTS = 1500
@@ -25,17 +29,20 @@ class Log:
     miniature: bool
     epochs: tuple[float, ...]
     losses: tuple[float, ...]
+    damaged: int = 0
+    """lines that were looked at and are no step"""
 
 
 def read_log(file: Path, name: str, protocol: str, miniature: bool) -> Log | None:
-    """The log of one run, or None if `file` holds no step. Lines that are no step are left out."""
-    epochs, losses = [], []
-    if not file.is_file():  # a pipe would never end
-        return None
+    """The log of one run, or None if `file` holds no step. Lines that are no step are counted.
+
+    A last line without its end is one that is being written, or that a crash cut: it counts not.
+    """
+    epochs, losses, damaged = [], [], 0
     try:
-        size = min(file.stat().st_size, MAX_BYTES)
-        every = 1 + size // (MAX_POINTS * LINE_BYTES)
-        with file.open("rb") as stream:
+        with io.BufferedReader(open_regular(file)) as stream:
+            size = min(os.fstat(stream.fileno()).st_size, MAX_BYTES)
+            every = 1 + size // (MAX_POINTS * LINE_BYTES)
             number = 0
             while stream.tell() < size and (line := stream.readline(MAX_LINE_BYTES)):
                 number += 1
@@ -45,9 +52,13 @@ def read_log(file: Path, name: str, protocol: str, miniature: bool) -> Log | Non
                 if values is not None:
                     epochs.append(values[0])
                     losses.append(values[1])
+                else:
+                    damaged += line.endswith(b"\n") or len(line) == MAX_LINE_BYTES
     except OSError:
         return None
-    return Log(name, protocol, miniature, tuple(epochs), tuple(losses)) if epochs else None
+    if not epochs:
+        return None
+    return Log(name, protocol, miniature, tuple(epochs), tuple(losses), damaged)
 
 
 def _values(line: bytes) -> tuple[float, float] | None:

@@ -9,7 +9,9 @@ import base64
 import hashlib
 import itertools
 import re
+import struct
 import xml.etree.ElementTree as ElementTree
+import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,7 +22,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from results.behind import run_names
 from results.cells import (
@@ -36,6 +38,7 @@ from results.cells import (
 from results.configuration import Configuration, configurations
 from results.drawing import size_title
 from results.figures import KEY, Drawn
+from results.files import read_regular
 from results.labels import DATA_TITLES, METRICS, protocol_title, task_of
 from results.record import Record
 from results.render import NOTE_LIMIT, OWNERS, cell_text
@@ -62,6 +65,18 @@ JPEG_QUALITY = 86
 TEXT_LENGTH = 300
 """characters of one text of a record"""
 KEPT_IN_SVG = {"svg", "g", "defs", "path", "use", "rect", "clipPath", "text", "tspan"}
+UNREADABLE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    IndexError,
+    OverflowError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+"""what Pillow raises for a spoilt picture"""
 COLOUR = re.compile(r"#([0-9a-f]{6})\b")
 
 
@@ -379,13 +394,12 @@ OTHER_GROUP = "Predictions"
 def _picture(file: Path) -> tuple[str, int, int] | None:
     """A PNG as the data URI of a JPEG, and its size; None if it is none, or is too large."""
     try:
-        if file.stat().st_size > MAX_PICTURE_BYTES:
-            return None
-        with Image.open(file, formats=("PNG",)) as image:
+        content = BytesIO(read_regular(file, MAX_PICTURE_BYTES))
+        with Image.open(content, formats=("PNG",)) as image:
             if image.width * image.height > MAX_PICTURE_PIXELS:
                 return None
             picture = image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError):
+    except UNREADABLE:
         return None
     picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.LANCZOS)
     stream = BytesIO()

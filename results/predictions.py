@@ -1,12 +1,15 @@
 """Which test images a run classified right, from the `predictions.csv` of its folder."""
 
 import csv
+import errno
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
 from results.errors import ResultsError
+from results.files import open_regular
 from results.record import Record
 from results.store import FILE_NAME as RECORD_FILE
 from results.store import read_record, record_folders
@@ -14,6 +17,7 @@ from results.store import read_record, record_folders
 FILE_NAME = "predictions.csv"
 COLUMNS = ["file", "target", "class_1"]
 MAX_BYTES = 1024**3
+MAX_CLASSES = 100_000
 MAX_ROWS = 10_000_000
 MAX_LINE = 64 * 1024
 
@@ -52,9 +56,12 @@ def read_hits(file: Path) -> dict[str, bool]:
     """
     hits: dict[str, bool] = {}
     try:
-        if file.stat().st_size > MAX_BYTES:
-            raise ValueError(f"over {MAX_BYTES} bytes")
-        with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
+        with (
+            open_regular(file, MAX_BYTES) as binary,
+            io.TextIOWrapper(
+                io.BufferedReader(binary), "utf-8", "surrogateescape", newline=""
+            ) as stream,
+        ):
             reader = csv.reader(_bounded(stream), strict=True)
             header = next(reader, [])
             if any(name not in header for name in COLUMNS):
@@ -68,9 +75,13 @@ def read_hits(file: Path) -> dict[str, bool]:
                     raise ValueError("an image for the second time")
                 if len(hits) == MAX_ROWS:
                     raise ValueError(f"more than {MAX_ROWS} images")
-                hits[name] = int(target) == int(best)
+                classes = int(target), int(best)
+                if not 0 <= min(classes) <= max(classes) < MAX_CLASSES:
+                    raise ValueError(f"a class below 0 or of {MAX_CLASSES} and more")
+                hits[name] = classes[0] == classes[1]
     except OSError as error:
-        raise ResultsError(f"{file}: cannot be opened: {error.strerror}") from None
+        too_large = f"over {MAX_BYTES} bytes" if error.errno == errno.EFBIG else error.strerror
+        raise ResultsError(f"{file}: cannot be opened: {too_large}") from None
     except (ValueError, csv.Error) as error:
         if isinstance(error, ResultsError):
             raise

@@ -13,7 +13,6 @@ from pydantic import (
     Field,
     JsonValue,
     NonNegativeFloat,
-    NonNegativeInt,
     PositiveInt,
     ValidationError,
     model_validator,
@@ -38,6 +37,8 @@ def _json_safe(value: Any) -> Any:
         return [_json_safe(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("expected finite numbers only")
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise ValueError("expected whole numbers below 2^63")
     return value
 
 
@@ -46,6 +47,8 @@ def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+LARGEST: Final = 2**63
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
 Text = Annotated[str, Field(min_length=1)]
 Texts = Annotated[tuple[Text, ...], BeforeValidator(_as_tuple)]
 UtcTime = Annotated[AwareDatetime, AfterValidator(_in_utc)]
@@ -77,7 +80,7 @@ class Checkpoint(_Part):
     """recipe of the pre-training"""
     data: Named | None = None
     """images of the pre-training"""
-    seed: NonNegativeInt | None = None
+    seed: Count | None = None
     """of the pre-training"""
     continued_from: "Checkpoint | None" = None
     """the weights that the pre-training itself started from; None: random ones"""
@@ -124,9 +127,9 @@ class Data(_Part):
     name: Text
     fingerprint: HexDigest
     """names the exact list of files and labels, wherever the data set lies"""
-    train_images: NonNegativeInt
-    val_images: NonNegativeInt
-    classes: NonNegativeInt
+    train_images: Count
+    val_images: Count
+    classes: Count
     miniature: bool
     """drawn by the built-in miniature world"""
     standard: bool
@@ -144,7 +147,7 @@ class Cost(_Part):
 
     seconds: NonNegativeFloat | None = None
     images_per_second: NonNegativeFloat | None = None
-    peak_memory_bytes: NonNegativeInt | None = None
+    peak_memory_bytes: Count | None = None
     """largest device memory of one process"""
 
 
@@ -156,7 +159,7 @@ class Environment(_Part):
     versions: dict[str, str]
     """other libraries: name to version"""
     device: Text
-    processes: PositiveInt
+    processes: Annotated[PositiveInt, Field(le=LARGEST)]
     commit: Text | None
     """of mae-bench; None when it does not run from a repository"""
     command: str
@@ -182,7 +185,7 @@ class Record(_Part):
     recipe_hash: HexDigest
     deviations: list[Text]
     """differences from the protocol, for people: "epochs 100 -> 1", "limited to 64 images" """
-    seed: NonNegativeInt
+    seed: Count
     metrics: dict[Text, float]
     intervals: dict[Text, tuple[float, float]] = Field(default_factory=dict)
     """metric -> ends of its 95 % confidence interval over images, where there is one"""
@@ -191,7 +194,7 @@ class Record(_Part):
     started: UtcTime
     finished: UtcTime
     complete: bool
-    skipped_images: NonNegativeInt
+    skipped_images: Count
     """files that could not be decoded"""
     unreadable: list[Text] = Field(default_factory=list)
     """the same by reason, for people: "test: 2 images: truncated (a.jpg, b.jpg)" """

@@ -1,6 +1,7 @@
 """Tables as GitHub-flavoured Markdown and as rich renderables for a terminal."""
 
 import itertools
+import os
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -51,7 +52,8 @@ def to_markdown(tables: Iterable[Table]) -> str:
 def to_markdown_pictures(pictures: Iterable[tuple[str, str]]) -> str:
     """A section of pictures, each a (title, path relative to the Markdown file), or nothing."""
     lines = [
-        f"**{_escape(title)}**\n\n![{_escape(title)}]({quote(path)})" for title, path in pictures
+        f"**{_escape(title)}**\n\n![{_escape(title)}]({quote(os.fsencode(path))})"
+        for title, path in pictures
     ]
     return "\n".join(["\n### Pictures\n", *(f"{line}\n" for line in lines)]) if lines else ""
 

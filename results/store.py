@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from results.errors import ResultsError
+from results.objects import MAX_REASON, read_bounded
 from results.record import Record, parse_record
 from results.text import one_line
 
 FILE_NAME = "record.json"
 MAX_BYTES = 4 * 1024 * 1024
-MAX_REASON = 300
-"""characters of the reason why a file is no record"""
 MAX_DEPTH = 6
 """folders below the root that are searched"""
 NO_RUNS = ("state", "tensorboard", "predictions")
@@ -128,15 +127,7 @@ def folders_with(
 
 def read_record(path: Path) -> Record:
     """The record in a file. Raises ResultsError with a one-line reason for anything else."""
-    if not path.is_file():
-        raise ResultsError("not a regular file")
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise ResultsError(f"cannot be opened: {error.strerror}") from error
-    if len(content) > MAX_BYTES:
-        raise ResultsError(f"larger than {MAX_BYTES // 1024**2} MB; not a record of mae-bench")
+    content = read_bounded(path, MAX_BYTES)
     try:
         return parse_record(content)
     except ResultsError as error:  # which may repeat what the file says

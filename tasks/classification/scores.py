@@ -12,7 +12,7 @@ from typing import TextIO
 
 import numpy as np
 
-from backbones.files import open_regular
+from backbones.files import open_regular, read_regular
 from tasks import TaskError
 from tasks.atomic import atomic_text
 from tasks.task import Scored
@@ -21,10 +21,13 @@ PREDICTIONS_FILE = "predictions.csv"
 PER_CLASS_FILE = "per_class.csv"
 CLASSES_FILE = "classes.txt"
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""what a spreadsheet takes for the start of a formula"""
 MOST_KEPT = 5
 """best classes kept of an image; of five classes or fewer, all but the worst"""
 MOST_CLASSES = 100_000
 MOST_BYTES = 2 * 1024**3
+MOST_CLASS_BYTES = 64 * 1024**2
 MOST_LINE = 64 * 1024
 """of a file to score again; a line in characters"""
 SLACK, SUM_SLACK = 1e-5, 0.02
@@ -132,7 +135,12 @@ def write_predictions(
         for name, target, classes, shares in zip(names, targets, best, probabilities, strict=True):
             pairs = zip(classes.tolist(), shares.tolist(), strict=True)
             cells = [cell for index, share in pairs for cell in (index, f"{share:.6g}")]
-            writer.writerow([name, target, *cells])
+            writer.writerow([harmless(name), target, *cells])
+
+
+def harmless(text: str) -> str:
+    """A name with an apostrophe before what a spreadsheet would run as a formula."""
+    return f"'{text}" if text.startswith(FORMULA) else text
 
 
 def read_predictions(
@@ -223,7 +231,7 @@ def write_per_class(
         for index in rows:
             total, right = int(images[index]), int(correct[index])
             share = 100 * right / total if total else ""
-            writer.writerow([index, classes[index], total, right, share])
+            writer.writerow([index, harmless(classes[index]), total, right, share])
 
 
 def write_classes(file: Path, classes: Sequence[str]) -> None:
@@ -236,10 +244,11 @@ def write_classes(file: Path, classes: Sequence[str]) -> None:
 def read_classes(file: Path) -> list[str]:
     """Class names of a run, in the order of their indices; `TaskError` if there is no such file."""
     try:
-        return file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        text = read_regular(file, MOST_CLASS_BYTES).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise TaskError(
             f"{file}: {reason}; expected the names of the run's classes, one per line, in the "
             "order of their indices"
         ) from None
+    return text.removesuffix("\n").split("\n")

@@ -47,7 +47,7 @@ def test_bad_files_are_reported_and_never_fatal(make_record, tmp_path):
     for name, (_, reason) in bad.items():
         assert reason in reasons[name]
         assert "\n" not in reasons[name]
-    assert reasons["pipe"] == "not a regular file"
+    assert reasons["pipe"] == "is a named pipe, not a regular file"
 
 
 def test_search_depth_is_bounded_and_links_are_not_followed(make_record, tmp_path):
