@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from tasks import TaskError
+from tasks.atomic import atomic
 from tasks.miniature import world
 from tasks.miniature.coco import CATEGORY_IDS
 from tasks.miniature.colour import oklch
@@ -68,9 +69,9 @@ def contact_sheet(root: Path | str, file: Path | str) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     # 256 dithered colours: a third of the bytes, and the eye does not miss the others.
     palette = sheet.quantize(256, Image.Quantize.MEDIANCUT)
-    sheet.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(
-        file, "PNG", optimize=True
-    )
+    drawn = sheet.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
+    with atomic(file) as stream:
+        drawn.save(stream, "PNG", optimize=True)
     return file
 
 

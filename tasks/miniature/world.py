@@ -8,16 +8,18 @@ many, and whatever the sizes of the splits. To the byte it also takes the same N
 and for ImageNet-C's twin the same OpenCV.
 """
 
+import errno
 import json
 import os
 import shutil
-import signal
+import time
 import zlib
 from collections.abc import Callable, Generator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ import numpy as np
 from filelock import FileLock
 
 from tasks import TaskError
+from tasks.atomic import atomic_text, naming
 from tasks.miniature.ade20k import ADE20K
 from tasks.miniature.coco import COCO
 from tasks.miniature.imagenet import IMAGENET, UNLABELLED
@@ -32,6 +35,7 @@ from tasks.miniature.inaturalist import INATURALIST
 from tasks.miniature.layout import Layout
 from tasks.miniature.places import PLACES205, PLACES365
 from tasks.miniature.robustness import ROBUSTNESS
+from tasks.workers import worker_init
 
 FORMAT = "mae-bench miniature world"
 VERSION = 2
@@ -40,6 +44,8 @@ MANIFEST = "world.json"
 UNFINISHED = "world.unfinished"
 """lies in a world from the start of its making to the end"""
 LOCK = ".world.lock"
+MOMENT = 10.0
+"""seconds after which nobody writes into a world any more whose maker was killed"""
 CHUNK = 50
 """images a worker process makes per errand"""
 
@@ -154,16 +160,17 @@ def make(
         raise TaskError(f"workers is {workers}; expected 1 or more")
     _refuse_foreign(root)
     root.mkdir(parents=True, exist_ok=True)
-    (root / UNFINISHED).write_text(f"{FORMAT}, being made\n")
+    with naming(root / UNFINISHED):
+        (root / UNFINISHED).write_text(f"{FORMAT}, being made\n")
     (root / MANIFEST).unlink(missing_ok=True)
     for name in LAYOUTS:
-        if (root / name).exists():
-            shutil.rmtree(root / name)
+        _remove(root / name)
 
     records = _draw_all(root, seed, sizes, workers, on_progress)
     sets: dict[str, dict[str, Any]] = {}
     for name, by_split in records.items():
-        LAYOUTS[name].finish(root / name, by_split)
+        with naming(root / name):
+            LAYOUTS[name].finish(root / name, by_split)
         sets[name] = {
             "classes": list(LAYOUTS[name].classes),
             "images": sizes.splits(name),
@@ -177,11 +184,24 @@ def make(
         "files": sum(each["files"] for each in sets.values()),
         "sets": sets,
     }
-    partial = root / f"{MANIFEST}.partial"
-    partial.write_text(json.dumps(manifest, indent=1) + "\n")
-    partial.replace(root / MANIFEST)
+    with atomic_text(root / MANIFEST) as stream:
+        stream.write(json.dumps(manifest, indent=1) + "\n")
     (root / UNFINISHED).unlink()
     return root
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, into which the processes of a killed making may write for a moment yet."""
+    until = time.monotonic() + MOMENT
+    while True:
+        try:
+            if folder.exists():
+                shutil.rmtree(folder)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.ENOENT) or time.monotonic() > until:
+                raise
+        time.sleep(0.1)
 
 
 def find(path: Path | str) -> dict[str, Any] | None:
@@ -257,9 +277,10 @@ def _run_errand(errand: _Errand) -> list[Any]:
     layout = LAYOUTS[errand.layout]
     stream = zlib.crc32(f"{layout.stream or layout.name}/{errand.split}".encode())
     records = []
-    for index in range(errand.start, errand.stop):
-        rng = np.random.default_rng([errand.seed, stream, index])
-        records.append(layout.write(errand.root / layout.name, errand.split, index, rng))
+    with naming(errand.root / layout.name):
+        for index in range(errand.start, errand.stop):
+            rng = np.random.default_rng([errand.seed, stream, index])
+            records.append(layout.write(errand.root / layout.name, errand.split, index, rng))
     return records
 
 
@@ -304,23 +325,68 @@ def _run_errands(
         for errand in errands:
             yield errand, _run_errand(errand)
         return
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_ignore_interrupt)
+    yield from _share_out(errands, min(workers, len(errands)))
+
+
+def _share_out(
+    errands: list[_Errand], workers: int
+) -> Generator[tuple[_Errand, list[Any]], None, None]:
+    """Run the errands in so many processes, which end with this one and leave nothing behind.
+
+    Each is asked through a pipe of its own: the queues of a pool take semaphores that outlive it
+    when it is killed. A process waits for its next errand, so one that is idle is soon done.
+    """
+    context = get_context("spawn")
+    processes: dict[Connection, BaseProcess] = {}
+    busy: dict[Connection, _Errand] = {}
     try:
-        pending = {pool.submit(_run_errand, errand): errand for errand in errands}
-        while pending:
-            finished, _ = wait(pending, return_when=FIRST_COMPLETED)
-            for future in finished:
-                yield pending.pop(future), future.result()
+        for _ in range(workers):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(theirs,), daemon=True)
+            process.start()
+            theirs.close()
+            processes[ours] = process
+        left, idle = errands[::-1], list(processes)
+        while left or busy:
+            while left and idle:
+                busy[pipe := idle.pop()] = left.pop()
+                pipe.send(busy[pipe])
+            for ready in wait(list(busy)):
+                assert isinstance(ready, Connection)
+                outcome = ready.recv()
+                if isinstance(outcome, Exception):
+                    raise outcome
+                yield busy.pop(ready), outcome
+                idle.append(ready)
+    except (EOFError, ConnectionError):
+        raise TaskError(
+            "a drawing process died, killed perhaps for want of memory; the same command draws "
+            "the world again"
+        ) from None
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        for pipe, helper in processes.items():
+            pipe.close()
+            helper.kill()
+        for helper in processes.values():
+            helper.join()
+
+
+def _serve(pipe: Connection) -> None:
+    """Run errands as they come, to the end of the pipe; send back what each returns or raises."""
+    worker_init()
+    while True:
+        try:
+            errand = pipe.recv()
+        except (EOFError, ConnectionError):
+            return
+        try:
+            outcome: Any = _run_errand(errand)
+        except Exception as error:
+            outcome = error
+        pipe.send(outcome)
 
 
 def _count_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _ignore_interrupt() -> None:
-    """Ctrl-C reaches every process of the terminal; the one that made the pool ends it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,8 +1,12 @@
 """Making, finding and checking a miniature world."""
 
 import json
+import multiprocessing
+import resource
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from hashlib import sha256
 from pathlib import Path
@@ -154,6 +158,84 @@ def test_ensure_from_two_processes_at_once(tmp_path: Path) -> None:
     processes = [subprocess.Popen(command) for _ in range(2)]
     assert [process.wait(timeout=60) for process in processes] == [0, 0]
     assert len(list((tmp_path / "w" / "unlabelled").iterdir())) == 300
+
+
+KILLED = """
+import sys
+from dataclasses import fields
+from tasks.miniature import WorldSizes, ensure
+none = {field.name: 0 for field in fields(WorldSizes)}
+def told(*_):
+    print("drawing", flush=True)
+if __name__ == "__main__":
+    ensure(sys.argv[1], sizes=WorldSizes(**(none | {"unlabelled_train": 300})), workers=2,
+           on_progress=told)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
+def test_a_killed_making_leaves_no_process_and_is_begun_again_at_once(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(KILLED)
+    command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "w")]
+    semaphores = set(Path("/dev/shm").glob("sem.*"))
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as making:
+        assert making.stdout is not None
+        assert making.stdout.readline() == b"drawing\n"
+        assert len(of_session(making.pid)) > 2
+        assert set(Path("/dev/shm").glob("sem.*")) <= semaphores
+        making.kill()
+    miniature.ensure(tmp_path / "w", sizes=only(unlabelled_train=300), workers=1)
+    assert len(list((tmp_path / "w" / "unlabelled").iterdir())) == 300
+    until = time.monotonic() + 60
+    while left := of_session(making.pid):
+        assert time.monotonic() < until, f"{left} outlive their parent"
+        time.sleep(0.05)
+
+
+def of_session(leader: int) -> list[int]:
+    """Processes, still at work, of the session that `leader` has begun."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, session = entry.read_text().rpartition(")")[2].split()[:4]
+        except OSError:  # it has just ended
+            continue
+        if int(session) == leader and state != "Z":
+            found.append(int(entry.parent.name))
+    return found
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_full_disk_is_named(tmp_path: Path, workers: int) -> None:
+    """What writing raises then has no file name."""
+    root = tmp_path / "w"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            miniature.make(root, sizes=only(unlabelled_train=60), workers=workers)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert str(caught.value.filename).startswith(str(root))
+    assert miniature.find(root) is None
+    assert len(list(miniature.ensure(root, sizes=only(unlabelled_train=60)).rglob("*.JPEG"))) == 60
+
+
+def test_a_drawing_process_that_is_killed_is_said(tmp_path: Path) -> None:
+    def kill_the_others(*_) -> None:
+        for each in multiprocessing.active_children():
+            each.kill()
+
+    with pytest.raises(TaskError, match="a drawing process died"):
+        miniature.make(
+            tmp_path / "w",
+            sizes=only(unlabelled_train=200),
+            workers=2,
+            on_progress=kill_the_others,
+        )
+    assert not multiprocessing.active_children()
 
 
 def test_ensure_refuses_another_world(tmp_path: Path) -> None:
