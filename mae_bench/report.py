@@ -164,8 +164,10 @@ def report(
     for each in found.skipped:
         say(f"left out {one_line(str(each.path))}: {each.reason}")
     if not found.records:
-        say(f"no records in {runs} yet; `mae-bench transfer` and `pretrain` write them")
-        return []
+        shown = "; what follows is published alone" if table else ""
+        say(f"no records in {runs} yet; `mae-bench transfer` and `pretrain` write them{shown}")
+        if not table or compare:
+            return []
     tables = wanted.tables(found)
     print_tables(tables)
     write(found, tables, files)

@@ -56,6 +56,7 @@ SPECIAL = {
     "±": r"$\pm$",
     "−": "$-$",
     "×": r"$\times$",
+    "Δ": r"$\Delta$",
     "·": r"$\cdot$",
     "≈": r"$\approx$",
     "√": r"$\surd$",

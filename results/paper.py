@@ -187,9 +187,12 @@ class _Filling:
             raise ResultsError(f"published.csv has {len(found)} numbers for {where}; expected one")
         lanes = tuple(
             [c for c in self.runs[protocol] if self.fits(c, row, where["method"], backbone)]
-            for protocol, backbone in (_our_protocols(where) if score.ours else ())
+            for protocol, backbone in (_our_protocols(where) if score.ours and row.ours else ())
         )
-        return _Spot(row, where, found[0] if found else None, lanes)
+        theirs = found[0] if found else None
+        if theirs and row.minus:
+            theirs = _minus(theirs, self.spot(replace(row, note=row.minus, minus=""), score).theirs)
+        return _Spot(row, where, theirs, lanes)
 
     def fits(self, c: Configuration, row: Row, method: str, backbone: str) -> bool:
         """Whether a configuration of the right protocol belongs into a row."""
@@ -218,7 +221,7 @@ class _Filling:
         if label is None:
             return []
         alike: dict[Hashable, list[Row]] = defaultdict(list)
-        for row in self.spec.rows:
+        for row in (each for each in self.spec.rows if each.ours):
             rest = {key: row.where[key] for key in row.where if key not in ("method", "locator")}
             alike[tuple(sorted(rest.items()))].append(row)
         found: dict[str, list[Row]] = defaultdict(list)
@@ -306,7 +309,7 @@ class _Filling:
         cell = published_cell(row, self.notes, *about)
         if not self.spec.settings and not all(same_recipe(protocol, row) for protocol in fair):
             cell = replace(cell, marks=(*cell.marks, self.notes.published(f"{OTHER_RECIPE}.")))
-        return Entry(cell, "rivals" if self.spec.best else None)
+        return Entry(cell, "rivals" if self.spec.best and not spot.row.minus else None)
 
     def difference(self, score: Score, spot: _Spot, c: Configuration | None) -> Cell:
         """Ours minus the paper's, where both come from the same recipes."""
@@ -374,6 +377,15 @@ def _told_apart(spot: _Spot, protocol: str) -> str:
         return f", {protocol_title(protocol)}"
     # Of one protocol's versions the newest is first.
     return "" if protocol == alike[0] else f", version {protocol.rpartition('@')[2]}"
+
+
+def _minus(one: Published, other: Published | None) -> Published | None:
+    """The difference of two numbers of one table, as finely as they were printed."""
+    if other is None:
+        return None
+    decimals = max(one.decimals, other.decimals)
+    value = round(one.value - other.value, decimals)
+    return one.model_copy(update={"value": value, "decimals": decimals})
 
 
 def _filed(where: Mapping[str, object]) -> tuple[object, ...]:

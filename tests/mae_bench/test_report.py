@@ -15,7 +15,7 @@ import mae_bench
 from mae_bench.cli import call
 from mae_bench.errors import RunError
 from mae_bench.report import REFRESH_SECONDS, Wanted, find_runs, keep_up, output_files
-from results import Cost, Record, ResultsError, write_record
+from results import PAPER_TABLES, Cost, Record, ResultsError, write_record
 
 
 def record(name: str, **changes) -> Record:
@@ -140,6 +140,16 @@ def test_no_runs_yet(tmp_path, capsys):
     assert mae_bench.report(tmp_path) == []
     assert "no records in" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_papers_tables_need_no_runs(tmp_path, capsys):
+    tables = mae_bench.report(tmp_path, table=["all"])
+    assert len(tables) == len(PAPER_TABLES)
+    said = capsys.readouterr().out
+    assert "no records in" in said
+    assert "what follows is published alone" in " ".join(said.split())
+    assert "Table 7" in said
+    assert "Table 13" in (tmp_path / "report-table-all.md").read_text()
 
 
 def test_tables_of_the_paper_and_extra_columns(runs):

@@ -80,16 +80,22 @@ PRINTED = {
         ["MAE", "IN1K", 48.1, 53.6],
     ],
     "6": [
-        ["iNat 2017", "MAE", 70.5, 75.7, 79.3, 83.4, 75.4],
-        ["iNat 2018", "MAE", 75.4, 80.1, 83.0, 86.8, 81.2],
-        ["iNat 2019", "MAE", 80.5, 83.4, 85.7, 88.3, 84.1],
-        ["Places205", "MAE", 63.9, 65.8, 65.9, 66.8, 66.0],
-        ["Places365", "MAE", 57.9, 59.4, 59.8, 60.3, 58.0],
+        ["iNat 2017", "MAE", 70.5, 75.7, 79.3, 83.4, N],
+        ["iNat 2017", "prev best", N, N, N, N, 75.4],
+        ["iNat 2018", "MAE", 75.4, 80.1, 83.0, 86.8, N],
+        ["iNat 2018", "prev best", N, N, N, N, 81.2],
+        ["iNat 2019", "MAE", 80.5, 83.4, 85.7, 88.3, N],
+        ["iNat 2019", "prev best", N, N, N, N, 84.1],
+        ["Places205", "MAE", 63.9, 65.8, 65.9, 66.8, N],
+        ["Places205", "prev best", N, N, N, N, 66.0],
+        ["Places365", "MAE", 57.9, 59.4, 59.8, 60.3, N],
+        ["Places365", "prev best", N, N, N, N, 58.0],
     ],
     "7": [
         ["pixel (without norm)", 83.3, 85.1, 86.2, 49.5, 52.8, 48.0, 51.8],
         ["pixel (with norm)", 83.6, 85.9, 86.9, 50.3, 53.3, 48.1, 53.6],
         ["dVAE token", 83.6, 85.7, 86.9, 50.3, 53.2, 48.1, 53.4],
+        ["Δ", 0.0, -0.2, 0.0, 0.0, -0.1, 0.0, -0.2],
     ],
     "12": [
         ["iGPT", "iGPT-L", "1362M", 69.0],
@@ -100,10 +106,14 @@ PRINTED = {
         ["MAE", "ViT-H", "632M", 76.6],
     ],
     "13": [
-        ["IN-Corruption (mCE, lower is better)", "MAE", 51.7, 41.8, 33.8, 36.8, 42.5],
-        ["IN-Adversarial", "MAE", 35.9, 57.1, 68.2, 76.7, 35.8],
-        ["IN-Rendition", "MAE", 48.3, 59.9, 64.4, 66.5, 48.7],
-        ["IN-Sketch", "MAE", 34.5, 45.3, 49.6, 50.9, 36.0],
+        ["IN-Corruption (mCE, lower is better)", "MAE", 51.7, 41.8, 33.8, 36.8, N],
+        ["IN-Adversarial", "MAE", 35.9, 57.1, 68.2, 76.7, N],
+        ["IN-Rendition", "MAE", 48.3, 59.9, 64.4, 66.5, N],
+        ["IN-Sketch", "MAE", 34.5, 45.3, 49.6, 50.9, N],
+        ["IN-Corruption (mCE, lower is better)", "prev best", N, N, N, N, 42.5],
+        ["IN-Adversarial", "prev best", N, N, N, N, 35.8],
+        ["IN-Rendition", "prev best", N, N, N, N, 48.7],
+        ["IN-Sketch", "prev best", N, N, N, N, 36.0],
         ["IN-Corruption (mCE, lower is better)", "scratch", 45.8, 42.3, 41.3, N, N],
         ["IN-Adversarial", "scratch", 27.2, 29.6, 33.1, N, N],
         ["IN-Rendition", "scratch", 49.4, 50.9, 50.3, N, N],
@@ -226,6 +236,13 @@ def test_the_papers_numbers_cell_by_cell(name):
     assert any(note.text == "no run of ours stands in this table yet." for note in table.notes)
 
 
+def test_tables_of_settings_name_the_backbone():
+    for name in ("1a", "1b", "1c", "1d", "1e", "1f"):
+        title = paper_table(name, [], published()).title
+        assert title.startswith(f"MAE paper, Table {name}: ")
+        assert title.endswith(", ViT-L/16 on ImageNet-1k")
+
+
 def test_every_table_is_checked_and_no_number_of_the_paper_is_printed_twice():
     assert set(PRINTED) == set(PAPER_TABLES)
     rows = [row for row in published() if row.source == "mae2021"]
@@ -235,6 +252,8 @@ def test_every_table_is_checked_and_no_number_of_the_paper_is_printed_twice():
             locators = {"Figure 9", "Section 4.3 text"}
         filed = sorted(row.value for row in rows if row.locator in locators)
         (numbers,) = [values(paper_table(name, [], rows), "published")]
+        if name == "7":
+            numbers.pop()  # differences of the numbers above
         assert sorted(v for row in numbers for v in row if v is not None) == filed
 
 
@@ -330,7 +349,9 @@ def test_data_sets_down_and_methods_of_ours(make_record):
     table = paper_table("6", runs, published())
     assert line(table, "iNat 2018", "MAE")["measured", "ViT-B"].value == 75.0
     assert line(table, "iNat 2018", "dino")["measured", "ViT-H, 448 pixels"].value == 83.5
-    assert [row[0].value for row in table.rows].count("iNat 2018") == 2
+    assert [row[0].value for row in table.rows].count("iNat 2018") == 3
+    best = [row for row in table.rows if row[1].value == "prev best"]
+    assert len(best) == 5  # rows of their own, which no run of ours extends
     robust = make_record(task="imagenet_c", protocol="imagenet_c/finetune@1", metrics={"mce": 50.0})
     table = paper_table("13", [robust], published())
     found = line(table, "IN-Corruption (mCE, lower is better)", "MAE")
