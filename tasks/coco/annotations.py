@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from tasks import TaskError
-from tasks.coco.crosscheck import cross_check
+from tasks.coco.crosscheck import MOST, cross_check
 from tasks.coco.datasets import CATEGORY_IDS, NUM_IMAGES, NUM_TRAIN_USED
 from tasks.coco.files import Place, image_folder, locate, refuse_missing
 from tasks.coco.notes import Example, Notes
@@ -28,6 +28,7 @@ OUTSIDE = "a box outside the image"
 NO_ANNOTATION = "train images without annotation"
 ONLY_CROWDS = "train images with nothing usable but crowds"
 KEPT = " (trained on as background)"
+HINTS = {NO_ANNOTATION: "; --background-images True trains on them too"}
 BOXES_ALONE = "boxes alone: no outlines in the data, so no masks are trained or scored"
 
 
@@ -87,7 +88,7 @@ class CocoData:
             *lines,
             *self.census,
             *(
-                f"{reason}: {count} ({first(self.examples[reason])})"
+                f"{reason}: {count} ({first(self.examples[reason])}){HINTS.get(reason, '')}"
                 for reason, count in self.counts.items()
             ),
         ]
@@ -234,6 +235,7 @@ def pack_split(found: Found, masks: bool, notes: Notes) -> CocoSplit:
     if masks:
         plain = faults == ""
         faults[plain] = found.outlines.faults[plain]
+        refuse_mixed(tables, faults)
     chunks = list(pack_images(found, faults == "", masks))
     for fault in (NO_BOX, EMPTY_BOX, OUTSIDE, *FAULTS):
         notes.add(f"{split} annotations with {fault}", tables.ids[faults == fault])
@@ -257,6 +259,19 @@ def pack_split(found: Found, masks: bool, notes: Notes) -> CocoSplit:
         packed=np.frombuffer(b"".join(chunks), dtype=np.uint8),
         spans=np.stack([np.concatenate([[0], ends[:-1]]), ends], axis=1),
     )
+
+
+def refuse_mixed(tables: Tables, faults: np.ndarray) -> None:
+    """Raise TaskError if half of the objects, or more, have a box alone among others' outlines."""
+    alone = np.flatnonzero((faults == NO_SEGMENTATION) & ~tables.crowds)
+    count = int((~tables.crowds).sum())
+    if len(alone) and len(alone) >= MOST * count:
+        raise TaskError(
+            f"{tables.path}: {len(alone):,} of {count:,} objects have a box but no outline, for "
+            f"example annotation {tables.ids[alone[0]]}, and the others have both; masks would be "
+            "trained with them as background: give outlines to all, or to none (then boxes alone "
+            "are trained)"
+        )
 
 
 def reasons(faults: np.ndarray) -> str:

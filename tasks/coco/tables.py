@@ -22,7 +22,7 @@ from tasks.columns import rank, read_json, refuse_duplicates, strings
 
 TABLES = ("images", "annotations", "categories")
 FORMAT = "expected COCO's instances format"
-MOST_OBJECTS = 10_000
+MOST_OBJECTS = 5_000
 """annotations of one image: training and pycocotools compare each with every proposal"""
 
 
