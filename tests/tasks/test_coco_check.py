@@ -55,7 +55,7 @@ def test_the_official_counts(root: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     findings = check(root).findings
     assert findings[3].status == "ok"
     assert findings[3].what == "COCO 2017: 2 training images with objects, 1 test images, 2 classes"
-    assert findings[6].what == "train images without annotation: 1 (4)"
+    assert findings[6].what.startswith("train images without annotation: 1 (4); --background-im")
     assert findings[6].status == "note"
 
 
