@@ -16,6 +16,7 @@ from mae_bench import provenance
 from mae_bench.arguments import check_seed
 from mae_bench.errors import RunError
 from mae_bench.execution import Execution
+from mae_bench.processes import meeting
 from mae_bench.progress import say
 from mae_bench.recipes import deviations
 from mae_bench.run import Run
@@ -50,7 +51,8 @@ def start(how: Execution, seed: int) -> Accelerator:
         # A thread that has to share its core holds up all the others at every barrier.
         torch.set_num_threads(max(1, provenance.num_cores() - how.workers))
     # The loop does its own autocasting; a launcher's settings must not add to it.
-    accelerator = Accelerator(cpu=wanted == "cpu", mixed_precision="no")
+    with meeting():
+        accelerator = Accelerator(cpu=wanted == "cpu", mixed_precision="no")
     if not accelerator.is_main_process:
         warnings.simplefilter("ignore")  # the first process gives the same ones
     return accelerator

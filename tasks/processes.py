@@ -1,10 +1,12 @@
 """Scoring a test set in several processes: its images shared out, the rest done in the first."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch.distributed as dist
 
+from tasks import AloneError, TaskError
 from tasks.task import Scored
 
 Found = TypeVar("Found")
@@ -20,6 +22,21 @@ def own_share(count: int) -> tuple[list[int], int]:
     world = num_processes()
     rank = dist.get_rank() if world > 1 else 0
     return list(range(rank, count, world)), world
+
+
+@contextmanager
+def own_part() -> Iterator[None]:
+    """Around what this process does by itself: of its error no other can tell the user.
+
+    So it is raised as `AloneError`, with the number of the process, if there are several.
+    """
+    try:
+        yield
+    except (TaskError, OSError) as error:
+        if num_processes() == 1 or isinstance(error, AloneError):
+            raise
+        where = f"process {dist.get_rank()} of {num_processes()}"
+        raise AloneError(f"{where}: {error}") from error
 
 
 def finish_in_first(found: Found, finish: Callable[[list[Found]], Scored]) -> Scored:

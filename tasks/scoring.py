@@ -10,7 +10,7 @@ from tasks import TaskError
 from tasks.images.batches import BadImages
 from tasks.images.unreadable import Unreadable, by_reason
 from tasks.loading import load
-from tasks.processes import finish_in_first, num_processes, own_share
+from tasks.processes import finish_in_first, num_processes, own_part, own_share
 from tasks.task import Batch, Scored, Scoring
 
 Part = TypeVar("Part")
@@ -48,7 +48,8 @@ def score(
     parts: list[Part] = []
     if keys is None:
         keys = chunks(own_share(len(images))[0], how.batch_size)
-    unreadable = run_through(images, keys, lambda batch: parts.append(step(batch)), how, device)
+    with own_part():
+        unreadable = run_through(images, keys, lambda batch: parts.append(step(batch)), how, device)
 
     def finish_all(found: list[tuple[list[Part], list[Unreadable]]]) -> Scored:
         left = sorted(each for _, some in found for each in some)
