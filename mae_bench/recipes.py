@@ -33,10 +33,14 @@ def sourced(task: str, backbone: str, protocol: str) -> Sourced:
 
 
 def recipe(task: str, backbone: str, protocol: str) -> Recipe:
-    """The recipe of a protocol for a backbone."""
+    """The recipe of a protocol for a backbone; `RunError` if the two do not fit each other."""
     mae = task == PRETRAIN
     kind = pretraining.PretrainRecipe if mae else tasks.recipe_type(task, protocol)
-    return made(kind, sourced(task, backbone, protocol))
+    rows = sourced(task, backbone, protocol)
+    try:
+        return made(kind, rows)
+    except ValueError as error:
+        raise RunError(f"{rows['protocol'][0]} with {backbone}: {error}") from None
 
 
 def override(base: Recipe, changes: dict[str, Any]) -> Recipe:

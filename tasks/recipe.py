@@ -174,7 +174,7 @@ class TrainingRecipe(Recipe):
     """of the step schedule: shares of all training steps, rising"""
     warmup_start: Share = 0.0
     """share of the peak rate at which warmup begins"""
-    min_lr: Annotated[float, Within(0, MOST_LR)]
+    min_lr: Annotated[float, Within(0, 1000)]
     """where the half-cosine or the line ends (not scaled by the batch)"""
     weight_decay: Annotated[float, Within(0, 1000)]
     """decoupled weight decay"""

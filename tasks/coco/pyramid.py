@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
+from tasks.coco.recipes import NUM_GROUPS
 from tasks.norms import SyncBatchNorm
 
 Norm = Callable[[int], nn.Module]
@@ -21,8 +22,6 @@ Norm = Callable[[int], nn.Module]
 
 LEVELS = ("p2", "p3", "p4", "p5", "p6")
 """finest first; p4 has the patches' stride"""
-NUM_GROUPS = 32
-"""of group norm: its paper's default (1803.08494), which 2111.11429 does not change"""
 
 
 def norm_layer(kind: Literal["layer", "batch"]) -> Norm:

@@ -35,6 +35,9 @@ PROTOCOLS = {
 }
 """protocol -> what it is; either starts from --checkpoint or, with --init scratch, without"""
 
+NUM_GROUPS = 32
+"""of the adapter's group norm: its paper's default (1803.08494); 2111.11429 names no other"""
+
 Kind = Literal["backbone_norm", "norm", "pos_embed", "relative_position", "bias"]
 """parameters by what they are; `norm` is every torch norm layer, `backbone_norm` the ViT's"""
 
@@ -113,6 +116,12 @@ class CocoRecipe(TransferRecipe):
             f"a multiple of {coarsest}, the stride of the coarsest pyramid level",
         )
         require(self, "anchor_sizes", len(self.anchor_sizes) == 5, "five, one a pyramid level")
+        eights = self.pyramid_channels % 8 == 0
+        require(self, "pyramid_channels", eights, "a multiple of 8, as accelerators want it")
+        width = size_of(self.backbone).embed_dim
+        grouped = self.pyramid == "simple" or width % NUM_GROUPS == 0
+        wanted = f"simple: group norm does not divide the width {width} of {self.backbone}"
+        require(self, "pyramid", grouped, wanted)
         require(self, "min_scale", self.min_scale <= self.max_scale, "above 0, up to max_scale")
 
     def backbone_options(self) -> dict[str, Any]:

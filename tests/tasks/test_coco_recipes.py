@@ -6,7 +6,10 @@ import pytest
 
 import tasks
 from backbones import BackboneError
+from backbones.sizes import SIZES
 from mae_bench.batches import MicroBatches
+from mae_bench.errors import RunError
+from mae_bench.recipes import recipe as of_command
 from tasks import TaskError
 from tasks.coco.recipes import PROTOCOLS, WARMUP, recipe, sourced
 
@@ -82,11 +85,24 @@ def test_every_number_has_a_source(protocol, backbone):
         ({"milestones": ()}, "milestones is .*; expected some, for step alone"),
         ({"max_detections": 200}, "max_detections is 200; expected at least 1 and at most 100"),
         ({"epoch_images": 0}, "epoch_images is 0"),
+        ({"pyramid_channels": 7}, "pyramid_channels is 7; expected a multiple of 8"),
+        ({"anchor_sizes": (-8, 16, 32, 64, 128)}, "anchor_sizes is .*; expected at least 1"),
     ],
 )
 def test_bad_values_are_named(changes, said):
     with pytest.raises(ValueError, match=said):
         dataclasses.replace(recipe("coco", "vit_b", "mask_rcnn-vitdet"), **changes)
+
+
+def test_group_norm_divides_the_width(monkeypatch):
+    """Of a backbone of somebody's own: the four-stage FPN has 32 groups."""
+    narrow = dataclasses.replace(SIZES["vit_t"], embed_dim=200)
+    monkeypatch.setitem(SIZES, "vit_t", narrow)
+    assert recipe("coco", "vit_t", "mask_rcnn-vitdet").pyramid == "simple"
+    with pytest.raises(ValueError, match="pyramid is 'fpn'; expected simple: group norm does not"):
+        recipe("coco", "vit_t", "mask_rcnn-fpn")
+    with pytest.raises(RunError, match="pyramid is 'fpn'"):  # as a command meets it
+        of_command("coco", "vit_t", "mask_rcnn-fpn")
 
 
 def test_what_the_source_does_otherwise_with_random_weights():
