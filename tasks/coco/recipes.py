@@ -118,10 +118,10 @@ class CocoRecipe(TransferRecipe):
         require(self, "anchor_sizes", len(self.anchor_sizes) == 5, "five, one a pyramid level")
         eights = self.pyramid_channels % 8 == 0
         require(self, "pyramid_channels", eights, "a multiple of 8, as accelerators want it")
-        width = size_of(self.backbone).embed_dim
-        grouped = self.pyramid == "simple" or width % NUM_GROUPS == 0
-        wanted = f"simple: group norm does not divide the width {width} of {self.backbone}"
-        require(self, "pyramid", grouped, wanted)
+        dim = size_of(self.backbone).embed_dim
+        grouped = self.pyramid == "simple" or dim % NUM_GROUPS == 0
+        simple = f"simple: group norm does not divide the width {dim} of {self.backbone}"
+        require(self, "pyramid", grouped, simple)
         require(self, "min_scale", self.min_scale <= self.max_scale, "above 0, up to max_scale")
 
     def backbone_options(self) -> dict[str, Any]:
