@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import pydantic
 
+from mae_bench.report import find_runs
 from results import (
     Checkpoint,
     Cost,
@@ -33,7 +34,6 @@ from results import (
     Record,
     comparison_table,
     published,
-    read_records,
     to_markdown,
     write_record,
 )
@@ -145,9 +145,10 @@ def measure(root: Path, count: int, rounds: int) -> tuple[int, list[tuple[str, f
     """Rows of the tables; (step, CPU seconds, wall-clock seconds), medians over the rounds."""
     spent: dict[str, list[tuple[float, float]]] = {}
     for _ in range(rounds):
-        records, skipped = timed(spent, "read and check the records", read_records, root)
-        if len(records) != count or skipped:
-            raise SystemExit(f"read {len(records)} of {count} records, skipped {len(skipped)}")
+        found = timed(spent, "read and check the records", find_runs, root)
+        records = found.records
+        if len(records) != count or found.skipped:
+            raise SystemExit(f"read {len(records)} of {count} records, {len(found.skipped)} not")
         tables = timed(spent, "make the tables", comparison_table, records, published())
         if not timed(spent, "write them as Markdown", to_markdown, tables):
             raise SystemExit("the report is empty")

@@ -7,7 +7,7 @@ import functools
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from matplotlib.figure import Figure
 
@@ -103,9 +103,10 @@ def _figures(
         title = f"{_data(task)}: partial fine-tuning"
         add(f"partial-{task}", title, PARTIAL, partial_curve(task, records, published))
     figure = masking_curve(records, published)
-    add("masking-ratio", "Masking ratio of the pre-training", MASKING, figure)
+    guess = _guessed(records)
+    add("masking-ratio", "Masking ratio of the pre-training", MASKING + guess, figure)
     figure = schedule_curve(records, published)
-    add("schedule", "Length of the pre-training", SCHEDULE, figure)
+    add("schedule", "Length of the pre-training", SCHEDULE + guess, figure)
     for protocol in _first(family_of(log.protocol) for log in logs):
         same = [log for log in logs if family_of(log.protocol) == protocol]
         lost = [f"{log.name} ({log.damaged})" for log in same if log.damaged]
@@ -113,6 +114,18 @@ def _figures(
         caption = TRAINING + one_line(damage, CAPTION_LENGTH)
         add(f"training-{protocol.lower()}", _title(protocol), caption, training_curves(same))
     return drawn
+
+
+def _guessed(records: Iterable[Record]) -> str:
+    """What a caption says of runs whose pre-training is known by its recipe alone."""
+    files = [record.checkpoint for record in records]
+    count = sum(bool(file and file.recipe_hash and not file.is_traced) for file in files)
+    return (
+        f" The pre-training data of {count} run{'s' if count > 1 else ''} is not recorded and"
+        " taken for that of the pre-training by the same recipe."
+        if count
+        else ""
+    )
 
 
 def _first(names: Iterable[str]) -> list[str]:
@@ -180,7 +193,7 @@ def partial_curve(
 ) -> Figure | None:
     """Scores of `task` over the number of blocks that train, beside MAE's Figure 9."""
     same = [r for r in records if r.task == task and _blocks(r.protocol) is not None]
-    lines = []
+    ours = []
     versions = {r.protocol.rpartition("@")[2] for r in same}
     for group in _grouped(
         configurations(same),
@@ -191,7 +204,8 @@ def partial_curve(
         label = f"{method_title(first.init)}, {size_title(first.backbone)}"
         if len(versions) > 1:
             label += f", protocol version {first.protocol.rpartition('@')[2]}"
-        lines.append(_our_line(first, label, points))
+        ours.append((first, _our_line(first, label, points)))
+    lines = _told_apart(ours)
     theirs = [row for row in published if row.task == task and row.source == "mae2021"]
     there = [row for row in theirs if row.locator in ("Figure 9", "Section 4.3 text")]
     lines += _published_lines(
@@ -219,18 +233,19 @@ def size_curve(
     metric = _metric(same)
     if metric is None or _blocks(protocol) is not None:
         return None
-    origins, lines = Pretrainings(records), []
+    origins, ours = Pretrainings(records), []
     for group in _grouped(configurations(same), lambda c: _weights(c.first, origins)):
         first, origin = group[0].first, origins.only(group[0].first)
         like = origin is None or not origin.deviations
         points = [_point(c, SIZES.index(c.first.backbone), metric) for c in group]
-        lines += [_our_line(first, method_title(first.init), line, like) for line in _rows(points)]
+        label = method_title(first.init)
+        ours += [(first, _our_line(first, label, line, like)) for line in _rows(points)]
     theirs = _published_lines(
         (row.method, method_title(row.method), Point(SIZES.index(size), row.value))
         for size, row in _size_rows(protocol, published)
         if row.metric == metric
     )
-    lines, title = [*_curves(lines), *theirs], _title(protocol) + _where(same)
+    lines, title = [*_curves(_told_apart(ours)), *theirs], _title(protocol) + _where(same)
     return draw_panels([Panel(title, metric, tuple(lines))], "backbone", size_axis)
 
 
@@ -290,6 +305,35 @@ def _our_line(
     owner: Owner = "ours" if like and _as_the_protocol(record) else "marked"
     there = sorted((p for p in points if p is not None), key=lambda point: point.x)
     return Line(record.init, label, owner, tuple(there))
+
+
+def _told_apart(ours: Sequence[tuple[Record, Line]]) -> list[Line]:
+    """Lines of one name get that of their pre-training data too, or the beginning of the file's
+    digest, where they differ in it."""
+    lines = [line for _, line in ours]
+    for told in (_pretraining_data, _digest):
+        alike: dict[str, set[str]] = defaultdict(set)
+        for (record, _), line in zip(ours, lines, strict=True):
+            alike[line.label].add(told(record))
+        lines = [
+            replace(line, label=one_line(f"{line.label}{told(record)}", LABEL_LENGTH))
+            if len(alike[line.label]) > 1
+            else line
+            for (record, _), line in zip(ours, lines, strict=True)
+        ]
+    return lines
+
+
+def _pretraining_data(record: Record) -> str:
+    data = record.checkpoint and record.checkpoint.data
+    return f", {data.name}" if data else ""
+
+
+def _digest(record: Record) -> str:
+    file = record.checkpoint
+    if file is None:
+        return ""
+    return f", {(file.data.fingerprint if file.data else file.sha256)[:6]}"
 
 
 def _published_lines(rows: Iterable[tuple[str, str, Point]]) -> list[Line]:
@@ -390,7 +434,7 @@ def _pretraining_panels(
             origin = origins.only(c.first)
             assert origin is not None
             groups[_all_but(axis, c.first, origin)].append((c, origin))
-        lines = []
+        ours = []
         for group in groups.values():
             first, origin = group[0][0].first, group[0][1]
             points = [
@@ -400,7 +444,8 @@ def _pretraining_panels(
             ]
             told = all(d.startswith(TOLD[axis]) for _, o in group for d in o.deviations)
             like = told and (origin.data.standard or origin.data.miniature)
-            lines.append(_our_line(first, _pretraining_label(axis, origin), points, like))
+            label = _pretraining_label(axis, origin)
+            ours.append((first, _our_line(first, label, points, like)))
         rows = [
             (row.method, f"{size_title(row.backbone)}{theirs}", Point(float(found[1]), row.value))
             for row in published
@@ -408,7 +453,7 @@ def _pretraining_panels(
             and f"{row.task}/{row.protocol}@1" == protocol
             and (found := re.search(pattern, row.note))
         ]
-        lines = [*_curves(lines), *_published_lines(rows)]
+        lines = [*_curves(_told_apart(ours)), *_published_lines(rows)]
         panels.append(Panel(_title(protocol) + _where(same), metric, tuple(lines)))
     return panels
 

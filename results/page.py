@@ -261,6 +261,7 @@ def _configurations(
                 ],
                 "runs_left_out": max(0, len(c.records) - MAX_RUNS),
                 "repeats": len(c.repeats),
+                "pretraining_seeds": _pretraining_seeds(c),
                 "recipe": _recipe(c.first),
                 "environments": _environments(c, names),
                 "rows": rows[index],
@@ -272,6 +273,12 @@ def _configurations(
             (i for i, each in enumerate(shown) if picture in each["pictures"]), None
         )
     return shown
+
+
+def _pretraining_seeds(c: Configuration) -> str:
+    """ "0, 1, 2", where they are recorded."""
+    seeds = [r.checkpoint.seed for r in c.records if r.checkpoint]
+    return ", ".join(map(str, sorted({seed for seed in seeds if seed is not None})))
 
 
 def _title(record: Record) -> str:

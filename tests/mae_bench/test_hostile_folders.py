@@ -119,8 +119,8 @@ def spoil(file: Path, rng: random.Random) -> str:
     return f"{file.parent.name}/{file.name}: {way}"
 
 
-def ends_well(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """One line of an error at most, no traceback, in time."""
+def ends_well(argv: list[str], capsys: pytest.CaptureFixture[str]) -> int:
+    """One line of an error at most, no traceback, in time; the exit code."""
     signal.signal(signal.SIGALRM, lambda *_: pytest.fail(f"{argv} hangs"))
     signal.alarm(SECONDS)
     try:
@@ -134,6 +134,7 @@ def ends_well(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert "Traceback" not in said.out + said.err
     if code == 2:
         assert len(said.err.strip().splitlines()) == 1
+    return code
 
 
 @pytest.mark.parametrize("number", range(ROUNDS))
@@ -144,9 +145,9 @@ def test_spoilt_folders(number: int, root: Path, tmp_path: Path, capsys) -> None
     done = spoil(place / rng.choice(names), rng)
     print(done)
     there = ["--runs", str(root)]
-    formats = ["--format", "md", "tex", "csv"] if number % 5 else ["--format", "html"]
-    ends_well(["report", *there, *formats, "--output", str(tmp_path / "out")], capsys)
-    ends_well(["report", *there, "--compare", "good", "spoilt", "--format", "csv"], capsys)
+    formats = ["--formats", "md", "tex", "csv"] if number % 5 else ["--formats", "html"]
+    assert ends_well(["report", *there, *formats, "--output", str(tmp_path / "out")], capsys) == 0
+    ends_well(["report", *there, "--compare", "good", "spoilt", "--formats", "csv"], capsys)
     for argv in (["list"], ["show", place.name], ["compare", "good", place.name], ["prune"]):
         ends_well(["runs", *argv, *there], capsys)
     bundle = tmp_path / "one.zip"

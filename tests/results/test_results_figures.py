@@ -354,3 +354,32 @@ def test_no_state_of_matplotlib_is_left(make_record):
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_lines_of_other_pre_training_data_are_apart_and_named(make_record):
+    """Same method, size, recipe and protocol: two lines, and no point is a mean over both."""
+
+    def weights(name, digits):
+        images = Named(name=name, fingerprint=digits * 8)
+        return Checkpoint(file="b", sha256=digits * 32, recipe_hash="ab" * 6, data=images, seed=0)
+
+    runs = [
+        make_record(
+            protocol=f"imagenet1k/partial-{blocks}@2",
+            checkpoint=weights(name, digits),
+            metrics={"top1": base + blocks},
+        )
+        for name, digits, base in (("photos", "aa", 70.0), ("noise", "bb", 60.0))
+        for blocks in (1, 2, 4)
+    ]
+    (panel,) = drawn(partial_curve("imagenet1k", runs, [])).values()
+    assert panel["MAE, ViT-B, photos · ours"] == [(1.0, 71.0), (2.0, 72.0), (4.0, 74.0)]
+    assert panel["MAE, ViT-B, noise · ours"] == [(1.0, 61.0), (2.0, 62.0), (4.0, 64.0)]
+    sizes = [
+        make_record(backbone=size, checkpoint=weights(name, digits), metrics={"top1": top1})
+        for name, digits, top1 in (("photos", "aa", 80.0), ("photos", "bb", 70.0))
+        for size in ("vit_b", "vit_l")
+    ]
+    (panel,) = drawn(size_curve("imagenet1k/finetune@1", sizes, [])).values()
+    assert sorted(panel) == ["MAE, aaaaaa · ours", "MAE, bbbbbb · ours"]
+    assert {y for line in panel.values() for _, y in line} == {70.0, 80.0}
