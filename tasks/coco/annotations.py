@@ -28,7 +28,7 @@ OUTSIDE = "a box outside the image"
 NO_ANNOTATION = "train images without annotation"
 ONLY_CROWDS = "train images with nothing usable but crowds"
 KEPT = " (trained on as background)"
-HINTS = {NO_ANNOTATION: "; --background-images True trains on them too"}
+HINTS = {NO_ANNOTATION: "; --background-images trains on them too"}
 BOXES_ALONE = "boxes alone: no outlines in the data, so no masks are trained or scored"
 
 
@@ -77,6 +77,11 @@ class CocoData:
             self,
             train=self.all_train,
             standard=False,
+            census=(
+                f"train: {len(self.all_train):,} images, those without objects among them; before: "
+                + self.census[0].removeprefix("train: "),
+                *self.census[1:],
+            ),
             counts={renamed[name]: count for name, count in self.counts.items()},
             examples={renamed[name]: some for name, some in self.examples.items()},
         )
