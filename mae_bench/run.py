@@ -10,6 +10,7 @@ record.json             the result, written last
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -18,6 +19,7 @@ from zipfile import BadZipFile, ZipFile
 import torch
 from filelock import FileLock, Timeout
 
+from backbones.files import open_regular, read_regular
 from mae_bench.arguments import check_name
 from mae_bench.errors import RunError, first_line
 from mae_bench.processes import first_alone
@@ -56,7 +58,7 @@ class Run:
         """The result, if the run has finished; `RunError` if its file is damaged."""
         file = self.folder / RECORD_FILE
         try:
-            return parse_record(file.read_bytes()) if file.exists() else None
+            return parse_record(read_regular(file)) if file.exists() else None
         except ResultsError as error:
             raise RunError(
                 f"{file}: damaged ({error}); delete it, and the same command writes it again"
@@ -96,29 +98,42 @@ class Run:
         return sorted(self.states.glob(STATES))
 
     def cut_log(self, step: int) -> None:
-        """Drop log lines after `step`: what the crash lost will be computed and logged again."""
-        if not self.log_file.exists():
-            return
-        kept = []
-        for line in self.log_file.read_text(errors="replace").splitlines():
+        """Drop log lines after `step`: what the crash lost will be computed and logged again.
+
+        Says so if lines before are damaged or missing, as of a disk that failed; the others stay.
+        """
+        there = self.log_file.exists()
+        lines = read_regular(self.log_file).splitlines() if there else []
+        kept: dict[int, bytes] = {}
+        latest = 0
+        for line in lines:
             try:
-                after = json.loads(line)["step"] > step
-            except (ValueError, KeyError, TypeError):  # the crash cut this line
-                break
-            if after:
-                break
-            kept.append(line)
-        with atomic(self.log_file) as stream:
-            stream.write("".join(f"{line}\n" for line in kept).encode())
+                number = int(json.loads(line)["step"])
+            except (ValueError, KeyError, TypeError, RecursionError):  # the crash cut this line
+                continue
+            if latest < number <= step:
+                kept[number], latest = line, number
+        lost = [number for number in range(1, step + 1) if number not in kept]
+        if lost:
+            say(
+                f"{self.log_file}: damaged; {len(lost)} of {step} lines are lost, the first of "
+                f"step {lost[0]}, the last of step {lost[-1]}; the training itself is whole",
+                style="yellow",
+            )
+        if there or lost:
+            with atomic(self.log_file) as stream:
+                stream.writelines(line + b"\n" for line in kept.values())
 
 
 def read_state(file: Path) -> dict[str, Any]:
     """A saved state, on the CPU. Its checksums are looked at here, for torch leaves them alone."""
-    with ZipFile(file) as archive:
-        wrong = archive.testzip()
-    if wrong is not None:
-        raise BadZipFile(f"the checksum of {wrong} is wrong")
-    return torch.load(file, map_location="cpu", weights_only=True)
+    with open_regular(file) as stream, BufferedReader(stream) as buffered:
+        with ZipFile(buffered) as archive:
+            wrong = archive.testzip()
+        if wrong is not None:
+            raise BadZipFile(f"the checksum of {wrong} is wrong")
+        buffered.seek(0)
+        return torch.load(buffered, map_location="cpu", weights_only=True)
 
 
 def run_folder(out: str | Path, name: str) -> Path:
@@ -155,6 +170,11 @@ def take(folder: Path, lock: FileLock, identity: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         lock.acquire(timeout=LOCK_SECONDS)
+    except NotImplementedError:
+        raise RunError(
+            f"run folder {folder}: its file system has no locks, so two processes could work in "
+            "it at once; choose another --out"
+        ) from None
     except Timeout:
         raise RunError(
             f"run folder {folder}: another process is working in it; wait for it or choose "
@@ -185,8 +205,8 @@ def claim(folder: Path, identity: dict[str, Any]) -> None:
         write_json(file, identity)
         return
     try:
-        there = json.loads(file.read_bytes())
-    except ValueError:
+        there = json.loads(read_regular(file))
+    except (ValueError, RecursionError):
         there = None
     if not isinstance(there, dict):
         raise RunError(f"{file}: damaged; delete the folder or choose another --name")

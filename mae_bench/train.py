@@ -10,6 +10,7 @@ import json
 import math
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
@@ -373,6 +374,7 @@ class Log:
         if PartialState().is_main_process:
             run.cut_log(plan.start)
             self.lines = run.log_file.open("a", buffering=1)
+            self.hook, threading.excepthook = threading.excepthook, raised_again
             self.board = SummaryWriter(str(run.folder / "tensorboard"), purge_step=plan.start)
         self.since, self.steps = time.monotonic(), 0
 
@@ -402,4 +404,13 @@ class Log:
     def __exit__(self, *_: object) -> None:
         if self.lines is not None and self.board is not None:
             self.lines.close()
-            self.board.close()
+            try:
+                self.board.close()
+            finally:
+                threading.excepthook = self.hook
+
+
+def raised_again(args: threading.ExceptHookArgs) -> None:
+    """No traceback of what TensorBoard's thread meets: the loop meets it at its next line."""
+    if not type(args.thread).__module__.startswith("tensorboard"):
+        threading.__excepthook__(args)

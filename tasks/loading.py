@@ -67,10 +67,19 @@ def load(
         worker_init_fn=worker_init,
         prefetch_factor=ahead if workers else None,
     )
-    for batch in batches:
+    for batch in arriving(batches):
         if isinstance(batch, Fault):
             raise batch.to_raise()
         yield batch
+
+
+def arriving(batches: Iterable[Any]) -> Generator[Any, None, None]:
+    """The batches; `AloneError` if the connection to a loading process breaks."""
+    try:
+        yield from batches
+    except (ConnectionError, EOFError) as error:
+        said = str(error) or type(error).__name__
+        raise AloneError(f"a loading process died ({said}); try fewer --workers") from None
 
 
 def as_it_is(batch: Any) -> Any:

@@ -276,14 +276,22 @@ def obtain(
     return found if how.processes.rank == 0 else None
 
 
-def wait_for(file: Path, say: Say) -> FileLock:
-    """A lock on a file of features that is this process's own."""
+def wait_for(file: Path, say: Say) -> FileLock | None:
+    """A lock on a file of features that is this process's own; None, said, if it cannot be had.
+
+    Then two processes may extract the same at the same time, which only costs time: a file is
+    whole or not there.
+    """
     lock = FileLock(f"{file}.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
         say(f"{file}: waiting for another process that works on it")
         lock.acquire()
+    except (OSError, NotImplementedError) as error:  # another user's, or no locks here
+        reason = getattr(error, "strerror", None) or "this file system has no locks"
+        say(f"{file}.lock: {reason}; going on without")
+        return None
     return lock
 
 

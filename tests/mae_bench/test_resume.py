@@ -235,6 +235,25 @@ def test_disk_full_while_logging(command, undisturbed, tmp_path, fork):
     assert_same_end(finish(command, tmp_path), undisturbed)
 
 
+def test_disk_full_for_tensorboard(command, undisturbed, tmp_path, fork):
+    """As when no inode is left. It writes in a thread, whose traceback would say no more."""
+
+    def fill() -> None:
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        def full(*_):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        RecordWriter.write = full
+
+    process = fork([*command, str(tmp_path)], fill)
+    assert process.exit_code() == 2
+    last = process.said().splitlines()[-1]
+    assert last.startswith(f"mae-bench: error: {tmp_path}/run: No space left on device; nothing")
+    assert "Traceback" not in process.said()
+    assert_same_end(finish(command, tmp_path), undisturbed)
+
+
 @pytest.mark.parametrize("what", ["keep", "write_record"])
 def test_disk_full_after_the_last_step(world, tmp_path, monkeypatch, capsys, what):
     """The weights or the record cannot be written: what was trained is not trained again."""

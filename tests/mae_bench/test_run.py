@@ -1,6 +1,7 @@
 """The run folder: whose it is, what is left of a crash, and which state is good."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -224,14 +225,66 @@ def test_a_damaged_record_is_named(run):
         assert "\n" not in str(caught.value)
 
 
-def test_the_log_is_cut_at_the_step_and_at_what_a_crash_left(run):
-    lines = [json.dumps({"step": step, "loss": 0.5}) for step in range(1, 6)]
-    for tail in ("", '{"step": 6, "lo', "\0\0\0\n", "\xff\n", "7\n", '{"no": 1}\n'):
+def log_lines(*steps: int) -> list[str]:
+    return [json.dumps({"step": step, "loss": 0.5}) for step in steps]
+
+
+def test_the_log_is_cut_at_the_step_and_at_what_a_crash_left(run, capsys):
+    lines = log_lines(1, 2, 3, 4, 5)
+    for tail in ("", '{"step": 6, "lo', "\0\0\0\n", "\xff\n", "7\n", '{"no": 1}\n', "[" * 99999):
         text = "".join(f"{line}\n" for line in lines) + tail
         run.log_file.write_bytes(text.encode("latin-1"))
-        run.cut_log(9)
+        run.cut_log(5)
         assert run.log_file.read_text().splitlines() == lines
         run.cut_log(3)
         assert run.log_file.read_text().splitlines() == lines[:3]
     run.cut_log(0)
     assert run.log_file.read_text() == ""
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("left", "kept", "said"),
+    [
+        ([*log_lines(1, 2), "\0\0", *log_lines(4, 5, 6)], [1, 2, 4, 5], "1 of 5 lines are lost"),
+        ([*log_lines(1), '{"step": 2', *log_lines(3, 3, 2, 5)], [1, 3, 5], "2 of 5 lines are lost"),
+        (
+            log_lines(3, 4, 5),
+            [3, 4, 5],
+            "2 of 5 lines are lost, the first of step 1, the last of step 2",
+        ),
+        ([], [], "5 of 5 lines are lost"),
+        (None, [], "5 of 5 lines are lost, the first of step 1, the last of step 5; the training"),
+    ],
+)
+def test_a_damaged_log_is_said_and_the_rest_of_it_kept(run, capsys, left, kept, said):
+    if left is not None:
+        run.log_file.write_text("".join(f"{line}\n" for line in left))
+    run.cut_log(5)
+    told = capsys.readouterr().out.replace("\n", "")
+    assert f"{run.log_file}: damaged; {said}" in told
+    there = [json.loads(line)["step"] for line in run.log_file.read_text().splitlines()]
+    assert there == kept
+
+
+@pytest.mark.parametrize("name", ["run.json", "record.json", "log.jsonl", "state/step-00000002.pt"])
+def test_what_is_no_file_is_named(run, name):
+    """A named pipe would wait for somebody to write into it."""
+    save(run, 1)
+    (run.folder / name).unlink(missing_ok=True)
+    os.mkfifo(run.folder / name)
+    with pytest.raises(OSError, match="is a named pipe, not a regular file") as caught:
+        take(run.folder)
+        _ = run.record
+        run.newest_state()
+        run.cut_log(1)
+    assert caught.value.filename == str(run.folder / name)
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch):
+    def acquire(*_, **__):
+        raise NotImplementedError
+
+    monkeypatch.setattr(FileLock, "acquire", acquire)
+    with pytest.raises(RunError, match="its file system has no locks"):
+        take(tmp_path / "run")

@@ -295,6 +295,30 @@ def test_a_full_disk_costs_the_file_alone(world: Path, tmp_path: Path, monkeypat
     assert [file.suffix for file in tmp_path.iterdir()] == [".lock"]
 
 
+@pytest.mark.parametrize(
+    ("fault", "said_of_it"),
+    [
+        (PermissionError(13, "Permission denied"), "Permission denied"),
+        (NotImplementedError(), "no l"),
+    ],
+)
+def test_a_lock_that_cannot_be_had_ends_no_probe(
+    world: Path, tmp_path: Path, monkeypatch, fault, said_of_it
+) -> None:
+    """As of another user's in a folder that several share, or on a file system without locks."""
+
+    def acquire(*_: object, **__: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(features.FileLock, "acquire", acquire)
+    said: list[str] = []
+    found = take(world / "imagenet1k", tmp_path, said)
+    assert same(take(world / "imagenet1k", tmp_path, said), found)
+    assert said_of_it in said[0]
+    assert "going on without" in said[0]
+    assert said[-1].startswith("features of")
+
+
 def wait_for(file: Path) -> None:
     end = time.monotonic() + 60
     while not file.exists():

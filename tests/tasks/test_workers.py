@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from tasks.workers import say_unless_parting
 
@@ -137,3 +138,22 @@ def test_only_the_parents_going_is_passed_over_in_silence(capsys):
     assert capsys.readouterr().err == ""
     say_unless_parting(ValueError, ValueError("a fault"), None)
     assert "ValueError: a fault" in capsys.readouterr().err
+
+
+def test_a_connection_that_breaks_is_one_line(monkeypatch):
+    """What is passed on to a loading process that has just been killed."""
+    from tasks import AloneError, loading
+
+    class Broken:
+        def __init__(self, *_, **__) -> None:
+            pass
+
+        def __iter__(self):
+            yield {"index": [0]}
+            raise ConnectionResetError(104, "Connection reset by peer")
+
+    monkeypatch.setattr(loading, "DataLoader", Broken)
+    batches = loading.load(dict, [], 1, torch.device("cpu"))
+    assert next(batches) == {"index": [0]}
+    with pytest.raises(AloneError, match=r"a loading process died .*Connection reset by peer"):
+        next(batches)
