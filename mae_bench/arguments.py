@@ -19,8 +19,10 @@ SCRATCH = "scratch"
 """random weights: the protocol of that name, or --init in tasks that have none and in probes"""
 FEATURES = "features"
 """folder beside the runs for what probes share, which can be deleted at any time"""
-MOST_LETTERS = 150
-"""of a name: file systems take 255 bytes, and what belongs to a run is called after it"""
+MOST_LETTERS = 220
+"""bytes of a name: file systems take 255, and what belongs to a run is called after it"""
+MOST_LABEL = 100
+"""letters of a label"""
 FILE_ENDINGS = (".zip", ".md", ".html", ".tex", ".csv", ".json", ".svg", ".png", ".pdf", ".lock")
 """of files that reports and packed runs are beside the runs"""
 MOST_IMAGES = 10**9
@@ -117,7 +119,7 @@ def refuse_source(
     """
     named = trains and SCRATCH in tasks.protocols(task)  # then it is the protocol that says so
     flag = f"--protocol {SCRATCH}" if named else f"--init {SCRATCH}"
-    if init is not None and (not init.isprintable() or len(init) > MOST_LETTERS):
+    if init is not None and (not init.isprintable() or len(init) > MOST_LABEL):
         raise RunError(f"--init {init!r}: expected a short name on one line, for the tables")
     labelled = init is not None and init.lower() == SCRATCH
     if protocol == SCRATCH if named else init == SCRATCH:

@@ -121,6 +121,7 @@ def parse(argv: Sequence[str]) -> Any:
         print(f"{PROGRAM} {mae_bench.__version__}")
         raise SystemExit(0)
     refuse_empty(argv)
+    refuse_both(argv)
     commands = COMMANDS | shown_recipe(argv)
     app, named = SubcommandApp(), dict[str, type]()
     for name, command in commands.items():
@@ -146,6 +147,14 @@ def refuse_empty(argv: Sequence[str]) -> None:
         name, equals, value = word.partition("=")
         if name.startswith("--") and equals and not value.strip():
             raise RunError(f"{name} is empty; give it a value or leave it out")
+
+
+def refuse_both(argv: Sequence[str]) -> None:
+    """Raise `RunError` for a switch that is given on and off."""
+    given = {word.replace("_", "-") for word in argv if word.startswith("--")}
+    both = sorted(word for word in given if f"--no-{word[2:]}" in given)
+    if both:
+        raise RunError(f"{both[0]} and --no-{both[0][2:]} contradict each other; leave one out")
 
 
 def known_command(argv: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from backbones.checkpoint import check_keys, file_sha256, read_tensors
 from backbones.loading import rebuild
+from mae_bench.arguments import check_common
 from mae_bench.data import announce, task_root
 from mae_bench.errors import RunError
 from mae_bench.execution import Execution
@@ -53,6 +54,7 @@ def evaluate(
     images, in ImageNet-C of each corruption and severity, which marks the result. A finished
     evaluation is returned as it is. Bad input raises a one-line error.
     """
+    check_common(out, name, limit=limit, run=run, data=data, init=init, format=format)
     check_known("test set", on, list(SETS))
     how = execution or Execution()
     source = read_source(Path(run), backbone, init, classes, format)

@@ -101,7 +101,9 @@ def fault(
             return f"{called(event.argument)} is {event.value!r}; expected {expected}"
         case rejections.InstantiationFailure():
             name = called(event.argument) if event.argument else command
-            return f"{name}: {event.message}"
+            several = "\n" in event.message and event.argument  # tried as each type of a union
+            wanted = event.argument.lowered.metavar if event.argument else ""
+            return f"{name}: expected {wanted}" if several else f"{name}: {event.message}"
     return None
 
 
@@ -138,4 +140,5 @@ def similar(flag: str, there: list[str]) -> list[str]:
     """Flags of which `flag` is a part, or else those that are written almost the same."""
     name = flag.removeprefix("--").replace("_", "-")
     part = [each for each in there if name and name in each]
-    return part or difflib.get_close_matches(flag, there, n=2, cutoff=0.75)
+    names = [each.removeprefix("--") for each in there]
+    return part or [f"--{n}" for n in difflib.get_close_matches(name, names, n=2, cutoff=0.75)]

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 import mae_bench
+from mae_bench.arguments import check_common
 from mae_bench.execution import Execution
 
 
@@ -47,6 +48,7 @@ class Evaluate:
     """of a file: the format, where its keys do not tell it, or to have it confirmed"""
 
     def run(self) -> None:
+        check_common(self.out, self.name, limit=self.limit)
         how = Execution(workers=self.workers, device=self.device, save_logits=self.save_logits)
         where = (self.data, self.out, self.name, self.limit)
         released = (self.backbone, self.init, self.classes, self.format)

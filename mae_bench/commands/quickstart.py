@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import mae_bench
+from mae_bench.arguments import check_common
 
 
 @dataclass
@@ -16,4 +17,5 @@ class Quickstart:
     """seed of every run"""
 
     def run(self) -> None:
+        check_common(self.out, seed=self.seed)
         mae_bench.quickstart(self.out, self.seed)

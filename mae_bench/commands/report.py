@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 import mae_bench
+from mae_bench.errors import RunError
 
 
 @dataclass
@@ -36,6 +37,8 @@ class Report:
     """write the HTML page again while runs are under way, until Ctrl-C"""
 
     def run(self) -> None:
+        if not self.formats:
+            raise RunError("--formats names none; expected some of md, html, tex and csv")
         mae_bench.report(
             self.runs,
             self.output,

@@ -339,6 +339,8 @@ def blocks_of(protocol: str, backbone: str) -> float:
         blocks = float(text)
     except ValueError:
         blocks = -1.0
+    if text != f"{blocks:g}":  # one spelling, for it becomes part of an id
+        blocks = -1.0
     if blocks != 0.5 and not (0 <= blocks <= depth and blocks == int(blocks)):
         raise TaskError(
             f"protocol {protocol}: expected partial:K with K the number of last blocks to train, "

@@ -82,6 +82,17 @@ WRONG = [
     (f"{TRANSFER} --protocol scratch --label-smoothing 1", "label_smoothing is 1.0; expected"),
     (f"{TRANSFER} --protocol scratch --rand-augment rand-n99999", "rand_augment is"),
     (f"{TRANSFER} --protocol scratch --trained-blocks 9", "a whole number of blocks up to 4"),
+    # what contradicts itself, or says nothing
+    ("runs prune --yes --no-yes --runs /nowhere", "--yes and --no-yes contradict each other"),
+    ("pretrain --norm_pix --no-norm-pix", "--norm-pix and --no-norm-pix contradict each other"),
+    ("report --compare a", "--compare: expected {None}|{STR STR}"),
+    ("report --formats --runs /nowhere", "--formats names none"),
+    ("evaluate /nowhere --on imagenet_a --limit 0", "limit is 0; expected at least 1 image"),
+    ("evaluate /nowhere --on imagenet_a --name features", "run name 'features' is the folder"),
+    ("quickstart --seed -1", "seed is -1; expected"),
+    (f"{TRANSFER} --protocol partial:01 --checkpoint x", "protocol partial:01: expected partial:K"),
+    (f"{TRANSFER} --protocol partial:2.0 --checkpoint x", "protocol partial:2.0: expected"),
+    (f"{TRANSFER} --protocol partial:1e0 --checkpoint x", "protocol partial:1e0: expected"),
     # files and folders
     ("pretrain --data /nowhere", "--data /nowhere: no such folder"),
     (f"{TRANSFER} --protocol scratch", "--data /nowhere: no such folder"),

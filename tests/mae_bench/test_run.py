@@ -150,7 +150,7 @@ def test_a_name_is_that_of_one_folder(tmp_path, name):
         "report.md",
         "x.HTML",
         "a" * 300,
-        "ü" * 100,
+        "ü" * 120,
     ],
 )
 def test_a_name_is_not_one_of_ours(tmp_path, name):
