@@ -142,6 +142,8 @@ def refuse_empty(argv: Sequence[str]) -> None:
     """Raise `RunError` for an empty word, which as a path or a name would be taken for another."""
     for before, word in zip(["", *argv], argv, strict=False):
         flag = before if before.startswith("--") else ""
+        if flag == "--name":  # of which more is said
+            continue
         if not word.strip():
             raise RunError(f"{flag or 'a word'} is empty; give it a value or leave it out")
         name, equals, value = word.partition("=")

@@ -42,7 +42,7 @@ WRONG = [
     (f"{TRANSFER} --task=", "--task is empty"),
     ("pretrain --out ", "--out is empty"),
     ("pretrain --data=", "--data is empty"),
-    ("pretrain --name ", "--name is empty"),
+    ("pretrain --name ", "run name '': expected the name of one folder"),
     ("report --runs=", "--runs is empty"),
     ("report --output ", "--output is empty"),
     ("runs show ", "a word is empty"),
