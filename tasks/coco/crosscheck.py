@@ -27,6 +27,11 @@ AREA_FACTOR = 2.0
 """an area differs that is so many times larger or smaller than the outline"""
 SMALL_AREA = 64.0
 """square pixels below which areas are not compared: rounding makes up much of them"""
+SOME = 0.05
+"""share of many boxes that must leave their images before another meaning, by which none does, is
+taken for theirs"""
+CORNER = 0.6
+"""share of the images' sides beyond which something lies if there are many things"""
 FEW = 3
 """annotations at odds from which on a note names a cause"""
 MANY = 20
@@ -142,7 +147,8 @@ class Checked:
         as_corners = ordered & ~outside(raw, image, np.full_like(image, NEAR))
         as_centre = ~outside(centred(raw), image, np.full_like(image, NEAR))
         fix = f"{BOX}: convert them"
-        sure = len(rows) >= MANY and over.mean() >= 0.1
+        a_bit = outside(corners_of(raw), image, np.full_like(image, NEAR))
+        sure = len(rows) >= MANY and a_bit.mean() >= SOME
         if most(rows[over], rows) or sure:
             cause = ""
             if as_corners.mean() >= (EXPLAINED if not sure else 1.0):
@@ -151,7 +157,7 @@ class Checked:
                 cause = CENTRE
             if cause or most(rows[over], rows):
                 what = "boxes lie outside their image"
-                self.refuse(rows[over], len(rows), what, cause or RESOLUTION, fix)
+                self.refuse(rows[a_bit], len(rows), what, cause or RESOLUTION, fix)
         known = np.isfinite(area) & (area > SMALL_AREA)
         plain_area = raw[:, 2] * raw[:, 3]
         corner_area = np.prod(raw[:, 2:] - raw[:, :2], axis=1)
@@ -165,10 +171,16 @@ class Checked:
     def percent(self, what: str, rows: np.ndarray, ends: np.ndarray, image: np.ndarray) -> None:
         """Refuse many things that fill 0 to 100, or 0 to 1000, of images that are all larger.
 
+        Notes many that lie in one corner of their images.
         `ends` (A, 2): how far each reaches to the right and down.
         """
         if len(rows) < MANY:
             return
+        if ((ends / image[:, :2]).max(axis=0) < CORNER).all():
+            corner = (
+                f"{self.split} {what}, all in the upper left of their images (kept; {RESOLUTION})"
+            )
+            self.notes.add(corner, self.ids[rows])
         reach = ends.max(axis=0)
         for scale in SCALES[1:]:
             full = (reach <= scale * 1.005).all() and (reach >= scale * 0.9).all()

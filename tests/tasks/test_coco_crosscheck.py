@@ -155,6 +155,32 @@ def test_boxes_alone_of_other_meanings(tmp_path: Path) -> None:
     assert not read(build(tmp_path, things(**alone), things(**alone))).counts
 
 
+def test_boxes_alone_by_their_centre(tmp_path: Path) -> None:
+    made = changed(lambda e: {"bbox": centre(e["bbox"])}, outlines=False, count=60)
+    assert "they look like centre x, centre y" in said(tmp_path, made)
+
+
+@pytest.mark.parametrize("outlines", [True, False])
+def test_percentages_of_large_images(tmp_path: Path, outlines: bool) -> None:
+    """Boxes and outlines agree with each other; both are in percent (Label Studio)."""
+
+    def percent(each: dict[str, Any]) -> dict[str, Any]:
+        own = {"segmentation": rings(each, HUNDRED)} if outlines else {}
+        return own | {"bbox": scaled(each, HUNDRED)}
+
+    made = changed(percent, count=60, outlines=outlines)
+    message = said(tmp_path, made)
+    assert "60 of 60" in message
+    assert "they look normalised to 100;" in message
+
+
+def test_things_of_half_the_resolution_are_noted(tmp_path: Path) -> None:
+    half = (0.5, 0.5)
+    made = changed(lambda e: {"segmentation": rings(e, half), "bbox": scaled(e, half)}, count=60)
+    (line,) = read(build(tmp_path, made)).counts
+    assert "all in the upper left of their images" in line
+
+
 def test_a_few_at_odds_are_counted_and_kept(tmp_path: Path) -> None:
     made = things(20)
     for each in made[:4]:
