@@ -20,7 +20,8 @@ from mae_bench.setup import Spent, already_finished, make_record, start
 from mae_bench.setup import scoring as scoring_for
 from mae_bench.transfer import MODEL_FILE
 from mae_bench.unreadable import write_unreadable
-from results import Data, Named, Record, ResultsError, parse_record, write_record
+from results import Data, Named, Record, ResultsError, write_record
+from results.store import read_record
 from tasks import check_known
 from tasks.classification.classifier import Classifier
 from tasks.classification.recipe import ClassificationRecipe
@@ -212,7 +213,7 @@ def read_run(folder: Path) -> Finished:
             "that began it goes on with it"
         )
     try:
-        record = parse_record(file.read_bytes())
+        record = read_record(file)
     except ResultsError as error:
         raise RunError(f"{file}: damaged ({error}); {wanted}") from None
     if (record.kind, record.task) != ("transfer", TRAINED_ON) or not record.complete:

@@ -39,6 +39,7 @@ from mae_bench.run_files import (
     write_torch,
 )
 from results import Record, ResultsError, parse_record
+from results.store import MAX_BYTES
 
 KEEP_STATES = 2
 LOCK_SECONDS = 7.0
@@ -58,7 +59,7 @@ class Run:
         """The result, if the run has finished; `RunError` if its file is damaged."""
         file = self.folder / RECORD_FILE
         try:
-            return parse_record(read_regular(file)) if file.exists() else None
+            return parse_record(read_regular(file, MAX_BYTES)) if file.exists() else None
         except ResultsError as error:
             raise RunError(
                 f"{file}: damaged ({error}); delete it, and the same command writes it again"
@@ -205,7 +206,7 @@ def claim(folder: Path, identity: dict[str, Any]) -> None:
         write_json(file, identity)
         return
     try:
-        there = json.loads(read_regular(file))
+        there = json.loads(read_regular(file, MAX_BYTES))
     except (ValueError, RecursionError):
         there = None
     if not isinstance(there, dict):

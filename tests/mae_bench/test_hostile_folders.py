@@ -21,6 +21,8 @@ from PIL import Image
 
 from mae_bench import runs
 from mae_bench.cli import call
+from mae_bench.errors import RunError
+from mae_bench.run import open_run
 from results import write_record
 from tasks.classification.scores import write_per_class
 
@@ -266,3 +268,26 @@ def test_class_names_are_no_formulas(tmp_path: Path) -> None:
     with (tmp_path / "per_class.csv").open(newline="") as stream:
         shown = [row["class"] for row in csv.DictReader(stream)]
     assert shown == [*(f"'{name}" for name in classes[:5]), *classes[5:]]
+
+
+@pytest.mark.parametrize("name", ["run.json", "record.json"])
+@pytest.mark.parametrize("draw", [pipe, sparse, lambda file: file.write_bytes(b"[" * 200_000)])
+def test_a_spoilt_folder_is_not_gone_on_with(
+    name: str, draw: Callable[[Path], None], root: Path, capsys
+) -> None:
+    """By `open_run`, as training does, and by `evaluate`: one line, and nothing hangs."""
+    file = root / "good" / name
+    file.unlink()
+    draw(file)
+    signal.signal(signal.SIGALRM, lambda *_: pytest.fail("hangs"))
+    signal.alarm(SECONDS)
+    try:
+        with (
+            pytest.raises((RunError, OSError), match=r"damaged|is a named pipe|bytes; expected"),
+            open_run(root / "good", IDENTITY) as run,
+        ):
+            assert run.record
+    finally:
+        signal.alarm(0)
+    if name == "record.json":
+        assert ends_well(["evaluate", str(root / "good"), "--on", "imagenet_a"], capsys) == 2
