@@ -100,9 +100,10 @@ def transferring(
     effective = override(base, overrides)
     trains = isinstance(effective, TrainingRecipe)
     refuse_source(task, protocol, trains, checkpoint, init)
-    unread = [f"--{flag.replace('_', '-')}" for flag, value in reading.items() if value]
+    given = [flag for flag, value in reading.items() if value not in (None, False)]
+    unread = ", ".join(f"--{flag.replace('_', '-')}" for flag in given)
     if unread and checkpoint is None and init not in BASELINES:
-        raise RunError(f"{', '.join(unread)}: there is no checkpoint to read; leave it out")
+        raise RunError(f"{unread}: there is no checkpoint to read; leave it out")
     how = execution or Execution()
     if not trains and (how.compile or how.checkpoint_activations):
         flag = "--compile" if how.compile else "--checkpoint-activations"

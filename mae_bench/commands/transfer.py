@@ -1,11 +1,13 @@
 """`mae-bench transfer`."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import mae_bench
 from mae_bench.arguments import check_common, transferring
 from mae_bench.commands.shared import ReadingFlags, RunFlags
+from mae_bench.errors import RunError
 from mae_bench.flags import changed, default_protocol, one_point
 from tasks.classification.recipes import CURVE
 
@@ -64,3 +66,6 @@ class Transfer(RunFlags, ReadingFlags):
             from mae_bench.data import task_root
 
             task_root(self.task, self.data)
+        file = self.checkpoint
+        if file and not file.startswith(("timm:", "hf:")) and not Path(file).exists():
+            raise RunError(f"checkpoint {file}: no such file")

@@ -94,6 +94,7 @@ WRONG = [
     (f"{TRANSFER} --protocol partial:2.0 --checkpoint x", "protocol partial:2.0: expected"),
     (f"{TRANSFER} --protocol partial:1e0 --checkpoint x", "protocol partial:1e0: expected"),
     # files and folders
+    ("transfer --checkpoint /nowhere/x.pth", "checkpoint /nowhere/x.pth: no such file"),
     ("pretrain --data /nowhere", "--data /nowhere: no such folder"),
     (f"{TRANSFER} --protocol scratch", "--data /nowhere: no such folder"),
 ]
