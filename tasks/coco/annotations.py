@@ -29,7 +29,7 @@ NO_ANNOTATION = "train images without annotation"
 ONLY_CROWDS = "train images with nothing usable but crowds"
 KEPT = " (trained on as background)"
 HINTS = {NO_ANNOTATION: "; --background-images trains on them too"}
-BOXES_ALONE = "boxes alone: no outlines in the data, so no masks are trained or scored"
+BOXES_ALONE = "boxes alone: the data lack outlines, so no masks are trained or scored"
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +133,8 @@ def read(source: str | Path) -> CocoData:
     places = locate(source)
     train = read_file("train", places["train"], None, notes)
     val = read_file("val", places["val"], train.tables, notes)
-    masks = train.outlines.any and val.outlines.any
+    masks = all((each.outlines.found & ~each.tables.crowds).any() for each in (train, val))
+    note_shared(train, val, notes)
     found = {each.split: each for each in (train, val)}
     splits = {name: pack_split(each, masks, notes) for name, each in found.items()}
     kept = kept_images(train, masks, notes)
@@ -187,6 +188,13 @@ def read_file(split: str, place: Place, train: Tables | None, notes: Notes) -> F
     if split == "val":
         areas = complete_areas(tables, outlines, notes)
     return Found(split, tables, root, outlines, boxes, areas)
+
+
+def note_shared(train: Found, val: Found, notes: Notes) -> None:
+    """Note images that are in both files."""
+    trained = {str(train.root / name) for name in train.tables.names}
+    both = [name for name in val.tables.names if str(val.root / name) in trained]
+    notes.add("test images that are training images too (kept; their scores say little)", both)
 
 
 def complete_boxes(split: str, tables: Tables, outlines: Outlines, notes: Notes) -> np.ndarray:

@@ -28,8 +28,9 @@ class Outlines:
     measures: Measures
 
     @property
-    def any(self) -> bool:
-        return bool((self.faults == "").any())
+    def found(self) -> np.ndarray:
+        """Whether there is an outline, bool (A,)."""
+        return self.faults == ""
 
     def pixels(self, row: int, height: int, width: int) -> float:
         """Pixels inside the outline of an annotation, as pycocotools counts them; 0: no outline."""

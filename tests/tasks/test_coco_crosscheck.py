@@ -262,6 +262,64 @@ def test_boxes_alone_and_mixtures(tmp_path: Path) -> None:
     assert "9 of 15 objects have a box but no outline" in said(tmp_path, mixed)
 
 
+def test_outlines_of_crowds_alone_are_no_outlines(tmp_path: Path) -> None:
+    made = things(outlines=False)
+    crowd = thing(50, 1, iscrowd=1, bbox=[0, 0, 9, 9], area=81, segmentation=[[0, 0, 9, 0, 9, 9]])
+    data = read(build(tmp_path, [*made, crowd], [*made, crowd]))
+    assert not data.masks
+    assert data.train.objects.sum() == 12
+
+
+def test_one_file_as_both_is_noted(tmp_path: Path) -> None:
+    build(tmp_path, things())
+    file = tmp_path / "annotations/instances_train2017.json"
+    counts = read(f"{file},{file}").counts
+    (line,) = counts
+    assert line.startswith("test images that are training images too")
+    assert counts[line] == 2
+
+
+def test_paths_with_commas(tmp_path: Path) -> None:
+    folder = tmp_path / "a, b,c"
+    build(folder, things())
+    files = [folder / f"annotations/instances_{split}2017.json" for split in ("train", "val")]
+    assert read(f"{files[0]},{files[1]}").train.json_file == files[0]
+
+
+def test_other_layouts_and_spellings(tmp_path: Path) -> None:
+    """A folder of Roboflow's, names from Windows, ids as text, and LVIS's coco_url."""
+    rows = [each | {"image_id": str(each["image_id"])} for each in things()]
+    for split in ("train", "valid"):
+        (tmp_path / split / "x").mkdir(parents=True)
+        pictures = []
+        for number in (1, 2):
+            Image.new("RGB", (W, H)).save(tmp_path / split / f"x/{number}.jpg")
+            entry = image(number, W, H) | {"file_name": f"x\\{number}.jpg"}
+            if split == "valid":
+                del entry["file_name"]
+                entry["coco_url"] = f"http://host/x/{number}.jpg"
+            pictures.append(entry)
+        text = json.dumps(content(pictures, rows))
+        (tmp_path / split / "_annotations.coco.json").write_text("\ufeff" + text)
+    data = read(tmp_path)
+    assert list(data.train.names) == list(data.val.names) == ["x/1.jpg", "x/2.jpg"]
+    assert data.name == tmp_path.name
+    said = " ".join(data.counts)
+    for words in (
+        "between folders (read as /)",
+        "taken from coco_url",
+        "image_id is no whole number",
+    ):
+        assert words in said
+
+
+def test_names_in_another_case_are_pointed_out(tmp_path: Path) -> None:
+    build(tmp_path, things())
+    (tmp_path / "train2017/0001.jpg").rename(tmp_path / "train2017/0001.JPG")
+    with pytest.raises(TaskError, match=r"there is 0001\.JPG: upper and lower case differ"):
+        read(tmp_path)
+
+
 def test_ignore_means_nothing_to_pycocotools(tmp_path: Path) -> None:
     data = read(build(tmp_path, changed(lambda _: {"ignore": 1})))
     assert data.train.objects.sum() == 12
