@@ -1,19 +1,14 @@
-"""Several processes of one run, as torchrun starts them: their beginning, agreement and end."""
+"""Several processes of one run, as torchrun starts them: their beginning and their end."""
 
 import atexit
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TypeVar
 
 import torch.distributed as dist
-from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 
 from mae_bench.errors import first_line
 from tasks import AloneError
-
-Result = TypeVar("Result")
 
 PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 """what a launcher tells a process of its place among the others"""
@@ -84,20 +79,3 @@ def tasks_of_srun() -> int:
     asked = number("SLURM_NTASKS", 1)
     is_step = "SLURM_STEP_ID" in os.environ or number("SLURM_PROCID", 0) > 0
     return number("SLURM_STEP_NUM_TASKS", asked if is_step else 1)
-
-
-def first_alone(work: Callable[[], Result]) -> Result:
-    """Let the first process do `work`; its result, or its error, is every process's.
-
-    An error of its own would end the first process and leave the others waiting for it.
-    """
-    outcome: list = [None, None]
-    if PartialState().is_main_process:
-        try:
-            outcome[0] = work()
-        except Exception as error:
-            outcome[1] = error
-    result, fault = broadcast_object_list(outcome)
-    if fault is not None:
-        raise fault
-    return result

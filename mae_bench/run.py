@@ -22,7 +22,6 @@ from filelock import FileLock, Timeout
 from backbones.files import open_regular, read_regular
 from mae_bench.arguments import check_name
 from mae_bench.errors import RunError, first_line
-from mae_bench.processes import first_alone
 from mae_bench.progress import say
 from mae_bench.run_files import (
     LOCK_FILE,
@@ -40,6 +39,7 @@ from mae_bench.run_files import (
 )
 from results import Record, ResultsError, parse_record
 from results.store import MAX_BYTES
+from tasks.processes import first_alone
 
 KEEP_STATES = 2
 LOCK_SECONDS = 7.0

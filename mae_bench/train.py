@@ -32,7 +32,6 @@ from mae_bench.batches import MicroBatches, load
 from mae_bench.errors import Interrupted, RunError, first_line, is_lost
 from mae_bench.execution import Execution
 from mae_bench.optim import build_optimizer, build_schedule, clip
-from mae_bench.processes import first_alone
 from mae_bench.progress import Bar, progress, say
 from mae_bench.run import Run, read_state
 from mae_bench.setup import Spent
@@ -40,6 +39,7 @@ from mae_bench.signals import Noted, WaitingTooLong, noted
 from mae_bench.unreadable import write_unreadable
 from tasks.images import BadImages, Unreadable
 from tasks.images.unreadable import restored
+from tasks.processes import first_alone
 from tasks.task import Batch, Task
 
 PATIENCE = 5.0

@@ -1,4 +1,4 @@
-"""Scoring a test set in several processes: its images shared out, the rest done in the first."""
+"""Work of several processes: shared out, or done in the first one for all."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +10,7 @@ from tasks import AloneError, TaskError
 from tasks.task import Scored
 
 Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 def num_processes() -> int:
@@ -39,23 +40,30 @@ def own_part() -> Iterator[None]:
         raise AloneError(f"{where}: {error}") from error
 
 
-def finish_in_first(found: Found, finish: Callable[[list[Found]], Scored]) -> Scored:
-    """What `finish` makes, in the first process, of what every process has found; for all.
+def first_alone(work: Callable[[], Result], group: Any = None) -> Result:
+    """Let the first process do `work`; its result, or its error, is every process's.
 
-    An error there, as of a full disk, is every process's; the others would wait for ever.
+    An error of its own, as of a full disk, would leave the others waiting for it. `group` is one of
+    torch.distributed; None: all processes, of which there may be only this one.
     """
-    world = num_processes()
-    if world == 1:
-        return finish([found])
-    rank, parts = dist.get_rank(), [found] * world
-    dist.gather_object(found, parts if rank == 0 else None)
-    outcome: list[Any] = [None]
-    if rank == 0:
+    if num_processes() == 1:
+        return work()
+    outcome: list[Any] = [None, None]
+    if dist.get_rank() == 0:
         try:
-            outcome = [finish(parts)]
+            outcome[0] = work()
         except Exception as error:
-            outcome = [error]
-    dist.broadcast_object_list(outcome)
-    if isinstance(outcome[0], Exception):
-        raise outcome[0]
+            outcome[1] = error
+    dist.broadcast_object_list(outcome, group=group)
+    if outcome[1] is not None:
+        raise outcome[1]
     return outcome[0]
+
+
+def finish_in_first(found: Found, finish: Callable[[list[Found]], Scored]) -> Scored:
+    """What `finish` makes, in the first process, of what every process has found; for all."""
+    world = num_processes()
+    parts = [found] * world
+    if world > 1:
+        dist.gather_object(found, parts if dist.get_rank() == 0 else None)
+    return first_alone(lambda: finish(parts))

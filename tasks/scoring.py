@@ -48,8 +48,7 @@ def score(
     parts: list[Part] = []
     if keys is None:
         keys = chunks(own_share(len(images))[0], how.batch_size)
-    with own_part():
-        unreadable = run_through(images, keys, lambda batch: parts.append(step(batch)), how, device)
+    unreadable = run_through(images, keys, lambda batch: parts.append(step(batch)), how, device)
 
     def finish_all(found: list[tuple[list[Part], list[Unreadable]]]) -> Scored:
         left = sorted(each for _, some in found for each in some)
@@ -75,7 +74,7 @@ def run_through(
     """
     unreadable: list[Unreadable] = []
     world, total, done = num_processes(), len(images), 0
-    with closing(load(images.__getitem__, keys, how.workers, device)) as batches:
+    with own_part(), closing(load(images.__getitem__, keys, how.workers, device)) as batches:
         for batch in batches:
             readable = torch.as_tensor(batch["index"]).numel()
             if readable:

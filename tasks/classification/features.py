@@ -29,6 +29,7 @@ from tasks.classification.data import EvalImages
 from tasks.classification.layouts import LabelledImages, Split
 from tasks.classification.probe_recipes import ProbeRecipe
 from tasks.images.unreadable import Unreadable, restored
+from tasks.processes import first_alone
 from tasks.scoring import chunks, refuse_unreadable, run_through
 from tasks.task import Batch, Progress, Say, Scoring
 
@@ -174,18 +175,7 @@ class Processes:
 
     def first_alone(self, work: Callable[[], Result]) -> Result:
         """Let the first process do `work`; its result, or its error, is every process's."""
-        if self.group is None:
-            return work()
-        outcome: list[Any] = [None, None]
-        if self.rank == 0:
-            try:
-                outcome[0] = work()
-            except Exception as error:
-                outcome[1] = error
-        dist.broadcast_object_list(outcome, group=self.group)
-        if outcome[1] is not None:
-            raise outcome[1]
-        return outcome[0]
+        return first_alone(work, self.group)
 
     def gather(self, part: Features) -> Features:
         """The parts of all processes in order, in the first one; the others keep their own."""
