@@ -29,7 +29,7 @@ WHOLE = ("model.safetensors", "pytorch_model.bin")
 INDEX_ENDING = ".index.json"
 NAMES = tuple(name for whole in WHOLE for name in (whole, whole + INDEX_ENDING))
 """of the files that a folder may have them in, best first"""
-RUN_FILE = "run.json"
+RUN_FILES = ("run.json", "record.json")
 """what tells the folder of a run"""
 OWN_METADATA = "mae_bench"
 """name in a torch file under which we write what a safetensors file says in its metadata"""
@@ -77,7 +77,7 @@ def find_files(place: Path) -> tuple[list[Path], list[str]]:
 
 def files_in(folder: Path) -> tuple[list[Path], list[str]]:
     """The files of a folder that holds one checkpoint."""
-    if (folder / RUN_FILE).exists():
+    if any((folder / name).exists() for name in RUN_FILES):
         raise BackboneError(
             f"checkpoint {folder}: is a folder, of a run; expected a file, as in it "
             "backbone.safetensors of a pre-training"
@@ -98,8 +98,9 @@ def weights_in(folder: Path) -> list[str]:
 
 
 def holds_weights(folder: Path) -> bool:
-    """Whether a folder is a checkpoint by the names in it."""
-    return bool(weights_in(folder))
+    """Whether a folder is a checkpoint by the names in it, and not of a run of ours."""
+    ours = any((folder / name).exists() for name in RUN_FILES)
+    return bool(weights_in(folder)) and not ours
 
 
 def shards(index: Path) -> list[Path]:

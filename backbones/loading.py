@@ -9,7 +9,7 @@ from typing import Any
 import backbones
 from backbones import side_files
 from backbones.checkpoint import check_keys, refuse_not_finite
-from backbones.choosing import Chosen, choose_network, choose_state
+from backbones.choosing import choose_network, choose_state
 from backbones.contents import INDEX_ENDING, digest, find_files, read_files
 from backbones.conversion import Converted, convert, settle_grid, with_facts
 from backbones.dense import DenseViT
@@ -128,7 +128,7 @@ def read(checkpoint: str | Path, reading: Reading = AS_IT_IS) -> tuple[Path, Con
         norm_eps=converted.anatomy.norm_eps,
         assumed=list(converted.assumed),
         said=said + chosen.said + precision(converted),
-        read_as=read_as(chosen, converted, reading, beside),
+        read_as=read_as(reading, beside),
         tested={k: facts[k] for k in ("image_size", "crop_ratio", "cut") if k in facts},
         metadata=chosen.metadata,
     )
@@ -141,21 +141,15 @@ def called(place: Path) -> str:
     return folder if place.name.endswith(INDEX_ENDING) and folder else place.name
 
 
-def read_as(
-    chosen: Chosen, converted: Converted, reading: Reading, beside: Mapping[str, Any]
-) -> dict[str, str]:
-    """What else the weights depend on than the bytes of the file."""
-    grid = converted.grid
-    found: dict[str, Any] = {
-        "format": reading.format,
-        "key": chosen.key,
-        "prefix": chosen.prefix,
-        "heads": reading.heads,
-        "grid": f"{grid[0]}x{grid[1]}" if grid and grid[0] != grid[1] else None,
-    }
-    for name in ("num_heads", "norm_eps", "final_norm", "mean", "std"):
+def read_as(reading: Reading, beside: Mapping[str, Any]) -> dict[str, str]:
+    """What else the weights depend on than the file: a user's words, and facts from beside it."""
+    names = ("format", "key", "prefix", "heads", "grid")
+    found = {name: getattr(reading, name) for name in names}
+    for name in ("num_heads", "norm_eps", "final_norm", "mean", "std", "grid"):
         value = beside.get(name)
-        found[name] = " ".join(f"{v:g}" for v in value) if isinstance(value, tuple) else value
+        if isinstance(value, tuple):
+            value = " ".join(f"{number:g}" for number in value)
+        found[f"{name} beside it"] = value
     return {name: str(value) for name, value in found.items() if value not in (None, "")}
 
 
@@ -318,6 +312,6 @@ def load_plugin(
         pixel_mean=vit.pixel_mean,
         pixel_std=vit.pixel_std,
         said=said + chosen.said,
-        read_as={k: v for k, v in (("key", chosen.key), ("prefix", chosen.prefix)) if v},
+        read_as=read_as(reading, {}),
         metadata=chosen.metadata,
     )

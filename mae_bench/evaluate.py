@@ -4,16 +4,17 @@ import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from backbones.checkpoint import check_keys, file_sha256, read_tensors
+from backbones.contents import holds_weights
 from backbones.loading import rebuild
 from mae_bench.arguments import check_common
 from mae_bench.data import announce, task_root
 from mae_bench.errors import RunError
 from mae_bench.execution import Execution
 from mae_bench.progress import duration, progress, say
-from mae_bench.released import Released, read_released
+from mae_bench.released import Released, ReleasedOptions, read_released
 from mae_bench.report import show
 from mae_bench.run import RECORD_FILE, open_run, run_folder
 from mae_bench.setup import Spent, already_finished, make_record, start
@@ -42,23 +43,24 @@ def evaluate(
     backbone: str | None = None,
     init: str | None = None,
     classes: str | Path | None = None,
-    format: str | None = None,
+    **options: Unpack[ReleasedOptions],
 ) -> Record:
     """Score the classifier of a finished ImageNet-1k run on another test set, and record it.
 
     `run` is that run's folder, or the file of a classifier that was released, such as
     mae_finetuned_vit_base.pth; then `backbone` is its size, `init` a name for the tables, and
-    `classes` and `format` are those of `released.read_released`. `on` is one of
+    `classes` and `options` are those of `released.read_released`. `on` is one of
     `tasks.classification.robustness.SETS`, below the folder `data` in its official layout. The
     result is a run folder of its own in `out` (default: beside the run; for a file, runs), called
     after the run and the set, with the protocol "<set>/<the run's>". `limit` takes only so many
     images, in ImageNet-C of each corruption and severity, which marks the result. A finished
     evaluation is returned as it is. Bad input raises a one-line error.
     """
-    check_common(out, name, limit=limit, run=run, data=data, init=init, format=format)
+    words = {word: options.get(word) for word in ("format", "key", "prefix", "grid")}
+    check_common(out, name, limit=limit, run=run, data=data, init=init, **words)
     check_known("test set", on, list(SETS))
     how = execution or Execution()
-    source = read_source(Path(run), backbone, init, classes, format)
+    source = read_source(Path(run), backbone, init, classes, **options)
     root = task_root(on, data)
     accelerator = start(how, source.fields()["seed"])
     model = source.model().to(accelerator.device)
@@ -187,18 +189,18 @@ def read_source(
     backbone: str | None,
     init: str | None,
     classes: str | Path | None,
-    format: str | None,
+    **options: Unpack[ReleasedOptions],
 ) -> Finished | Released:
     """The run in a folder, or the classifier in a file; `RunError` for what goes with neither."""
-    given = {"backbone": backbone, "init": init, "classes": classes, "format": format}
-    if not run.is_file():
-        extra = [f"--{name}" for name, value in given.items() if value is not None]
+    given = {"backbone": backbone, "init": init, "classes": classes} | options
+    if not run.is_file() and not holds_weights(run):
+        extra = [f"--{name.replace('_', '-')}" for name, value in given.items() if value]
         if extra and run.is_dir():
             raise RunError(f"{', '.join(extra)}: for a file; the run in {run} tells it itself")
         return read_run(run)
     if backbone is None:
         raise RunError(f"{run} is a file: expected its size too, for example --backbone vit_b")
-    return read_released(run, backbone, init, Path(classes) if classes else None, format)
+    return read_released(run, backbone, init, Path(classes) if classes else None, **options)
 
 
 def read_run(folder: Path) -> Finished:

@@ -8,11 +8,12 @@ from tyro.conf import Positional, arg
 
 import mae_bench
 from mae_bench.arguments import check_common
+from mae_bench.commands.shared import ReadingFlags
 from mae_bench.execution import Execution
 
 
 @dataclass
-class Evaluate:
+class Evaluate(ReadingFlags):
     """Score an imagenet1k classifier on a test set, which needs no training.
 
     The result is a run folder of its own, with a protocol such as imagenet_a/finetune@1.
@@ -20,7 +21,8 @@ class Evaluate:
 
     source: Annotated[Positional[Path], arg(metavar="RUN")]
     """folder of a finished run (finetune, linear, partial:K or scratch), or the file of a
-    classifier that was released, such as mae_finetuned_vit_base.pth"""
+    classifier that was released, such as mae_finetuned_vit_base.pth, or the folder of one that
+    transformers wrote; it is tested as the file says, and else as flags say"""
     on: str
     """imagenet_a, imagenet_r, imagenet_sketch, imagenet_c, or imagenet1k (its val folder alone)"""
     data: str = "mini"
@@ -44,12 +46,29 @@ class Evaluate:
     """of a file: short name of how it was pre-trained, for the tables (default: the file's)"""
     classes: Path | None = None
     """of a file: its wnids in the order of its outputs, one per line (default: ImageNet-1k's)"""
-    format: str | None = None
-    """of a file: the format, where its keys do not tell it, or to have it confirmed"""
+    image_size: int | None = None
+    """of a file: pixels of the side of its images (default: those of its positions)"""
+    pooling: Literal["cls", "patches"] | None = None
+    """of a file: what its classifier reads, the class token or the mean of the patches, where the
+    file does not tell"""
+    test_crop_ratio: float | None = None
+    """of a file: side of the test crop / side of the resized image (default: of a configuration
+    beside the file, else 0.875 up to 224 pixels and 1 above)"""
 
     def run(self) -> None:
         check_common(self.out, self.name, limit=self.limit)
         how = Execution(workers=self.workers, device=self.device, save_logits=self.save_logits)
         where = (self.data, self.out, self.name, self.limit)
-        released = (self.backbone, self.init, self.classes, self.format)
-        mae_bench.evaluate(self.source, self.on, *where, how, *released)
+        mae_bench.evaluate(
+            self.source,
+            self.on,
+            *where,
+            how,
+            self.backbone,
+            self.init,
+            self.classes,
+            image_size=self.image_size,
+            pooling=self.pooling,
+            test_crop_ratio=self.test_crop_ratio,
+            **self.reading(),
+        )

@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 import timm
 import torch
+import torchvision
+import transformers
 from small_worlds import draw
 
 from mae_bench.cli import call
@@ -100,3 +102,77 @@ def test_imagenets_classes_are_in_order():
     wnids = imagenet_wnids()
     assert len(wnids) == len(set(wnids)) == 1000
     assert wnids == sorted(wnids)
+
+
+def ddp(folder, file):
+    """As MoCo v3's linear classifiers were saved."""
+    theirs = classifier("token")
+    state = {f"module.{key}": value for key, value in theirs.state_dict().items()}
+    torch.save({"state_dict": state}, file)
+    return theirs, (MEAN, STD)
+
+
+def linear_probe(folder, file):
+    """MAE's main_linprobe.py: a batch norm without weights before the classifier."""
+    theirs = classifier("token")
+    norm = torch.nn.BatchNorm1d(128, affine=False, eps=1e-6)
+    norm.running_mean.normal_(), norm.running_var.uniform_(0.5, 2)
+    theirs.head = torch.nn.Sequential(norm, theirs.head).eval()
+    torch.save({"model": theirs.state_dict()}, file)
+    return theirs, (MEAN, STD)
+
+
+def of_transformers(folder, file):
+    shape = {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4}
+    shape |= {"intermediate_size": 512, "image_size": 32, "patch_size": 8, "num_labels": 10}
+    theirs = transformers.ViTForImageClassification(transformers.ViTConfig(**shape)).eval()
+    torch.nn.init.normal_(theirs.classifier.weight)
+    theirs.save_pretrained(folder / "hf")
+    (folder / "hf" / "model.safetensors").rename(file)
+    (folder / "hf" / "config.json").rename(file.with_name("config.json"))
+    return lambda images: theirs(images).logits, (torch.tensor(0.5), torch.tensor(0.5))
+
+
+def of_torchvision(folder, file):
+    theirs = torchvision.models.VisionTransformer(32, 8, 4, 4, 128, 512, num_classes=10).eval()
+    torch.nn.init.normal_(theirs.heads.head.weight)
+    torch.save(theirs.state_dict(), file)
+    return theirs, (MEAN, STD)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("write", [ddp, linear_probe, of_transformers, of_torchvision])
+def test_classifiers_by_other_names(write, sets, classes, tmp_path):
+    torch.manual_seed(1)
+    file = tmp_path / "given.bin"
+    theirs, (mean, std) = write(tmp_path, file)
+    flags = ["--backbone", "vit_mini", "--classes", str(classes), "--init", "x"]
+    assert run(file, "imagenet1k", sets, tmp_path / "out", *flags) == 0
+    table = pd.read_csv(tmp_path / "out" / "given-imagenet1k" / "predictions.csv")
+    images = [eval_crop(sets / "imagenet1k" / "val" / name, 32, 0.875) for name in table.file]
+    logits = theirs((torch.stack(images) / 255 - mean) / std)
+    assert logits.argmax(dim=1).tolist() == table.class_1.tolist()
+    assert len(set(table.class_1)) > 1
+
+
+@torch.no_grad()
+def test_tested_at_its_own_size_unless_a_flag_says_otherwise(sets, classes, tmp_path):
+    theirs, file = timm.models.VisionTransformer(**SHAPE | {"img_size": 64}, num_classes=10), None
+    torch.nn.init.normal_(theirs.eval().head.weight)
+    file = tmp_path / "large.pth"
+    torch.save(theirs.state_dict(), file)
+    flags = ["--backbone", "vit_mini", "--classes", str(classes), "--init", "x"]
+    assert run(file, "imagenet1k", sets, tmp_path, *flags) == 0
+    table = pd.read_csv(tmp_path / "large-imagenet1k" / "predictions.csv")
+    images = [eval_crop(sets / "imagenet1k" / "val" / name, 64, 0.875) for name in table.file]
+    logits = theirs((torch.stack(images) / 255 - MEAN) / STD)
+    assert logits.argmax(dim=1).tolist() == table.class_1.tolist()
+    record = json.loads((tmp_path / "large-imagenet1k" / "record.json").read_text())
+    assert (record["recipe"]["image_size"], record["deviations"]) == (64, [])
+    assert any("a test crop of 0.875" in what for what in record["checkpoint"]["assumed"])
+    more = ["--image-size", "32", "--test-crop-ratio", "1", "--name", "small"]
+    assert run(file, "imagenet1k", sets, tmp_path, *flags, *more) == 0
+    record = json.loads((tmp_path / "small" / "record.json").read_text())
+    assert record["deviations"] == ["image_size 64 -> 32"]
+    assert record["recipe"]["test_crop_ratio"] == 1
+    assert not any("crop" in what for what in record["checkpoint"]["assumed"])
