@@ -56,7 +56,9 @@ def evaluate(
     images, in ImageNet-C of each corruption and severity, which marks the result. A finished
     evaluation is returned as it is. Bad input raises a one-line error.
     """
-    words = {word: options.get(word) for word in ("format", "key", "prefix", "grid")}
+    words: dict[str, Any] = {
+        word: options.get(word) for word in ("format", "key", "prefix", "grid")
+    }
     check_common(out, name, limit=limit, run=run, data=data, init=init, **words)
     check_known("test set", on, list(SETS))
     how = execution or Execution()
