@@ -132,7 +132,7 @@ def refuse_source(
     if labelled:
         raise RunError(
             f"--init {init} is the name of random weights, and --protocol {protocol} starts from "
-            f"--checkpoint; name its weights otherwise, or give {flag} and no checkpoint"
+            f"--checkpoint; name its weights otherwise; to start from random weights: {flag} alone"
         )
     if checkpoint is None and init not in BASELINES:
         raise RunError(
