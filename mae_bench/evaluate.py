@@ -9,6 +9,7 @@ from typing import Any, Unpack
 from backbones.checkpoint import check_keys, file_sha256, read_tensors
 from backbones.contents import holds_weights
 from backbones.loading import rebuild
+from mae_bench.again import score_again
 from mae_bench.arguments import check_common
 from mae_bench.data import announce, task_root
 from mae_bench.errors import RunError
@@ -17,9 +18,9 @@ from mae_bench.progress import duration, progress, say
 from mae_bench.released import Released, ReleasedOptions, read_released
 from mae_bench.report import show
 from mae_bench.run import RECORD_FILE, open_run, run_folder
+from mae_bench.run_files import MODEL_FILE
 from mae_bench.setup import Spent, already_finished, make_record, start
 from mae_bench.setup import scoring as scoring_for
-from mae_bench.transfer import MODEL_FILE
 from mae_bench.unreadable import write_unreadable
 from results import Data, Named, Record, ResultsError, write_record
 from results.store import read_record
@@ -34,8 +35,8 @@ TRAINED_ON = "imagenet1k"
 
 def evaluate(
     run: str | Path,
-    on: str,
-    data: str | Path = "mini",
+    on: str | None = None,
+    data: str | Path | None = None,
     out: str | Path | None = None,
     name: str | None = None,
     limit: int | None = None,
@@ -44,8 +45,13 @@ def evaluate(
     init: str | None = None,
     classes: str | Path | None = None,
     **options: Unpack[ReleasedOptions],
-) -> Record:
-    """Score the classifier of a finished ImageNet-1k run on another test set, and record it.
+) -> Record | None:
+    """Score what a run has trained, or the classifier in a file, on a test set, and record it.
+
+    Without `on` the run may be of any task that trains, finished or interrupted; of an interrupted
+    one the newest good state is scored, and marked as incomplete. It is scored on the test set of
+    `data`, which has the same classes; by default the run's own, where it lay. Test images without
+    labels give predictions, and None. With `on` the run is a finished one of ImageNet-1k:
 
     `run` is that run's folder, or the file of a classifier that was released, such as
     mae_finetuned_vit_base.pth; then `backbone` is its size, `init` a name for the tables, and
@@ -60,8 +66,16 @@ def evaluate(
         word: options.get(word) for word in ("format", "key", "prefix", "grid")
     }
     check_common(out, name, limit=limit, run=run, data=data, init=init, **words)
-    check_known("test set", on, list(SETS))
     how = execution or Execution()
+    if on is None:
+        given: dict[str, Any] = {"backbone": backbone, "init": init, "classes": classes, **options}
+        extra = [f"--{key.replace('_', '-')}" for key, value in given.items() if value]
+        if Path(run).is_file() or extra:
+            what = f"{', '.join(extra)}: for a file" if extra else f"{run} is a file"
+            raise RunError(f"{what}; expected --on too, one of {', '.join(SETS)}")
+        return score_again(Path(run), data, out, name, limit, how)
+    data = "mini" if data is None else data
+    check_known("test set", on, list(SETS))
     source = read_source(Path(run), backbone, init, classes, **options)
     root = task_root(on, data)
     accelerator = start(how, source.fields()["seed"])

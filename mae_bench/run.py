@@ -55,6 +55,15 @@ class Run:
         self.log_file = folder / LOG_FILE
 
     @property
+    def other_test(self) -> str | None:
+        """What is to be said of a test set that has changed since training began."""
+        try:
+            said = json.loads((self.folder / RUN_FILE).read_bytes()).get("other_test")
+        except (OSError, ValueError, AttributeError):
+            return None
+        return said if isinstance(said, str) else None
+
+    @property
     def record(self) -> Record | None:
         """The result, if the run has finished; `RunError` if its file is damaged."""
         file = self.folder / RECORD_FILE
@@ -198,8 +207,18 @@ def refuse_foreign(folder: Path) -> None:
             )
 
 
+NOTES = ("source", "anatomy", "other_test")
+"""what a run.json keeps that is no part of the identity"""
+OF_THE_TEST_SET = ("fingerprint", "val_images", "standard")
+"""what of the data's facts may change with the test set alone"""
+
+
 def claim(folder: Path, identity: dict[str, Any]) -> None:
-    """Write run.json, or check that the one there says the same. What was not saved is free."""
+    """Write run.json, or check that the one there says the same. What was not saved is free.
+
+    What was trained on the same images stays this run's where the test set alone is another one
+    now, which is said and kept in mind; unless it has been scored.
+    """
     file = folder / RUN_FILE
     identity = json.loads(json.dumps(identity))  # tuples become lists, as in the file
     if not file.exists():
@@ -211,14 +230,49 @@ def claim(folder: Path, identity: dict[str, Any]) -> None:
         there = None
     if not isinstance(there, dict):
         raise RunError(f"{file}: damaged; delete the folder or choose another --name")
+    old, new = (without_notes(each, there) for each in (there, identity))
     saved = any((folder / kept).exists() for kept in (STATE_FOLDER, RECORD_FILE))
-    if there != identity and not saved:
+    if old == new:
+        return
+    if not saved:
         write_json(file, identity)  # a run that failed before it came to save anything
-    elif there != identity:
+        return
+    differing = "; ".join(differences(old, new))
+    if not same_training(old, new):
         raise RunError(
-            f"run folder {folder}: holds a different run ({'; '.join(differences(there, identity))}"
-            "); choose another --name or delete the folder"
+            f"run folder {folder}: holds a different run ({differing}); "
+            "choose another --name or delete the folder"
         )
+    if (folder / RECORD_FILE).exists():
+        raise RunError(
+            f"run folder {folder}: was scored on another test set ({differing}); "
+            f"mae-bench evaluate {folder} --data ... scores it on this one too"
+        )
+    what = f"the test set is another one than when training began ({differing})"
+    say(f"note: {what}; what was trained is kept", style="yellow")
+    write_json(file, identity | {"other_test": what})
+
+
+def without_notes(content: dict[str, Any], there: dict[str, Any]) -> dict[str, Any]:
+    """An identity without what is no part of it, and what the older file `there` did not tell."""
+    told = "train_fingerprint" in there
+    return {
+        key: value
+        for key, value in content.items()
+        if key not in NOTES and (told or key != "train_fingerprint")
+    }
+
+
+def same_training(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether two identities differ in their test sets alone, as far as they tell."""
+
+    def trained(identity: dict[str, Any]) -> dict[str, Any]:
+        data = identity.get("data")
+        data = data if isinstance(data, dict) else {}
+        kept = {key: value for key, value in data.items() if key not in OF_THE_TEST_SET}
+        return identity | {"data": kept}
+
+    return "train_fingerprint" in old and trained(old) == trained(new)
 
 
 def differences(there: dict[str, Any], here: dict[str, Any], most: int = 3) -> list[str]:

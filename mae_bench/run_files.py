@@ -10,6 +10,8 @@ __all__ = ["PARTIAL", "atomic", "naming", "sweep", "write_json", "write_torch"]
 
 RUN_FILE = "run.json"
 RECORD_FILE = "record.json"
+MODEL_FILE = "model.safetensors"
+"""weights that a transfer has trained"""
 LOCK_FILE = ".lock"
 LOG_FILE = "log.jsonl"
 STATE_FOLDER = "state"

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -85,6 +86,8 @@ class Setup:
     init: str
     checkpoint: Checkpoint | None
     limit: int | None = None
+    trained_on: str | None = None
+    """names the training data alone; see `tasks.identity`"""
 
     def identity(self) -> dict[str, Any]:
         """What a run folder belongs to."""
@@ -96,7 +99,7 @@ class Setup:
             "init": self.init,
             "checkpoint": self.checkpoint.to_dict() if self.checkpoint else None,
             "limit": self.limit,
-        }
+        } | ({"train_fingerprint": self.trained_on} if self.trained_on else {})
 
     def origin(self) -> str:
         """What determines the weights that a pre-training makes, for their file's metadata."""
@@ -114,12 +117,15 @@ class Setup:
         spent: Spent,
         scored: Scored,
         accelerator: Accelerator,
+        more: Sequence[str] = (),
+        complete: bool = True,
     ) -> Record:
-        """The finished run."""
+        """The finished run; `more` deviations from its protocol."""
         changed = deviations(self.base, self.effective)
         changed += measured.caveats(accelerator.num_processes)
         if self.limit is not None:
             changed.append(f"limited to {self.limit} images")
+        changed += more
         return make_record(
             {
                 "name": run.folder.name,
@@ -134,7 +140,7 @@ class Setup:
                 "recipe_hash": self.effective.digest(),
                 "deviations": changed,
                 "seed": self.seed,
-                "complete": True,
+                "complete": complete,
             },
             spent,
             scored,

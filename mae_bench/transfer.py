@@ -23,15 +23,17 @@ from mae_bench.execution import Execution
 from mae_bench.progress import duration, progress, say
 from mae_bench.report import show
 from mae_bench.run import Run, open_run, run_folder
+from mae_bench.run_files import MODEL_FILE
 from mae_bench.setup import Setup, Spent, already_finished, checkpoint_of, start
 from mae_bench.setup import scoring as scoring_for
 from mae_bench.train import fit, refuse_unfit
 from mae_bench.unreadable import write_unreadable
 from results import Data, Record, write_record
 from tasks.classification.probe import Probe
+from tasks.classification.scores import CLASSES_FILE, write_classes
+from tasks.identity import of_split
+from tasks.recipe import Recipe
 from tasks.task import Measurement, Scored, Scoring, Task
-
-MODEL_FILE = "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -108,23 +110,27 @@ def transfer(
     for note in notes:
         say(f"note: {note}")
     facts = Data.model_validate(built.data_facts() | {"miniature": announce(root)})
-    setup = Setup(task, base, effective, seed, facts, init, weights, limit)
+    trained_on = of_split(built.data.train, built.data.classes)
+    setup = Setup(task, base, effective, seed, facts, init, weights, limit, trained_on)
     default = re.sub("[/:]", "-", f"{task}-{protocol}-{backbone}-{init}-seed{seed}")
     folder = run_folder(out, default if name is None else name)
-    with open_run(folder, setup.identity()) as run:
+    found_in = {"source": str(data), "anatomy": anatomy_metadata(vit)}
+    with open_run(folder, setup.identity() | found_in) as run:
         record = already_finished(run)
         if record is not None:
             return record
+        if accelerator.is_main_process:
+            write_classes(folder / CLASSES_FILE, [str(each) for each in built.data.classes])
         scoring = replace(scoring, folder=folder)
         if isinstance(built, Task):
             found = train_and_score(built, run, accelerator, seed, how, scoring)
         else:
             found = probe(built, replace(scoring, features=Path(out) / FEATURES))
-        record = setup.record(run, found.measured, found.spent, found.scored, accelerator)
+        more = [run.other_test] if run.other_test else []
+        record = setup.record(run, found.measured, found.spent, found.scored, accelerator, more)
         if accelerator.is_main_process:
-            origin = {"producer": "mae-bench", "protocol": effective.protocol}
-            if found.weights:
-                save(found.weights, folder / MODEL_FILE, origin | anatomy_metadata(vit))
+            if found.weights and not isinstance(built, Task):
+                keep(found.weights, effective, vit, folder)
             write_unreadable(folder, found.spent.skipped, found.scored.unreadable)
             write_record(folder, record)
             tell(record, found, folder)
@@ -150,9 +156,18 @@ def train_and_score(
 ) -> Found:
     """Fit a task and evaluate it."""
     fitted = fit(task, run, accelerator, seed, how)
+    weights = fitted.model.state_dict()
+    if accelerator.is_main_process:  # whatever becomes of the scoring
+        keep(weights, task.recipe, task.get_submodule("backbone"), run.folder)
     with progress("evaluating", task.data_facts()["val_images"]) as bar:
         scored = fitted.model.evaluate(replace(scoring, on_progress=bar.update))
-    return Found(fitted.model, scored, fitted.spent, fitted.model.state_dict())
+    return Found(fitted.model, scored, fitted.spent, weights)
+
+
+def keep(weights: dict[str, Tensor], recipe: Recipe, vit: Any, folder: Path) -> None:
+    """Write what was trained into the run's folder."""
+    origin = {"producer": "mae-bench", "protocol": recipe.protocol}
+    save(weights, folder / MODEL_FILE, origin | anatomy_metadata(vit))
 
 
 def probe(measured: Measurement, scoring: Scoring) -> Found:

@@ -33,6 +33,8 @@ class Finding:
     status: Status
     what: str
     fix: str = ""
+    unlabelled: bool = False
+    """a problem, since no test image has a label"""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,12 @@ class Check:
     def notes(self) -> list[str]:
         """What is odd, but no reason to refuse the data; a line each."""
         return [each.what for each in self.findings if each.status == "note"]
+
+    @property
+    def unlabelled(self) -> bool:
+        """Whether nothing is wrong but that no test image has a label: there can be no score."""
+        wrong = [each for each in self.findings if each.status == "problem"]
+        return self.data is not None and bool(wrong) and all(each.unlabelled for each in wrong)
 
     @property
     def ok(self) -> bool:

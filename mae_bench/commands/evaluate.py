@@ -14,19 +14,22 @@ from mae_bench.execution import Execution
 
 @dataclass
 class Evaluate(ReadingFlags):
-    """Score an imagenet1k classifier on a test set, which needs no training.
+    """Score what a run has trained again, or an imagenet1k classifier on another test set.
 
-    The result is a run folder of its own, with a protocol such as imagenet_a/finetune@1.
+    A run of any task, finished or interrupted, is scored on its own test set or on the one of
+    --data. With --on, the result is a run folder with a protocol such as imagenet_a/finetune@1.
     """
 
     source: Annotated[Positional[Path], arg(metavar="RUN")]
-    """folder of a finished run (finetune, linear, partial:K or scratch), or the file of a
-    classifier that was released, such as mae_finetuned_vit_base.pth, or the folder of one that
-    transformers wrote; it is tested as the file says, and else as flags say"""
-    on: str
-    """imagenet_a, imagenet_r, imagenet_sketch, imagenet_c, or imagenet1k (its val folder alone)"""
-    data: str = "mini"
-    """folder of the test set, or mini for its twin in the built-in miniature world"""
+    """folder of a run, or the file of a classifier that was released, such as
+    mae_finetuned_vit_base.pth, or the folder of one that transformers wrote; such a file is tested
+    as it says, and else as flags say"""
+    on: str | None = None
+    """imagenet_a, imagenet_r, imagenet_sketch, imagenet_c, or imagenet1k (its val folder alone);
+    needs a finished imagenet1k run or a file (default: the test set of --data)"""
+    data: str | None = None
+    """without --on: data of the run's classes, as transfer takes them (default: where the run had
+    them); with --on: folder of the test set (default: mini, its twin in the miniature world)"""
     out: Path | None = None
     """folder of all runs (default: the one that the run is in)"""
     name: str | None = None
