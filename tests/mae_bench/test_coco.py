@@ -180,9 +180,9 @@ def an_image_of_another_size(root: Path) -> None:
     [
         (broken_json, "instances_train2017.json"),
         (no_val, "instances_val2017.json"),
-        (no_objects, "instances_val2017.json outlines no object in the test images"),
+        (no_objects, "instances_val2017.json annotates nothing in any image"),
         (an_image_is_missing, "val2017"),
-        (an_image_of_another_size, "31 wide and 17 high; expected"),
+        (an_image_of_another_size, "31 wide and 17 high, expected"),
         (lambda root: shutil.rmtree(root / "train2017"), "train2017"),
     ],
 )
