@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 from mae_bench.errors import RunError
 from mae_bench.progress import console, say
@@ -25,12 +25,10 @@ from results import (
     comparison_table,
     paper_tables,
     published,
-    to_csv,
-    to_latex,
-    to_markdown,
-    to_markdown_pictures,
     to_terminal,
 )
+from results import formats as writers
+from results.formats import FORMATS, WITHOUT_FIGURES, Content
 from results.predictions import FILE_NAME, read_hits
 from results.store import folders_with
 from results.text import one_line
@@ -40,9 +38,7 @@ if TYPE_CHECKING:
     from results.logs import Log
     from results.page import Unfinished
 
-Format = Literal["md", "html", "tex", "csv"]
-FORMATS: tuple[Format, ...] = get_args(Format)
-DEFAULT_FORMATS: tuple[Format, ...] = ("md", "html")
+DEFAULT_FORMATS = ("md", "html")
 FIGURES = "figures"
 """folder beside the report"""
 PICTURES = {
@@ -134,7 +130,7 @@ def report(
     compare: tuple[str, str] | None = None,
     costs: bool = False,
     intervals: bool = False,
-    formats: Collection[Format] = DEFAULT_FORMATS,
+    formats: Collection[str] = DEFAULT_FORMATS,
     watch: bool = False,
 ) -> list[Table]:
     """Print the tables of all records below `runs` and write them, with figures and pictures.
@@ -186,14 +182,14 @@ def print_tables(tables: Iterable[Table]) -> None:
         console.print(renderable, soft_wrap=False)
 
 
-def output_files(chosen: Path, formats: Collection[Format]) -> dict[Format, Path]:
+def output_files(chosen: Path, formats: Collection[str]) -> dict[str, Path]:
     """The file of each format that is asked for, or that `chosen` ends in; `RunError` if a format
     is none."""
     for name in formats:
         if name not in FORMATS:
             raise RunError(f"unknown format {name!r}; there are {', '.join(FORMATS)}")
     ending = chosen.suffix.removeprefix(".")
-    files: dict[Format, Path] = {}
+    files: dict[str, Path] = {}
     for name in FORMATS:
         if name == ending or (name == "md" and ending and ending not in FORMATS):
             files[name] = chosen
@@ -237,7 +233,7 @@ def find_runs(root: str | Path) -> Found:
     return Found(root, [run for *_, run in finished], unfinished, skipped)
 
 
-def write(found: Found, tables: Sequence[Table], files: dict[Format, Path]) -> None:
+def write(found: Found, tables: Sequence[Table], files: dict[str, Path]) -> None:
     """Write the report in each format, and its figures."""
     from results.drawing import save  # matplotlib takes a second to import
     from results.figures import figures
@@ -245,7 +241,7 @@ def write(found: Found, tables: Sequence[Table], files: dict[Format, Path]) -> N
     folder = next(iter(files.values())).parent
     folder.mkdir(parents=True, exist_ok=True)
     drawn: list[Drawn] = []
-    if set(files) != {"csv"}:
+    if not WITHOUT_FIGURES.issuperset(files):
         curves = logs(found.finished)
         tell_damage(curves)
         drawn = figures(found.records, published(), curves)
@@ -256,15 +252,10 @@ def write(found: Found, tables: Sequence[Table], files: dict[Format, Path]) -> N
         put(folder / FIGURES / f"{each.key}.png", save(each.figure, "png"))
         put(folder / FIGURES / f"{each.key}.pdf", save(each.figure, "pdf"))
         shown.append((each.title, f"{FIGURES}/{each.key}.png"))
+    there = [*shown, *pictures(found, folder)]
+    content = Content(tables, there, lambda: page(found, tables, drawn))
     for name, file in files.items():
-        if name == "html":
-            text = page(found, tables, drawn)
-        elif name == "md":
-            there = [*shown, *pictures(found, folder)]
-            text = to_markdown(tables) + to_markdown_pictures(there)
-        else:
-            text = to_csv(tables) if name == "csv" else to_latex(tables, document=True)
-        put(file, text.encode())
+        put(file, writers.write(name, content).encode())
         say(f"written to {file}")
     if drawn:
         count = "1 figure" if len(drawn) == 1 else f"{len(drawn)} figures"
@@ -376,7 +367,7 @@ def under_way(run: RunFolder) -> "Unfinished":
 
 def keep_up(
     runs: Path,
-    files: dict[Format, Path],
+    files: dict[str, Path],
     wanted: Wanted,
     wait: Callable[[float], None] = time.sleep,
 ) -> None:

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import mae_bench
 from mae_bench.errors import RunError
@@ -31,14 +30,14 @@ class Report:
     """add columns of what the runs took: device-hours, images/s, peak memory"""
     intervals: bool = False
     """add 95 % bootstrap intervals over the test images to the scores of single runs"""
-    formats: tuple[Literal["md", "html", "tex", "csv"], ...] = ("md", "html")
-    """what to write; figures are beside it as svg, png and pdf"""
+    formats: tuple[str, ...] = ("md", "html")
+    """what to write, of md, html, tex, csv and json; figures are beside it as svg, png and pdf"""
     watch: bool = False
     """write the HTML page again while runs are under way, until Ctrl-C"""
 
     def run(self) -> None:
         if not self.formats:
-            raise RunError("--formats names none; expected some of md, html, tex and csv")
+            raise RunError("--formats names none; expected some of md, html, tex, csv and json")
         mae_bench.report(
             self.runs,
             self.output,

@@ -147,7 +147,7 @@ def test_spoilt_folders(number: int, root: Path, tmp_path: Path, capsys) -> None
     done = spoil(place / rng.choice(names), rng)
     print(done)
     there = ["--runs", str(root)]
-    formats = ["--formats", "md", "tex", "csv"] if number % 5 else ["--formats", "html"]
+    formats = ["--formats", "md", "tex", "csv", "json"] if number % 5 else ["--formats", "html"]
     assert ends_well(["report", *there, *formats, "--output", str(tmp_path / "out")], capsys) == 0
     ends_well(["report", *there, "--compare", "good", "spoilt", "--formats", "csv"], capsys)
     for argv in (["list"], ["show", place.name], ["compare", "good", place.name], ["prune"]):
