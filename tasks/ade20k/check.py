@@ -1,12 +1,10 @@
-"""Whether a segmentation data set on disk is whole: pairs, counts, a sample of both images."""
+"""Whether a segmentation data set on disk is whole: counts, all labels, a sample of images."""
 
 from pathlib import Path
 
-import numpy as np
-
 from tasks import TaskError
-from tasks.ade20k.data import decode_pair
-from tasks.ade20k.datasets import CLASS_LIST, IGNORED, NUM_CLASSES, NUM_IMAGES
+from tasks.ade20k.datasets import CLASS_LIST, NUM_CLASSES, NUM_IMAGES
+from tasks.ade20k.judgement import Judgement, judge
 from tasks.ade20k.layout import SegmentationData, SegmentationSplit, read
 from tasks.check import (
     MAX_BAD_IMAGES,
@@ -15,9 +13,9 @@ from tasks.check import (
     Finding,
     Progress,
     images,
-    is_turned,
-    rotations,
+    unreadable,
 )
+from tasks.images import Unreadable, decode
 
 
 def check(
@@ -28,19 +26,43 @@ def check(
 ) -> Check:
     """Look at a folder in the official layout, or in one's own with a classes.json.
 
-    Pairs all images with their label images; then decodes `samples` pairs, spread over both
-    splits.
+    Pairs all images with their label images, judges all of these and the images' headers; then
+    decodes `samples` images, spread over both splits.
     """
     try:
         data = read(root)
     except TaskError as error:
         return Check((Finding("problem", str(error)),), None)
-    findings = [
-        counts(data),
-        *class_names(data),
-        *pairs(data, on_progress, samples, max_bad_images),
-    ]
-    return Check(tuple(findings), data)
+    pairs = len(data.train) + len(data.val)
+    judged = judge(data, on_progress=shifted(on_progress, 0, min(samples, pairs)))
+    findings = [counts(data), *class_names(data), *judged.findings]
+    findings += decoded(judged, shifted(on_progress, pairs, pairs), samples, max_bad_images)
+    return Check(tuple(findings), judged.data)
+
+
+def shifted(on_progress: Progress | None, before: int, more: int) -> Progress | None:
+    """`on_progress` of a part: `before` steps are done, and there are `more` besides its own."""
+    if on_progress is None:
+        return None
+    return lambda done, total: on_progress(before + done, more + total)
+
+
+def decoded(
+    judged: Judgement, on_progress: Progress | None, samples: int, max_bad_images: int
+) -> list[Finding]:
+    """Images that cannot be read: by the headers of all, and by decoding some."""
+    data, findings = judged.data, []
+    faults = {id(getattr(data, name)): each.image_faults for name, each in judged.found.items()}
+    splits = {"training": data.train, "test": data.val}
+    for kind, split in splits.items():
+        bad = [Unreadable(split.names[row], why) for row, why in faults[id(split)].items()]
+        findings += unreadable(bad, len(split), len(split), kind, max_bad_images)
+
+    def look(split: SegmentationSplit, row: int) -> None:
+        if row not in faults[id(split)]:
+            decode(split.path(row))
+
+    return findings + images(splits, look, on_progress, samples, max_bad_images)
 
 
 def counts(data: SegmentationData) -> Finding:
@@ -68,41 +90,3 @@ def class_names(data: SegmentationData) -> list[Finding]:
         return []
     what = f"{file}: missing; classes are called by number"
     return [Finding("note", what, "take it from the archive if you want their names")]
-
-
-def pairs(
-    data: SegmentationData, on_progress: Progress | None, samples: int, max_bad_images: int
-) -> list[Finding]:
-    """Decode images at even distances with their label images, half of them from each split."""
-    turned, blank = [], []
-    pixels = np.zeros(IGNORED + 1, dtype=np.int64)
-    seen = 0
-
-    def look(split: SegmentationSplit, row: int) -> None:
-        nonlocal pixels, seen
-        _, labels = decode_pair(split, row, data.rule)
-        found = np.bincount(labels.ravel(), minlength=IGNORED + 1)
-        pixels += found
-        seen += 1
-        if not found[:IGNORED].any():
-            blank.append(split.label_names[row])
-        if is_turned(split.path(row)):
-            turned.append(split.names[row])
-
-    splits = {"training": data.train, "test": data.val}
-    findings = images(splits, look, on_progress, samples, max_bad_images)
-    findings += rotations(turned, seen, "labels")
-    if blank:
-        what = f"{len(blank)} of {seen} label images label nothing, as {blank[0]}"
-        findings.append(Finding("note", what, "nothing to do if you mean it"))
-    if findings[0].status == "ok":
-        what = f"{seen} images with labels, spread over both splits, decode: "
-        findings[0] = Finding("ok", what + describe(pixels, len(data.classes)))
-    return findings
-
-
-def describe(pixels: np.ndarray, num_classes: int) -> str:
-    """`pixels` by class index, in words."""
-    seen = np.count_nonzero(pixels[:IGNORED])
-    unlabelled = pixels[IGNORED] / max(pixels.sum(), 1)
-    return f"{seen} of {num_classes} classes seen, {unlabelled:.1%} of the pixels unlabelled"

@@ -160,19 +160,23 @@ def decode_pair(
 ) -> tuple[np.ndarray, np.ndarray]:
     """An image, uint8 (H, W, 3), and its labels, uint8 (H, W).
 
+    An image is turned by its EXIF tag unless the label image fits the stored pixels alone, or
+    `split.upright` says otherwise where either fits: mmcv, image/io.py (imread), turns images, and
+    mmsegmentation, datasets/transforms/loading.py, reads label images as they are stored.
+
     Raises UnreadableImage if one cannot be read, or if their sizes differ.
     """
-    pixels = decode(split.path(index))
     try:
         labels = read_label(split.label_path(index), rule)
     except UnreadableImage as error:
         raise UnreadableLabel(error.path, error.reason) from error
-    if pixels.shape[:2] != labels.shape:
-        (height, width), (label_height, label_width) = pixels.shape[:2], labels.shape
-        raise UnreadableLabel(
-            split.label_path(index),
-            f"is {label_width} wide and {label_height} high; expected "
-            f"{width} and {height} as {split.path(index)} is (an EXIF rotation is not applied): "
-            "correct one of them",
-        )
-    return pixels, labels
+    for upright in (split.upright, not split.upright):
+        pixels = decode(split.path(index), upright=upright)
+        if pixels.shape[:2] == labels.shape:
+            return pixels, labels
+    (height, width), (label_height, label_width) = pixels.shape[:2], labels.shape
+    raise UnreadableLabel(
+        split.label_path(index),
+        f"is {label_width} wide and {label_height} high; expected the size of its image, {width} "
+        f"and {height}: write it anew",
+    )

@@ -1,6 +1,7 @@
 """Label images to class indices, never by way of colours."""
 
 import io
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from PIL import Image
 from tasks.ade20k.classes import ClassRule
 from tasks.ade20k.datasets import IGNORED
 from tasks.images import UnreadableImage
-from tasks.images.header import DAMAGED, read
+from tasks.images.header import DAMAGED, read, refuse_large
 
 EXPECTED = "expected a PNG, grey or with a palette, of the values themselves"
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP")
@@ -21,6 +22,7 @@ BIT_DEPTH = 24
 """where a PNG says how many bits a pixel has; the colour type follows"""
 GREY = 0
 """the colour type"""
+BAND_PIXELS = 2**20
 SPREAD = (2, 4)
 """bits of grey that Pillow spreads over 0 to 255, which would make other values"""
 
@@ -35,11 +37,31 @@ def read_label(path: Path | str, rule: ClassRule) -> np.ndarray:
     """
     values = decode_label(path)
     table, known = tables(rule)
-    if not known[values].all():
-        unknown = np.unique(values[~known[values]]).tolist()
+    counts = count_values(values)
+    unknown = np.flatnonzero(counts * ~known).tolist()
+    if unknown:
         more = f" and {len(unknown) - 1} more such values" if unknown[1:] else ""
         raise UnreadableImage(path, f"has the value {unknown[0]}{more}; expected {rule.describe()}")
-    return table[values]
+    found = np.empty_like(values)
+    for rows in bands(values):
+        found[rows] = table[values[rows]]
+    return found
+
+
+def count_values(values: np.ndarray) -> np.ndarray:
+    """Pixels of each value in uint8 (H, W), int64 (256,)."""
+    counts = np.zeros(256, np.int64)
+    for rows in bands(values):
+        counts += np.bincount(values[rows].ravel(), minlength=256)
+    return counts
+
+
+def bands(values: np.ndarray) -> Iterator[slice]:
+    """Rows of (H, W), so many at a time that numpy's indices of 8 bytes a pixel stay small."""
+    height, width = values.shape
+    step = max(1, BAND_PIXELS // width)
+    for top in range(0, height, step):
+        yield slice(top, top + step)
 
 
 def decode_label(path: Path | str) -> np.ndarray:
@@ -52,6 +74,7 @@ def decode_label(path: Path | str) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             refuse_kind(path, image, data)
+            refuse_large(path, (image.height, image.width), data)
             values = np.array(image)
     except UnreadableImage:
         raise

@@ -17,9 +17,7 @@ pixels of the value `ignore_index` count nowhere. There may be 255 classes; only
 be given, the others default to what is shown.
 """
 
-import hashlib
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -40,11 +38,10 @@ from tasks.ade20k.datasets import (
     SPLITS,
 )
 from tasks.images.files import FileNames, shorten
+from tasks.images.fingerprint import Fingerprint
 
 IMAGES, LABELS = "images", "annotations"
 SUFFIXES = {IMAGES: ("jpg", "jpeg", "png"), LABELS: ("png",)}
-SIZES = 64
-"""pairs of a split whose file sizes go into the fingerprint"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +54,8 @@ class SegmentationSplit:
     """images, relative to `root`"""
     label_names: FileNames
     """label images, relative to `root`, in the same order"""
+    upright: bool = True
+    """whether images are turned by their EXIF tags where the label's size leaves it open"""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -71,9 +70,7 @@ class SegmentationSplit:
         """`limit` images at even distances; None: all."""
         if limit is None or limit >= len(self):
             return self
-        if limit < 1:
-            raise TaskError(f"limit is {limit}; expected at least 1 image")
-        return self.take(np.arange(limit) * len(self) // limit)
+        return self.take(limited_rows(len(self), limit))
 
     def take(self, rows: np.ndarray) -> Self:
         """The images at `rows`."""
@@ -95,11 +92,7 @@ class SegmentationData:
     rule: ClassRule
     """which values of a label image stand for which class"""
     fingerprint: str
-    """16 hex digits over classes, every file name and the sizes of up to 64 pairs of a split.
-
-    Sizes of all 44,420 files would take minutes on network storage at every start; this much is
-    enough to tell an incomplete, resized or regenerated copy.
-    """
+    """over classes, names and sizes of all files, and contents of a sample of them"""
     official: bool
     """whether the labels follow ADE20K's rule, there being no classes.json"""
 
@@ -140,16 +133,26 @@ def read(source: str | Path) -> SegmentationData:
     """
     root = locate(source)
     rule = read_rule(root)
-    digest = hashlib.sha256(repr(rule).encode())
+    fingerprint = Fingerprint()
+    fingerprint.add(repr(rule))
     splits = {}
     for split in SPLITS:
         splits[split] = read_split(root, split)
-        digest.update(identity(splits[split]))
+        for names in (splits[split].names, splits[split].label_names):
+            fingerprint.add_files(root, names)
     official = not has_own_classes(root)
     name = "ade20k" if official else root.resolve().name
     return SegmentationData(
-        name, **splits, rule=rule, fingerprint=digest.hexdigest()[:16], official=official
+        name, **splits, rule=rule, fingerprint=fingerprint.hexdigest(), official=official
     )
+
+
+def limited_rows(count: int, limit: int) -> np.ndarray:
+    """`limit` of `count` rows at even distances; all if they are fewer."""
+    if limit < 1:
+        raise TaskError(f"limit is {limit}; expected at least 1 image")
+    limit = min(limit, count)
+    return np.arange(limit) * count // limit
 
 
 def locate(source: str | Path) -> Path:
@@ -227,17 +230,3 @@ def expected(root: Path) -> str:
     if (root / OWN_CLASSES).exists():
         return f"{LAYOUT}, or train and val for these names"
     return f"{LAYOUT}: {OBTAIN}; {OWN}"
-
-
-def identity(split: SegmentationSplit) -> bytes:
-    """What identifies a split, for its fingerprint."""
-    spread: Sequence[int] = sorted({len(split) * row // SIZES for row in range(SIZES)})
-    paths = [place(row) for row in spread for place in (split.path, split.label_path)]
-    try:
-        sizes = [str(path.stat().st_size) for path in paths]
-    except OSError as error:  # a link that leads nowhere
-        raise TaskError(
-            f"{error.filename} cannot be read: {error.strerror}; repair it, or remove it together "
-            "with its image or label image"
-        ) from error
-    return os.fsencode("\n".join([*split.names, *split.label_names, *sizes, ""]))

@@ -15,6 +15,7 @@ from tasks import TaskError
 from tasks.ade20k import layout
 from tasks.ade20k.data import EvalImages, TrainImages
 from tasks.ade20k.evaluation import Views, score
+from tasks.ade20k.judgement import judge
 from tasks.ade20k.recipes import Ade20kRecipe
 from tasks.ade20k.slide import classes, slide
 from tasks.ade20k.upernet import UperNet, resize
@@ -50,7 +51,12 @@ class Ade20k(DenseTask):
                 "processes: raise --device-batch"
             )
         self.recipe = recipe
+        judged = isinstance(data, layout.SegmentationData)
         read = data if isinstance(data, layout.SegmentationData) else layout.read(data)
+        if limit is not None or not judged:
+            judgement = judge(read, limit)
+            judgement.refuse()
+            read = judgement.data
         self.data = read.limited(limit)
         self.train_data = TrainImages(
             self.data,

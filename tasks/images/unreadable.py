@@ -27,11 +27,18 @@ def restored(items: Iterable[Any]) -> list[Unreadable]:
 
 def by_reason(items: Iterable[Unreadable], examples: int = EXAMPLES) -> list[str]:
     """A line for each reason, the commonest first: "12 images: truncated (a.jpg, b.jpg, ...)"."""
+    return [
+        f"{count(names)}: {reason} ({some(names, examples)})"
+        for reason, names in grouped(items).items()
+    ]
+
+
+def grouped(items: Iterable[Unreadable]) -> dict[str, list[str]]:
+    """Reason -> names, the commonest first."""
     groups: dict[str, list[str]] = defaultdict(list)
     for name, reason in items:
         groups[reason].append(name)
-    ordered = sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))
-    return [f"{count(names)}: {reason} ({some(names, examples)})" for reason, names in ordered]
+    return dict(sorted(groups.items(), key=lambda group: (-len(group[1]), group[0])))
 
 
 def count(names: Sequence[str]) -> str:

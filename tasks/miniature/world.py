@@ -28,6 +28,7 @@ from filelock import FileLock
 
 from tasks import TaskError
 from tasks.atomic import atomic_text, naming
+from tasks.cache import cache_folder
 from tasks.miniature.ade20k import ADE20K
 from tasks.miniature.coco import COCO
 from tasks.miniature.imagenet import IMAGENET, UNLABELLED
@@ -106,8 +107,7 @@ class WorldSizes:
 
 def default_root() -> Path:
     """The world that is made when none is named: `$XDG_CACHE_HOME/mae-bench/mini-v2`."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "mae-bench" / f"mini-v{VERSION}"
+    return cache_folder() / f"mini-v{VERSION}"
 
 
 def ensure(

@@ -153,7 +153,9 @@ def test_an_unreadable_image_is_left_out_and_named(folder, tmp_path):
         lambda images, size: torch.zeros(size, dtype=torch.uint8), views, data, CPU,
         Scoring(workers=0, folder=tmp_path),
     )  # fmt: skip
-    assert found.unreadable == [(name, "is not an image in any known format")]
+    (left_out,) = found.unreadable
+    assert left_out.name == name
+    assert left_out.reason.startswith("is not an image in any known format")
     assert found.metrics["miou"] >= 0
 
 
