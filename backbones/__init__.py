@@ -21,7 +21,7 @@ from backbones.sizes import SIZES, Anatomy, BackboneError, Dense, Size, shape_of
 
 if TYPE_CHECKING:
     from backbones.dense import DenseViT
-    from backbones.export import Export
+    from backbones.exporting import Export
     from backbones.inspection import Inspection
     from backbones.report import LoadReport
     from backbones.vit import ViT
@@ -155,8 +155,8 @@ def inspect(checkpoint: str | Path, **reading: Unpack[ReadingOptions]) -> Inspec
 
 
 def export(vit: ViT, to: str) -> Export:
-    """The weights of a plain ViT in the layout of "timm", "hf" or "mae"; see `backbones.export`."""
-    from backbones.export import export as export_weights
+    """The weights of a plain ViT in the layout of "timm", "hf" or "mae"; see `exporting`."""
+    from backbones.exporting import export as export_weights
 
     return export_weights(vit, to)
 
@@ -165,6 +165,6 @@ def convert(
     checkpoint: str | Path, to: str, **reading: Unpack[ReadingOptions]
 ) -> tuple[Export, LoadReport]:
     """A checkpoint's encoder in the layout of "timm", "hf" or "mae", at its own image size."""
-    from backbones.export import convert as convert_checkpoint
+    from backbones.exporting import convert as convert_checkpoint
 
     return convert_checkpoint(checkpoint, to, Reading(**reading))

@@ -1,20 +1,24 @@
 """`mae-bench pretrain`: train a masked autoencoder and keep its encoder."""
 
+import re
 from pathlib import Path
 from typing import Any
 
+from backbones.baselines import name_of
 from backbones.checkpoint import describe, save
 from backbones.loading import anatomy_metadata
+from backbones.reading import Reading
 from mae_bench import __version__
-from mae_bench.arguments import check_common, pretraining
+from mae_bench.arguments import SCRATCH, check_common, pretraining
 from mae_bench.data import announce, pretraining_folders
+from mae_bench.errors import RunError
 from mae_bench.execution import Execution
 from mae_bench.pretraining.pictures import reconstruction_sheet
 from mae_bench.pretraining.recipes import PRETRAIN, PretrainRecipe
 from mae_bench.pretraining.task import Pretraining
 from mae_bench.progress import duration, say
 from mae_bench.run import Run, open_run, run_folder
-from mae_bench.setup import PRETRAINING, Setup, already_finished, scoring, start
+from mae_bench.setup import PRETRAINING, Setup, already_finished, checkpoint_of, scoring, start
 from mae_bench.train import fit, refuse_unfit
 from mae_bench.unreadable import write_unreadable
 from results import Data, Record, write_record
@@ -33,25 +37,44 @@ def pretrain(
     name: str | None = None,
     seed: int = 0,
     execution: Execution | None = None,
+    checkpoint: str | Path | None = None,
+    format: str | None = None,
+    allow_pickle: bool = False,
+    key: str | None = None,
+    prefix: str | None = None,
+    heads: int | None = None,
+    grid: str | None = None,
     **overrides: Any,
 ) -> Record:
     """Pre-train `backbone` on a folder of images and write its checkpoint into the run folder.
 
-    `overrides` are fields of `PretrainRecipe`. A run of the same name goes on where it stopped,
-    and a finished one is returned as it is. Bad input raises a one-line error before training.
+    `checkpoint` holds weights to start from in place of random ones: an encoder, or MAE's encoder
+    and decoder; `format` to `grid` say how to read it, see `backbones.load`. `overrides` are fields
+    of `PretrainRecipe`. A run of the same name goes on where it stopped, and a finished one is
+    returned as it is. Bad input raises a one-line error before training.
     """
     how = execution or Execution()
-    check_common(out, name, seed, data=data)
+    words: dict[str, Any] = {"format": format, "key": key, "prefix": prefix, "grid": grid}
+    check_common(out, name, seed, data=data, checkpoint=checkpoint, **words)
+    reading = Reading(**words, allow_pickle=allow_pickle, heads=heads)
+    if checkpoint is None and reading != Reading():
+        raise RunError("--format to --grid say how a checkpoint is read; there is no --checkpoint")
     base, effective = pretraining(backbone, overrides)
     assert isinstance(effective, PretrainRecipe)
     accelerator = start(how, seed)
-    folder = run_folder(out, f"pretrain-{backbone}-seed{seed}" if name is None else name)
     folders = pretraining_folders(data)
     task = Pretraining(effective, folders, seed)
+    init, weights, after = SCRATCH, None, ""
+    if checkpoint is not None:
+        loaded = task.continue_from(checkpoint, reading)
+        say(str(loaded))
+        weights, init = checkpoint_of(loaded), loaded.method or name_of(Path(checkpoint))
+        after = re.sub("[/:]", "-", f"-after-{init}")
+    folder = run_folder(out, f"pretrain-{backbone}{after}-seed{seed}" if name is None else name)
     refuse_unfit(task, accelerator, seed)
     scoring(task, how, accelerator)  # there is nothing to evaluate
     facts = Data.model_validate(task.data_facts() | {"miniature": announce(folders[0])})
-    setup = Setup(PRETRAIN, base, effective, seed, facts, init="scratch", checkpoint=None)
+    setup = Setup(PRETRAIN, base, effective, seed, facts, init, weights)
     with open_run(folder, setup.identity()) as run:
         record = already_finished(run)
         if record is not None:

@@ -5,17 +5,21 @@ from dataclasses import dataclass
 import mae_bench
 from mae_bench import recipes
 from mae_bench.arguments import check_common, pretraining
-from mae_bench.commands.shared import RunFlags
+from mae_bench.commands.shared import ReadingFlags, RunFlags
 from mae_bench.flags import changed
 
 
 @dataclass
-class Pretrain(RunFlags):
+class Pretrain(RunFlags, ReadingFlags):
     """Train a masked autoencoder and keep its encoder.
 
     The recipe flags show the recipe of the given --backbone, and in brackets where each value
     comes from.
     """
+
+    checkpoint: str | None = None
+    """weights to start from (default: random ones): an encoder of any layout that transfer takes,
+    or MAE's encoder and decoder, as mae_pretrain_vit_*_full.pth or a run's mae.safetensors"""
 
     def run(self) -> None:
         overrides = changed(self, recipes.PRETRAIN, "mae")

@@ -11,7 +11,7 @@ else reaches the loss.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -20,8 +20,12 @@ from torch import Tensor, nn
 
 import backbones
 from backbones.checkpoint import check_keys, read_tensors
+from backbones.formats.layout import is_fixed_table
 from backbones.linear import Linear, linear
+from backbones.loading import build, read
 from backbones.posembed import sincos_2d
+from backbones.reading import Reading
+from backbones.report import LoadReport
 from backbones.vit import Block, init_linear
 from mae_bench.pretraining import masks, targets
 from mae_bench.pretraining.masks import pick
@@ -255,6 +259,46 @@ class MaskedAutoencoder(nn.Module):
         weight = self.decoder_pred.weight.view(side, side, 3, -1).permute(2, 0, 1, 3)
         bias = self.decoder_pred.bias.view(side, side, 3).permute(2, 0, 1)
         return linear(x, weight.flatten(0, 2), bias.flatten())
+
+    def continue_from(self, place: str | Path, reading: Reading) -> LoadReport:
+        """Start from the weights of a file: its encoder, and its decoder if it has MAE's.
+
+        The encoder takes any layout that `backbones.load` takes, with its heads and layer norms;
+        MAE's fixed positions are computed at this image size. Strict in both parts; what is drawn
+        anew is in the report. Raises `backbones.BackboneError` for what does not fit.
+        """
+        name, size = self.encoder.name, self.encoder.image_size
+        file, converted, report = read(place, reading)
+        table, grid = converted.state.get("pos_embed"), (self.encoder.grid_size,) * 2
+        if converted.grid not in (None, grid) and table is not None and table.ndim == 3:
+            assert converted.grid is not None
+            if is_fixed_table(table, converted.grid):
+                converted.state["pos_embed"] = sincos_2d(table.shape[2], grid)
+                converted.grid = grid
+                report.said.append(f"fixed positions computed for {grid[0]} x {grid[1]} patches")
+        encoder: Any = build(name, file, converted, report, size)
+        if encoder.anatomy.relative_position or not encoder.anatomy.absolute_position:
+            raise backbones.BackboneError(
+                f"checkpoint {file}: has no absolute positions alone, which a masked autoencoder's "
+                "encoder has"
+            )
+        encoder.pos_embed.requires_grad_(False)
+        own = {k: v for k, v in self.state_dict().items() if not k.startswith("encoder.")}
+        given = {k: v for k, v in converted.beside.items() if k in own or k.startswith("decoder_")}
+        if "decoder_embed.weight" in given:
+            if own["decoder_pos_embed"].shape[1] != given["decoder_pos_embed"].shape[1]:
+                given["decoder_pos_embed"] = own["decoder_pos_embed"]  # fixed, at this size
+            given |= {k: v for k, v in own.items() if k.startswith("components.")}
+            check_keys(file, f"the decoder of {name}", given, own)
+            self.load_state_dict(given, strict=False)  # the encoder's are the others
+            report.skipped = {k: v for k, v in report.skipped.items() if k not in given}
+            heads = cast(Block, self.decoder_blocks[0]).attn.num_heads
+            report.said.append(f"and its decoder, {len(given)} tensors")
+            report.assumed.append(f"{heads} heads of the decoder; no tensor shows them")
+        else:
+            report.said.append("the decoder is drawn anew: the file holds none of MAE's layout")
+        self.encoder = encoder
+        return report
 
     def load_checkpoint(self, file: str | Path) -> None:
         """Load encoder and decoder of the reference's `_full` or `visualize` files, or of ours.

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from backbones.colour import IMAGENET_MEAN, IMAGENET_STD
+from backbones.reading import Reading
+from backbones.report import LoadReport
 from mae_bench.pretraining.autoencoder import MaskedAutoencoder
 from mae_bench.pretraining.data import BlockMasked
 from mae_bench.pretraining.recipes import PretrainRecipe
@@ -36,7 +38,7 @@ class Pretraining(Task):
         self.recipe, self.folders = recipe, folders
         size, area = recipe.image_size, recipe.min_crop_area
         images = UnlabelledImages(folders, size, area, seed)
-        self.train_data = images
+        self.train_data, self.images = images, images
         self.mae = MaskedAutoencoder(
             recipe.backbone,
             recipe.image_size,
@@ -57,6 +59,15 @@ class Pretraining(Task):
         if self.mae.components is not None:
             self.mae.components.fit(self.sample_patches(images))
 
+    def continue_from(self, checkpoint: str | Path, reading: Reading) -> LoadReport:
+        """Start from a checkpoint's weights and its pixel statistics."""
+        report = self.mae.continue_from(checkpoint, reading)
+        self.mean.copy_(torch.tensor(report.pixel_mean).view(3, 1, 1))
+        self.std.copy_(torch.tensor(report.pixel_std).view(3, 1, 1))
+        if self.mae.components is not None:
+            self.mae.components.fit(self.sample_patches(self.images))
+        return report
+
     def sample_patches(self, images: UnlabelledImages) -> Iterator[Tensor]:
         """Patches (B, N, 3·p·p) of a seeded sample of the images."""
         count = min(SAMPLED_IMAGES, len(images))
@@ -66,7 +77,7 @@ class Pretraining(Task):
             yield self.mae.pixels(self.normalise(images.__getitems__(keys)["images"]))
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 (B, 3, S, S) to float with ImageNet's mean and standard deviation."""
+        """uint8 (B, 3, S, S) to float, ImageNet's mean and deviation taken out, or the weights'."""
         return images.float().sub_(255 * self.mean).div_(255 * self.std)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
