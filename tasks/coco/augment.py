@@ -15,7 +15,7 @@ import shapely
 from PIL import Image
 from pycocotools import mask as mask_api
 
-from tasks.coco.masks import Mask
+from tasks.coco.masks import Bitmap, Mask
 
 MIN_SIDE = 1e-5
 """pixels; instances with a smaller box are empty (detectron2, filter_empty_instances)"""
@@ -115,10 +115,16 @@ def jitter_instances(
     outlined = [each["segmentation"] for each in things if isinstance(each["segmentation"], list)]
     polygons = iter(jitter_polygons(outlined, plan))
     masks: list[Mask] = []
+    found = []
     for each in things:
-        is_bitmap = isinstance(each["segmentation"], dict)
-        masks.append(jitter_bitmap(each["segmentation"], plan) if is_bitmap else next(polygons))
-    boxes = np.array([mask_box(mask) for mask in masks], dtype=np.float32).reshape(-1, 4)
+        if isinstance(each["segmentation"], dict):
+            bitmap = jitter_bitmap(each["segmentation"], plan)
+            found.append(mask_box(bitmap))
+            masks.append(Bitmap.of(bitmap))
+        else:
+            masks.append(next(polygons))
+            found.append(mask_box(masks[-1]))
+    boxes = np.array(found, dtype=np.float32).reshape(-1, 4)
     labels = np.array([each["label"] for each in things], dtype=np.int64)
     kept = ((boxes[:, 2:] - boxes[:, :2]) > MIN_SIDE).all(axis=1)
     return boxes[kept], labels[kept], [masks[row] for row in np.flatnonzero(kept)]
@@ -201,7 +207,8 @@ def mask_box(mask: Mask) -> tuple[float, float, float, float]:
 
     Of a bitmap, from the first pixel to beyond the last one; detectron2 structures/masks.py.
     """
-    if isinstance(mask, np.ndarray):
+    if not isinstance(mask, list):
+        mask = np.asarray(mask)
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         if not len(rows):
             return 0, 0, 0, 0

@@ -72,7 +72,7 @@ class TrainImages:
         {"images": uint8 (B, 3, S, S), zeros to the right of and below the image; "sizes": int64
         (B, 2), height and width without them; "targets": for each image {"boxes": float32 (n, 4),
         x1, y1, x2, y2; "labels": int64 (n,); "masks": for each instance polygons, a list of
-        float64 (k, 2), x, y, or a bitmap, bool (h, w), none where boxes alone count}; "index":
+        float64 (k, 2), x, y, or a `Bitmap`, bool (h, w), none where boxes alone count}; "index":
         int64 (B,); "skipped": unreadable files}. Boxes and masks are in pixels of the image; n may
         be 0.
         """

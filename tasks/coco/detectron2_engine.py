@@ -175,11 +175,11 @@ def to_instances(targets: list[dict[str, Any]], sizes: Tensor, with_masks: bool)
         if not with_masks:
             found.append(each)
             continue
-        if any(isinstance(mask, np.ndarray) for mask in masks):
+        if not all(isinstance(mask, list) for mask in masks):
             bitmaps = [
-                mask
-                if isinstance(mask, np.ndarray)
-                else draw([ring.ravel().tolist() for ring in mask], height, width)
+                draw([ring.ravel().tolist() for ring in mask], height, width)
+                if isinstance(mask, list)
+                else np.asarray(mask)
                 for mask in masks
             ]
             each.gt_masks = BitMasks(torch.from_numpy(np.stack(bitmaps))).to(target["boxes"].device)

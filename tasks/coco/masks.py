@@ -5,7 +5,8 @@ layers/mask_ops.py.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -14,7 +15,32 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 from torchvision.ops import roi_align
 
-Mask = list[np.ndarray] | np.ndarray
+
+@dataclass(frozen=True)
+class Bitmap:
+    """A bitmap, bool (h, w), kept as run lengths: hundreds of a megabyte each fill the memory.
+
+    `np.asarray` gives its pixels.
+    """
+
+    rle: dict[str, Any]
+    """as pycocotools has them"""
+    dtype: ClassVar = np.dtype(bool)
+
+    @classmethod
+    def of(cls, pixels: np.ndarray) -> Self:
+        return cls(coco_mask.encode(np.asfortranarray(pixels, dtype=np.uint8)))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        height, width = self.rle["size"]
+        return height, width
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return coco_mask.decode(self.rle).astype(dtype or self.dtype)
+
+
+Mask = list[np.ndarray] | np.ndarray | Bitmap
 """polygons, each (k, 2) float64 (x, y) in pixels; or a bitmap, bool (h, w)"""
 
 LEAST_SIDE = 0.1
@@ -31,8 +57,8 @@ def crop_targets(masks: Sequence[Mask], boxes: Tensor, side: int) -> Tensor:
     targets = torch.zeros((len(masks), side, side), dtype=torch.bool)
     corners = boxes.detach().cpu().numpy().astype(np.float64)
     for i, (mask, box) in enumerate(zip(masks, corners, strict=True)):
-        if isinstance(mask, np.ndarray):
-            targets[i] = crop_bitmap(mask, boxes[i].detach().cpu(), side)
+        if not isinstance(mask, list):
+            targets[i] = crop_bitmap(np.asarray(mask), boxes[i].detach().cpu(), side)
         else:
             extent = np.maximum(box[2:] - box[:2], LEAST_SIDE)
             moved = [((ring - box[:2]) * (side / extent)).ravel().tolist() for ring in mask]

@@ -1,5 +1,7 @@
 """Mask targets, pasting and run lengths, by hand and against detectron2 and pycocotools."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch.nn.functional as F
 from pycocotools import mask as coco_mask
 
 from tasks.coco import masks as module
-from tasks.coco.masks import crop_targets, draw, paste, runs
+from tasks.coco.masks import Bitmap, crop_targets, draw, paste, runs
 
 SQUARE = [np.array([[2.0, 2.0], [10.0, 2.0], [10.0, 10.0], [2.0, 10.0]])]
 
@@ -28,6 +30,19 @@ def test_a_bitmap_in_a_shifted_box_by_hand():
     bitmap[2:10, 2:10] = True
     (target,) = crop_targets([bitmap], torch.tensor([[6.0, 2.0, 14.0, 10.0]]), 4)
     assert target.tolist() == [[True, True, False, False]] * 4
+
+
+def test_a_bitmap_is_kept_as_run_lengths():
+    pixels = np.random.default_rng(0).random((90, 70)) > 0.8
+    bitmap = Bitmap.of(pixels)
+    assert bitmap == Bitmap.of(pixels.copy()) != Bitmap.of(~pixels)
+    assert bitmap.shape == (90, 70)
+    np.testing.assert_array_equal(np.asarray(bitmap), pixels)
+    box = torch.tensor([[3.3, 5.1, 44.0, 61.7]])
+    assert torch.equal(crop_targets([bitmap], box, 28), crop_targets([pixels], box, 28))
+    large = np.zeros((1024, 1024), bool)
+    large[100:900, 300:700] = True
+    assert len(pickle.dumps(Bitmap.of(large))) < 10_000
 
 
 def test_targets_equal_detectron2s():
