@@ -22,6 +22,7 @@ from tasks.ade20k.labels import decode_label, read_label
 from tasks.ade20k.layout import SegmentationData
 from tasks.ade20k.pictures import NUM_PICTURED, overlay_sheet
 from tasks.ade20k.upernet import load_mmseg
+from tasks.atomic import atomic_text
 from tasks.images import Unreadable
 from tasks.pictures import spread
 from tasks.processes import own_share
@@ -142,7 +143,7 @@ def figures(areas: Tensor) -> tuple[dict[str, float], dict[str, np.ndarray]]:
 
 def write_per_class(file: Path, data: SegmentationData, columns: dict[str, np.ndarray]) -> None:
     """A CSV of one row a class; an empty cell where a figure is not defined."""
-    with file.open("w", newline="", encoding="utf-8") as stream:
+    with atomic_text(file) as stream:
         writer = csv.writer(stream)
         writer.writerow(["value", "class", *columns])
         first = data.rule.first

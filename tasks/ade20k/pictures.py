@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tasks.ade20k.data import decode_pair
 from tasks.ade20k.datasets import IGNORED
 from tasks.ade20k.layout import SegmentationData
+from tasks.atomic import atomic
 from tasks.images import UnreadableImage
 from tasks.pictures import MARGIN, class_colour, fitted, sheet
 
@@ -49,7 +50,8 @@ def overlay_sheet(
     canvas = Image.new("RGB", (pictures.width, pictures.height + below.height), "white")
     canvas.paste(pictures, (0, 0))
     canvas.paste(below, (0, pictures.height))
-    canvas.save(file, "PNG")
+    with atomic(file) as stream:
+        canvas.save(stream, "PNG")
 
 
 def overlay(pixels: np.ndarray, labels: np.ndarray | None) -> Image.Image:

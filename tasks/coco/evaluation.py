@@ -18,6 +18,7 @@ from torch import Tensor
 from torchvision.ops import clip_boxes_to_image
 
 from tasks import TaskError, scoring
+from tasks.atomic import atomic_text
 from tasks.coco.annotations import CocoData
 from tasks.coco.data import EvalImages
 from tasks.coco.mask_rcnn import Detections
@@ -96,7 +97,8 @@ def finish(parts: Sequence[list[Result]], data: CocoData, folder: Path | None) -
     results = [result for part in parts for result in part]
     results.sort(key=lambda each: (each["image_id"], -each["score"]))
     if folder is not None:
-        (folder / PREDICTIONS_FILE).write_text(json.dumps(results))
+        with atomic_text(folder / PREDICTIONS_FILE) as stream:
+            stream.write(json.dumps(results))
     truth = ground_truth(data)
     metrics, per_class = figures(truth, results, data)
     if folder is not None:
@@ -256,7 +258,7 @@ def index_results(truth: COCO, results: list[Result]) -> COCO:
 
 def write_per_class(file: Path, data: CocoData, columns: dict[str, list[float | None]]) -> None:
     """A CSV of one row a class; an empty cell where COCO defines no figure."""
-    with file.open("w", newline="", encoding="utf-8", errors="replace") as stream:
+    with atomic_text(file) as stream:
         writer = csv.writer(stream)
         writer.writerow(["category_id", "class", *columns])
         for row in zip(data.category_ids, data.classes, *columns.values(), strict=True):

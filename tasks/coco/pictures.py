@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from pycocotools.coco import COCO
 
+from tasks.atomic import atomic
 from tasks.coco.annotations import CocoData
 from tasks.coco.data import decode_known
 from tasks.coco.segmentation import string_lengths
@@ -49,7 +50,8 @@ def overlay_sheet(truth: COCO, results: list[dict[str, Any]], data: CocoData, fi
     # Two pairs a row, so that the sheet is about as wide as it is high.
     rows = [list(chain(*pairs[start : start + 2])) for start in range(0, len(pairs), 2)]
     titles = ("ground truth", f"predictions (score {LEAST_SCORE} and above)")
-    sheet(rows, titles * min(2, len(pairs)), SIDE).save(file, "PNG")
+    with atomic(file) as stream:
+        sheet(rows, titles * min(2, len(pairs)), SIDE).save(stream, "PNG")
 
 
 def overlay(
