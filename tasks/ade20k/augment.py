@@ -2,8 +2,7 @@
 
 Resize, crop, mirror, distort: the pipeline of BEiT and mmsegmentation (mmsegmentation
 configs/_base_/datasets/ade20k.py). Resizing and colours are OpenCV's, as there, so that equal
-draws give equal pixels, to the bit, of an equally decoded image. Nothing here, nor in
-`tasks.images`, applies an EXIF rotation.
+draws give equal pixels, to the bit, of an equally decoded image.
 """
 
 from dataclasses import dataclass

@@ -28,6 +28,9 @@ from tasks.pictures import spread
 from tasks.processes import own_share
 from tasks.task import Batch, Scored, Scoring
 
+PART = 2**22
+"""pixels that are counted at a time"""
+
 Predict = Callable[[list[Tensor], tuple[int, ...]], Tensor]
 """views uint8 (3, h, w) of an image, and its size (H, W), to its classes, uint8 (H, W)"""
 
@@ -90,9 +93,13 @@ def score(
 
 def areas(predicted: Tensor, label: Tensor, num_classes: int) -> Tensor:
     """The `Found.areas` of an image: its classes and the true ones, both uint8 (H, W)."""
-    parts = load_mmseg().metric.intersect_and_union(predicted, label, num_classes, IGNORED)
-    # Sums of float32, which is what comes, would be inexact from 2^24 pixels on.
-    return torch.stack(parts).double()
+    count = load_mmseg().metric.intersect_and_union
+    total = torch.zeros(4, num_classes, dtype=torch.float64)
+    # Counts of float32, which is what comes, stand still at 2^24, so they are taken by parts.
+    parts = zip(predicted.reshape(-1).split(PART), label.reshape(-1).split(PART), strict=True)
+    for predicted_part, label_part in parts:
+        total += torch.stack(count(predicted_part, label_part, num_classes, IGNORED)).double()
+    return total
 
 
 def png(labels: np.ndarray) -> bytes:

@@ -12,6 +12,10 @@ from torch import Tensor
 
 from tasks.ade20k.upernet import resize
 
+MOST_LOGITS = 2**28
+"""of an image at its own size, 1 GiB; more are computed by bands (150 classes: 1.8 megapixels)"""
+BAND_LOGITS = 2**25
+
 Logits = Callable[[Tensor], Tensor]
 """windows (B, 3, S, S) to logits (B, K, S, S)"""
 
@@ -65,12 +69,48 @@ def classes(views: Iterable[tuple[Tensor, bool]], size: Sequence[int]) -> Tensor
     models/segmentors/seg_tta.py (merge_preds).
     """
     views = iter(views)
-    found = at_size(*next(views), size)
+    first = next(views)
+    if first[0].shape[0] * size[0] * size[1] > MOST_LOGITS:
+        return by_bands([first, *views], size)
+    found = at_size(*first, size)
     for number, (logits, mirrored) in enumerate(views):
         if number == 0:
             found = found.softmax(dim=0)
         found += at_size(logits, mirrored, size).softmax(dim=0)
     return found.argmax(dim=0).byte()
+
+
+def by_bands(views: Sequence[tuple[Tensor, bool]], size: Sequence[int]) -> Tensor:
+    """The same a few rows at a time: logits at the size of a large image would not fit.
+
+    The views themselves are as large as the recipe's scale allows, whatever the image.
+    """
+    height, width = size
+    found = torch.empty((height, width), dtype=torch.uint8, device=views[0][0].device)
+    step = max(1, BAND_LOGITS // (views[0][0].shape[0] * width))
+    for top in range(0, height, step):
+        bottom = min(top + step, height)
+        bands = [rows_at_size(*view, size, top, bottom) for view in views]
+        total = bands[0]
+        if bands[1:]:
+            total = torch.stack([band.softmax(dim=0) for band in bands]).sum(dim=0)
+        found[top:bottom] = total.argmax(dim=0).byte()
+    return found
+
+
+def rows_at_size(
+    logits: Tensor, mirrored: bool, size: Sequence[int], top: int, bottom: int
+) -> Tensor:
+    """The rows from `top` to `bottom` of what `at_size` gives, but for rounding."""
+    rows = torch.arange(top, bottom, device=logits.device, dtype=torch.float32)
+    place = ((rows + 0.5) * (logits.shape[1] / size[0]) - 0.5).clamp_(min=0)
+    upper = place.long().clamp_(max=logits.shape[1] - 1)
+    lower = (upper + 1).clamp_(max=logits.shape[1] - 1)
+    share = (place - upper).view(1, -1, 1)
+    start, end = int(upper[0]), int(lower[-1]) + 1
+    wide = resize(logits[None, :, start:end], (end - start, size[1]))[0]
+    found = wide[:, upper - start] * (1 - share) + wide[:, lower - start] * share
+    return found.flip(-1) if mirrored else found
 
 
 def at_size(logits: Tensor, mirrored: bool, size: Sequence[int]) -> Tensor:

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from tasks.ade20k import evaluation, layout
 from tasks.ade20k.data import EvalImages
-from tasks.ade20k.evaluation import Scored, Views, figures, score
+from tasks.ade20k.evaluation import Scored, Views, areas, figures, score
 from tasks.task import Scoring
 
 SCALE = (384, 96)
@@ -191,3 +191,12 @@ def test_two_processes_predict_each_image_once(folder, tmp_path):
     assert len(names) == COUNT + 2
     for name in names:
         assert (together / name).read_bytes() == (alone / name).read_bytes(), name
+
+
+def test_one_image_of_more_pixels_than_float32_counts():
+    """2^24 + 96 pixels of one class in one image, of which mmsegmentation counts 2^24."""
+    label = torch.zeros(2**24 + 96, dtype=torch.uint8).view(16, -1)
+    label[0, :7] = 1
+    found = areas(torch.zeros_like(label), label, 2)
+    assert found[:, 0].tolist() == [2**24 + 89, 2**24 + 96, 2**24 + 96, 2**24 + 89]
+    assert found[:, 1].tolist() == [0, 7, 0, 7]

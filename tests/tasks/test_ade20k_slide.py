@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from mmseg_twin import copy_weights, encoder_decoder, randomise
 from torch import Tensor, nn
 
+from tasks.ade20k import slide as module
 from tasks.ade20k.recipes import recipe
-from tasks.ade20k.slide import classes, slide, starts
+from tasks.ade20k.slide import at_size, classes, rows_at_size, slide, starts
 from tasks.ade20k.upernet import UperNet, resize
 
 SIDE, CLASSES = 32, 5
@@ -122,3 +123,18 @@ def test_several_views_are_merged_as_by_mmseg():
     model.module.out_channels = CLASSES
     (merged,) = model.merge_preds([samples])
     assert torch.equal(classes(views, size).long(), merged.pred_sem_seg.data[0])
+
+
+@pytest.mark.parametrize("size", [(20, 31), (61, 7), (5, 90), (9, 12), (128, 96)])
+@pytest.mark.parametrize("count", [1, 3])
+def test_large_images_are_put_together_by_bands(monkeypatch, size, count):
+    """The same classes, and logits that differ by rounding alone, from F.interpolate's."""
+    torch.manual_seed(count)
+    views = [(3 * torch.randn(CLASSES, 9 + n, 12), n == 1) for n in range(count)]
+    whole = classes(views, size)
+    monkeypatch.setattr(module, "MOST_LOGITS", 0)
+    monkeypatch.setattr(module, "BAND_LOGITS", 3 * CLASSES * size[1])
+    assert torch.equal(classes(views, size), whole)
+    for view in views:
+        rows = rows_at_size(*view, size, 2, 5)
+        torch.testing.assert_close(rows, at_size(*view, size)[:, 2:5], rtol=1e-5, atol=1e-5)
