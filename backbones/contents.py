@@ -69,6 +69,8 @@ def find_files(place: Path) -> tuple[list[Path], list[str]]:
             refuse_sparse(place, opened.fileno())
     except FileNotFoundError:
         raise BackboneError(f"checkpoint {place}: no such file") from None
+    except BackboneError:
+        raise
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise BackboneError(f"checkpoint {place}: {in_a_line(reason)}; expected a file") from None

@@ -126,6 +126,7 @@ def read(checkpoint: str | Path, reading: Reading = AS_IT_IS) -> tuple[Path, Con
         pixel_std=converted.std,
         pooling=converted.pooling,
         norm_eps=converted.anatomy.norm_eps,
+        shared=reading.format is None and not FORMATS[converted.format].sure(chosen.tensors),
         assumed=list(converted.assumed),
         said=said + chosen.said + precision(converted),
         read_as=read_as(reading, beside),

@@ -42,6 +42,8 @@ class LoadReport:
     pixel_std: Colour = IMAGENET_STD
     pooling: Pooling = "cls"
     """what the source's own classifier reads: the class token or the mean of the patches"""
+    shared: bool = False
+    """whether another method's files have this layout too, which MoCo v3's plain names are"""
     assumed: list[str] = field(default_factory=list)
     """what neither the file nor its format tells"""
     said: list[str] = field(default_factory=list)
@@ -64,6 +66,11 @@ class LoadReport:
     def method(self) -> str | None:
         """How the weights were pre-trained, if the file tells."""
         return self.metadata.get("method")
+
+    @property
+    def maker(self) -> str | None:
+        """The method that a file of ours names, or the layout of another's if it is one's alone."""
+        return self.method or (None if self.shared else self.format)
 
     @property
     def recipe_hash(self) -> str | None:

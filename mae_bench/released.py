@@ -116,7 +116,7 @@ def read_released(
     model = with_head(how.recipe, vit, head)
     say(str(report))
     label = init or name_of(file)
-    refuse_label(label, report.method or report.format, report.file, classifier=True)
+    refuse_label(label, report.maker, report.file, classifier=True)
     say(
         f"  and its classifier {head.key} of {outputs} classes, on {POOLED[how.recipe.pooling]},\n"
         f"    at {how.recipe.image_size} pixels, {how.recipe.crop_ratio:.3g} of the resized image"

@@ -96,7 +96,7 @@ def transfer(
         say(str(loaded))
         weights = checkpoint_of(loaded)
         init = init or loaded.method or name_of(Path(checkpoint))
-        refuse_label(init, loaded.method or loaded.format, loaded.file)
+        refuse_label(init, loaded.maker, loaded.file)
     root = task_root(task, data)
     checked = usable(task, root, how.max_bad_images)
     built = tasks.build(task, effective, vit, checked.data, seed, limit)

@@ -460,6 +460,7 @@ def test_moco_v3s_small_vit_has_twelve_heads(tmp_path: Path) -> None:
     (said,) = report.assumed
     assert said.startswith("12 heads, as moco_v3's of this width have")
     assert said.endswith("mmpretrain's MAE, have 6: --heads 6 for those")
+    assert report.maker is None  # so that no label is refused for it
     for told in ({"format": "moco_v3"}, {"heads": 12}):
         _, report = backbones.load("small", tmp_path / "vit-s.pth", 32, **told)
         assert (report.num_heads, report.assumed) == (12, [])

@@ -137,6 +137,7 @@ def test_files_that_are_no_files(tmp_path: Path) -> None:
     assert "is a sparse file" in outcome(tmp_path / "sparse.pth")
     folder = tmp_path / "hf"
     folder.mkdir()
+    assert outcome(folder).startswith(f"checkpoint {folder}: is a folder without model.safetensors")
     made = backbones.export(backbones.create("tiny", 16), "hf")
     save(made.tensors, folder / "model.safetensors", {})
     os.mkfifo(folder / "config.json")
