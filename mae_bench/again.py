@@ -108,6 +108,7 @@ def score_again(
     name: str | None,
     limit: int | None,
     how: Execution,
+    on: str | None = None,
 ) -> Record | None:
     """Score a run's weights, and record it; None for test images without labels.
 
@@ -116,6 +117,8 @@ def score_again(
     """
     trained = read_trained(run)
     known = trained.identity
+    if on not in (None, known.task):
+        raise RunError(f"run {run}: is of {known.task}, and is not scored on {on}; leave out --on")
     accelerator = start(how, known.seed)
     source = str(source_of(trained, data))
     root = task_root(known.task, source)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Unpack
 
+import tasks
 from backbones.checkpoint import check_keys, file_sha256, read_tensors
 from backbones.contents import holds_weights
 from backbones.loading import rebuild
@@ -67,13 +68,13 @@ def evaluate(
     }
     check_common(out, name, limit=limit, run=run, data=data, init=init, **words)
     how = execution or Execution()
-    if on is None:
+    if on is None or (on not in SETS and on in tasks.known()):
         given: dict[str, Any] = {"backbone": backbone, "init": init, "classes": classes, **options}
         extra = [f"--{key.replace('_', '-')}" for key, value in given.items() if value]
         if Path(run).is_file() or extra:
             what = f"{', '.join(extra)}: for a file" if extra else f"{run} is a file"
             raise RunError(f"{what}; expected --on too, one of {', '.join(SETS)}")
-        return score_again(Path(run), data, out, name, limit, how)
+        return score_again(Path(run), data, out, name, limit, how, on)
     data = "mini" if data is None else data
     check_known("test set", on, list(SETS))
     source = read_source(Path(run), backbone, init, classes, **options)

@@ -157,7 +157,8 @@ def too_few(rule: ClassRule, found: dict[str, Census], which: str = "") -> list[
             many = f" and {len(there) - NAMED - 1} more" if len(there) > NAMED + 1 else ""
             what += f"; the values are {values or 'none'}{many}"
             what += f"; missing: {shorten(missing, NAMED)}"
-            findings.append(Finding("problem", what, likely_cause(rule, each.pixels)))
+            blank = split == "val" and not len(seen)
+            findings.append(Finding("problem", what, likely_cause(rule, each.pixels), blank))
     return findings
 
 

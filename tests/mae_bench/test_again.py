@@ -141,6 +141,13 @@ def test_a_folder_of_a_stranger_gives_one_line(tmp_path, content, said):
         again(tmp_path)
 
 
+def test_the_run_s_own_task_may_be_named_and_no_other(data, tmp_path):
+    train(data, tmp_path / "runs")
+    assert again(tmp_path / "runs", on="folder") is not None
+    with pytest.raises(RunError, match="is of folder, and is not scored on coco"):
+        again(tmp_path / "runs", on="coco")
+
+
 def test_nothing_trained_yet(data, unscored):
     for file in (unscored / "run/state").iterdir():
         file.write_bytes(b"no state")
