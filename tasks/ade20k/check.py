@@ -5,7 +5,7 @@ from pathlib import Path
 from tasks import TaskError
 from tasks.ade20k.datasets import CLASS_LIST, NUM_CLASSES, NUM_IMAGES
 from tasks.ade20k.judgement import Judgement, judge
-from tasks.ade20k.layout import SegmentationData, SegmentationSplit, read
+from tasks.ade20k.layout import SegmentationData, SegmentationSplit, passed_over, read
 from tasks.check import (
     MAX_BAD_IMAGES,
     SAMPLES,
@@ -16,6 +16,7 @@ from tasks.check import (
     unreadable,
 )
 from tasks.images import Unreadable, decode
+from tasks.images.files import shorten
 
 
 def check(
@@ -35,9 +36,18 @@ def check(
         return Check((Finding("problem", str(error)),), None)
     pairs = len(data.train) + len(data.val)
     judged = judge(data, on_progress=shifted(on_progress, 0, min(samples, pairs)))
-    findings = [counts(data), *class_names(data), *judged.findings]
+    findings = [counts(data), *class_names(data), *left_out(data), *judged.findings]
     findings += decoded(judged, shifted(on_progress, pairs, pairs), samples, max_bad_images)
     return Check(tuple(findings), judged.data)
+
+
+def left_out(data: SegmentationData) -> list[Finding]:
+    """Files and folders that are no image or label image by their names."""
+    names = passed_over(data.train.root)
+    if not names:
+        return []
+    what = f"{len(names):,} files or folders are passed over for their names: {shorten(names)}"
+    return [Finding("note", what, "images are .jpg, .jpeg or .png, label images .png")]
 
 
 def shifted(on_progress: Progress | None, before: int, more: int) -> Progress | None:

@@ -212,6 +212,19 @@ def listed(root: Path, kind: str, split: str) -> dict[str, str]:
     return files
 
 
+def passed_over(root: Path) -> list[str]:
+    """What lies in the folders of all splits and is not taken, relative to `root`, sorted."""
+    found = []
+    for split in SPLITS:
+        for kind in (IMAGES, LABELS):
+            folder = split_folder(root, kind, split)
+            for file in (root / folder).iterdir():
+                stem, _, suffix = file.name.rpartition(".")
+                if file.name.startswith(".") or not stem or suffix.lower() not in SUFFIXES[kind]:
+                    found.append(f"{folder}/{file.name}")
+    return sorted(found)
+
+
 def split_folder(root: Path, kind: str, split: str) -> str:
     """The folder of a split, relative to `root`."""
     options = [f"{kind}/{name}" for name in SPLIT_FOLDERS[split]]

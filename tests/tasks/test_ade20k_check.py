@@ -129,3 +129,14 @@ def test_a_sample_is_spread_over_the_splits(tmp_path: Path) -> None:
     assert check(tmp_path, samples=2).findings[-1].what.startswith("2 images, spread over")
     said = check(tmp_path, samples=4).notes()[-1]  # the first and the fifth
     assert said.startswith("1 of 2 training images looked at cannot be read: 1 image: ")
+
+
+def test_what_is_passed_over_is_named(tmp_path: Path) -> None:
+    """Pairs in other formats would else be missing without a word."""
+    own(tmp_path)
+    for name in ("images/train/x.tif", "annotations/train/x.tif", "images/val/.DS_Store"):
+        (tmp_path / name).write_bytes(b"")
+    assert (
+        "3 files or folders are passed over for their names: annotations/train/x.tif, "
+        "images/train/x.tif, images/val/.DS_Store"
+    ) in notes(tmp_path)
