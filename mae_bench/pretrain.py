@@ -74,6 +74,8 @@ def pretrain(
     refuse_unfit(task, accelerator, seed)
     scoring(task, how, accelerator)  # there is nothing to evaluate
     facts = Data.model_validate(task.data_facts() | {"miniature": announce(folders[0])})
+    for note in task.notes():
+        say(note)
     setup = Setup(PRETRAIN, base, effective, seed, facts, init, weights)
     with open_run(folder, setup.identity()) as run:
         record = already_finished(run)

@@ -1,6 +1,5 @@
 """The masked autoencoder wearing the face of a task."""
 
-import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from backbones.report import LoadReport
 from mae_bench.pretraining.autoencoder import MaskedAutoencoder
 from mae_bench.pretraining.data import BlockMasked
 from mae_bench.pretraining.recipes import PretrainRecipe
+from tasks.classification.class_folders import named_by_wnids
 from tasks.classification.datasets import IMAGENET_1K
 from tasks.images import UnlabelledImages
 from tasks.task import SCORING, Batch, Scored, Scoring, Task, TrainData
@@ -37,8 +37,9 @@ class Pretraining(Task):
         super().__init__()
         self.recipe, self.folders = recipe, folders
         size, area = recipe.image_size, recipe.min_crop_area
-        images = UnlabelledImages(folders, size, area, seed)
-        self.train_data, self.images = images, images
+        upright = not all(named_by_wnids(folder) for folder in folders)
+        self.images = images = UnlabelledImages(folders, size, area, seed, upright)
+        self.train_data = images
         self.mae = MaskedAutoencoder(
             recipe.backbone,
             recipe.image_size,
@@ -91,19 +92,19 @@ class Pretraining(Task):
         return 0
 
     def data_facts(self) -> dict[str, Any]:
-        """See `Task`; the fingerprint covers the names of the images, not their pixels."""
-        images, root = self.train_data, Path(os.path.commonpath(self.folders))
-        names = hashlib.sha256()
-        for name in images.names(list(range(len(images)))):
-            names.update(os.fsencode(f"{Path(name).relative_to(root)}\n"))
+        """See `Task`."""
+        images, root = self.images, Path(os.path.commonpath(self.folders))
         return {
             "name": root.resolve().name,
-            "fingerprint": names.hexdigest()[:16],
+            "fingerprint": images.fingerprint,
             "train_images": len(images),
             "val_images": 0,
             "classes": 0,
             "standard": len(images) == IMAGENET_1K.num_train,
         }
+
+    def notes(self) -> list[str]:
+        return self.images.notes()
 
     def evaluate(self, how: Scoring = SCORING) -> Scored:
         return Scored({})

@@ -6,11 +6,16 @@ import numpy as np
 
 from tasks import TaskError
 from tasks.check import MAX_BAD_IMAGES, SAMPLES, Check, Finding, Progress, Status, images
-from tasks.classification.datasets import DATASETS, ROBUSTNESS, DatasetFacts, RobustnessFacts
+from tasks.classification.datasets import (
+    DATASETS,
+    ROBUSTNESS,
+    WNID,
+    DatasetFacts,
+    RobustnessFacts,
+)
 from tasks.classification.labelled import LabelledImages, Split
 from tasks.classification.layouts import read
 from tasks.classification.robustness_sets import (
-    WNID,
     RobustnessImages,
     locate,
     read_robustness,

@@ -3,8 +3,12 @@
 What no source confirms is called so; sizes are approximate, in units of 10^9 bytes.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+WNID = re.compile(r"n\d{8}")
+"""the name of a class folder of ImageNet"""
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """Images with class indices, as every layout's reader returns them; what the readers share."""
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -13,6 +13,10 @@ import numpy as np
 from tasks import TaskError
 from tasks.classification.datasets import DatasetFacts, RobustnessFacts
 from tasks.images.files import FileNames, entries, shorten
+from tasks.images.fingerprint import SAMPLE, THREADS, Fingerprint, content
+
+TESTED, COMPARED = 256, 1024
+"""test images of which a twin is looked for, and training images that are read for it at most"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +28,8 @@ class Split:
     """paths relative to `root`"""
     targets: np.ndarray
     """class index, int64 (N,)"""
+    upright: bool = False
+    """whether images are turned by their EXIF tags: one's own are, official ones never were"""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -38,7 +44,7 @@ class Split:
         if limit < 1:
             raise TaskError(f"limit is {limit}; expected at least 1 image")
         kept = np.arange(limit) * len(self) // limit
-        return Split(self.root, self.names.take(kept), self.targets[kept])
+        return replace(self, names=self.names.take(kept), targets=self.targets[kept])
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,11 +57,7 @@ class LabelledImages:
     train: Split
     val: Split
     fingerprint: str
-    """16 hex digits over every file name, the classes and the size of each class's first file.
-
-    Sizes of all 1.3 million files would take minutes on network storage at every start; this
-    much is enough to tell an incomplete, resized or regenerated copy.
-    """
+    """over names, classes, labels, the sizes of all files and a sample of their contents"""
     notes: tuple[str, ...] = ()
     """what is odd, but no reason to refuse the data; a line each"""
 
@@ -89,8 +91,8 @@ def labelled_images(
     """
     # What is no text cannot be written to the files and tables that name the classes.
     classes = [name.encode("utf-8", "replace").decode() for name in classes]
-    digest = hashlib.sha256("\n".join([*classes, ""]).encode())
-    train, val = (sorted_split(*rows[split], digest.update) for split in ("train", "val"))
+    train, val = (sorted_split(*rows[split]) for split in ("train", "val"))
+    refuse_one_class(train.root, classes)
     counts = np.bincount(train.targets, minlength=len(classes))
     empty = [name for name, count in zip(classes, counts, strict=True) if not count]
     if empty:
@@ -98,34 +100,73 @@ def labelled_images(
             f"{train.root}: {len(empty)} of {len(classes)} classes have no training images: "
             f"{shorten(empty)}; expected some for each"
         )
-    found = [*notes, *overlap(*rows["train"][:2], *rows["val"][:2]), *untested(classes, val)]
-    return LabelledImages(facts, tuple(classes), train, val, digest.hexdigest()[:16], tuple(found))
+    fingerprint = Fingerprint()
+    fingerprint.add(*classes)
+    sizes = [identify(fingerprint, split) for split in (train, val)]
+    both = overlap(*rows["train"][:2], *rows["val"][:2]) or in_both(train, val, *sizes)
+    found = (*notes, *both, *untested(classes, val))
+    return LabelledImages(facts, tuple(classes), train, val, fingerprint.hexdigest(), found)
 
 
-def sorted_split(
-    root: Path, names: Sequence[str], labels: Sequence[int], update: Callable[[bytes], None]
-) -> Split:
-    """A split in the order of (class, file name); feeds what identifies it to `update`."""
+def sorted_split(root: Path, names: Sequence[str], labels: Sequence[int]) -> Split:
+    """A split in the order of (class, file name)."""
     pairs = sorted(zip(labels, names, strict=True))
-    ordered = [name for _, name in pairs]
     targets = np.fromiter((label for label, _ in pairs), dtype=np.int64, count=len(pairs))
-    start = 0
-    for label, count in enumerate(np.bincount(targets).tolist()):
-        if count:
-            update(f"{label}\n".encode() + identity(root, ordered[start : start + count]))
-        start += count
-    return Split(root, FileNames(ordered), targets)
+    return Split(root, FileNames([name for _, name in pairs]), targets)
 
 
-def identity(root: Path, files: Sequence[str]) -> bytes:
-    """What identifies the images of one class: their names and the size of the first."""
-    try:
-        size = (root / files[0]).stat().st_size
-    except OSError as error:  # a link that leads nowhere
+def identify(fingerprint: Fingerprint, split: Split, sample: int = SAMPLE) -> np.ndarray:
+    """Feed all that a score on a split depends on to a fingerprint; returns the files' sizes."""
+    if split.upright:
+        fingerprint.add("upright")
+    fingerprint.add(split.targets.astype("<i8").tobytes())
+    return fingerprint.add_files(split.root, split.names, sample)
+
+
+def in_both(train: Split, val: Split, train_sizes: np.ndarray, val_sizes: np.ndarray) -> list[str]:
+    """A note about test images, of a sample, that training has too, whatever they are called.
+
+    Only training images of the same size to the byte are read, and `COMPARED` at most.
+    """
+    rows = np.random.default_rng(len(val)).permutation(len(val))[:TESTED]
+    rows = rows[val_sizes[rows] > 0]
+    order = np.argsort(train_sizes, kind="stable")
+    ordered = train_sizes[order]
+    first = np.searchsorted(ordered, val_sizes[rows], "left")
+    last = np.searchsorted(ordered, val_sizes[rows], "right")
+    tested = np.cumsum(last - first) <= COMPARED
+    pairs = [
+        (int(row), order[low:high].tolist())
+        for row, low, high in zip(rows[tested], first[tested], last[tested], strict=True)
+    ]
+    with ThreadPoolExecutor(THREADS) as pool:
+        alike = pool.map(lambda pair: twin(train, val, *pair), pairs)
+        found = [(row, other) for (row, _), other in zip(pairs, alike, strict=True) if other >= 0]
+    if not found:
+        return []
+    row, other = min(found)
+    of = f"{len(val):,}" if len(pairs) == len(val) else f"a sample of {len(pairs)}"
+    return [
+        f"{len(found)} of {of} test images are training images, too: {val.names[row]} is "
+        f"{train.names[other]}"
+    ]
+
+
+def twin(train: Split, val: Split, row: int, others: Sequence[int]) -> int:
+    """The one of the training images `others` that is the test image `row`; -1 if none is."""
+    if not others:
+        return -1
+    wanted = content(str(val.path(row)))
+    return next((k for k in others if wanted and content(str(train.path(k))) == wanted), -1)
+
+
+def refuse_one_class(root: Path, classes: Sequence[str], hint: str = "") -> None:
+    """Raise TaskError if there is nothing to tell apart."""
+    if len(classes) == 1:
         raise TaskError(
-            f"{root / files[0]} cannot be read: {error.strerror}; repair it, or remove it"
-        ) from error
-    return os.fsencode("\n".join([*files, f"{size}\n"]))
+            f"{root} has one class, {classes[0]}, and top-1 of one class is 100 whatever the model "
+            f"does; expected two at least{hint}"
+        )
 
 
 def untested(classes: Sequence[str], val: Split) -> list[str]:

@@ -9,7 +9,6 @@ Shapes: N images, V views of each image in ImageNet-C: 15 corruptions by 5 sever
 """
 
 import csv
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -30,8 +29,8 @@ from tasks.classification.datasets import IMAGENET_1K, ROBUSTNESS, SEVERITIES, R
 from tasks.classification.robustness_sets import (
     RobustnessImages,
     locate,
+    read_folders,
     read_robustness,
-    read_split,
 )
 from tasks.images.files import shorten
 from tasks.processes import own_share
@@ -138,11 +137,7 @@ def read(name: str, root: Path, classes: Sequence[str]) -> RobustnessImages:
     """One of `SETS` from its folder; targets are indices into `classes`."""
     if name in ROBUSTNESS:
         return read_robustness(name, root, classes)
-    digest = hashlib.sha256()
-    ((key, folder),) = locate(VALIDATION, root).items()
-    split = read_split(VALIDATION, folder, classes, digest.update)
-    fingerprint = digest.hexdigest()[:16]
-    return RobustnessImages(VALIDATION, {key: split}, np.unique(split.targets), fingerprint)
+    return read_folders(VALIDATION, locate(VALIDATION, root), classes)
 
 
 class Views(Dataset[Batch]):

@@ -6,9 +6,7 @@
                                      noise/, blur/, weather/, digital/ as the archives have it
 """
 
-import hashlib
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -16,12 +14,15 @@ from typing import Any, Self
 import numpy as np
 
 from tasks import TaskError
-from tasks.classification.class_folders import visible
+from tasks.classification.class_folders import images_of, visible
 from tasks.classification.datasets import CORRUPTIONS, ROBUSTNESS, SEVERITIES, RobustnessFacts
-from tasks.classification.labelled import Split, expected, identity, refuse_no_folder
-from tasks.images.files import FileNames, list_images, shorten
+from tasks.classification.labelled import Split, expected, identify, refuse_no_folder
+from tasks.images.files import FileNames, shorten
+from tasks.images.fingerprint import SAMPLE, Fingerprint
+from tasks.images.walk import SUFFIXES
 
-WNID = re.compile(r"n\d{8}")
+LEAST_READ = 8
+"""images of each split of which the contents are read"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +36,7 @@ class RobustnessImages:
     class_indices: np.ndarray
     """those of the model's classes that have images, ascending, int64"""
     fingerprint: str
-    """16 hex digits over every file name and the size of each class's first file"""
+    """over names, classes, the sizes of all files and a sample of their contents"""
     notes: tuple[str, ...] = ()
     """what is odd, but no reason to refuse the data; a line each"""
 
@@ -69,14 +70,23 @@ def read_robustness(name: str, root: str | Path, wnids: Sequence[str]) -> Robust
     """
     facts = ROBUSTNESS[name]
     folders = locate(facts, Path(root).expanduser())
-    digest = hashlib.sha256()
-    splits = {}
+    return read_folders(facts, folders, wnids)
+
+
+def read_folders(
+    facts: RobustnessFacts, folders: dict[str, Path], wnids: Sequence[str]
+) -> RobustnessImages:
+    """The images in `folders`, a split each."""
+    fingerprint = Fingerprint()
+    splits, notes = {}, []
     for key, folder in folders.items():
-        digest.update(f"{key}\n".encode())
-        splits[key] = read_split(facts, folder, wnids, digest.update)
+        splits[key], found = read_split(facts, folder, wnids)
+        notes += [f"{key}: {note}" for note in found]
+        fingerprint.add(key)
+        identify(fingerprint, splits[key], max(LEAST_READ, SAMPLE // len(folders)))
     class_indices = np.unique(np.concatenate([split.targets for split in splits.values()]))
-    notes = unequal(splits)
-    return RobustnessImages(facts, splits, class_indices, digest.hexdigest()[:16], notes)
+    notes += unequal(splits)
+    return RobustnessImages(facts, splits, class_indices, fingerprint.hexdigest(), tuple(notes))
 
 
 def locate(facts: RobustnessFacts, root: Path) -> dict[str, Path]:
@@ -113,12 +123,9 @@ def locate(facts: RobustnessFacts, root: Path) -> dict[str, Path]:
 
 
 def read_split(
-    facts: RobustnessFacts,
-    folder: Path,
-    wnids: Sequence[str],
-    update: Callable[[bytes], None],
-) -> Split:
-    """The images of one split; feeds what identifies them to a digest's `update`."""
+    facts: RobustnessFacts, folder: Path, wnids: Sequence[str]
+) -> tuple[Split, list[str]]:
+    """The images of one split, and notes."""
     folders = wnid_folders(facts, folder)
     index_of = {wnid: index for index, wnid in enumerate(wnids)}
     unknown = [name for name in folders if name not in index_of]
@@ -127,16 +134,16 @@ def read_split(
             f"{folder} has {len(unknown)} folders that are none of the model's {len(wnids)} "
             f"classes: {shorten(unknown)}; expected {facts.layout} with ImageNet's wnids"
         )
-    names: list[str] = []
-    counts: list[int] = []
     classes = sorted(folders, key=index_of.__getitem__)
-    for wnid in classes:
-        files = [f"{wnid}/{file}" for file in list_images(folder / wnid)]
-        names += files
-        counts.append(len(files))
-        update(identity(folder, files))
+    names, counts, notes = images_of(folder, classes, SUFFIXES)
+    empty = [wnid for wnid, count in zip(classes, counts, strict=True) if not count]
+    if empty:
+        raise TaskError(
+            f"{folder}: {len(empty)} of {len(classes)} class folders hold no image: "
+            f"{shorten(empty)}; unpack the archive again"
+        )
     indices = np.array([index_of[wnid] for wnid in classes], dtype=np.int64)
-    return Split(folder, FileNames(names), np.repeat(indices, counts))
+    return Split(folder, FileNames(names), np.repeat(indices, counts)), notes
 
 
 def wnid_folders(facts: RobustnessFacts, folder: Path) -> list[str]:
@@ -152,13 +159,13 @@ def wnid_folders(facts: RobustnessFacts, folder: Path) -> list[str]:
     return folders
 
 
-def unequal(splits: dict[str, Split]) -> tuple[str, ...]:
+def unequal(splits: dict[str, Split]) -> list[str]:
     """A note about the splits that have fewer images than the fullest, if there are any."""
     most = max(len(split) for split in splits.values())
     fewer = [f"{key} ({len(split):,})" for key, split in splits.items() if len(split) < most]
     if not fewer:
-        return ()
+        return []
     what = (
         f"{len(fewer)} of {len(splits)} corruptions with severity have fewer images than {most:,}"
     )
-    return (f"{what}: {shorten(fewer)}",)
+    return [f"{what}: {shorten(fewer)}"]

@@ -1,6 +1,6 @@
 """Image files to training batches (fast) and to evaluation crops (exact)."""
 
-from tasks.images.batches import BadImages, UnlabelledImages, load_batch
+from tasks.images.batches import BadImages, load_batch
 from tasks.images.crops import (
     crop_resize,
     eval_crop,
@@ -10,7 +10,7 @@ from tasks.images.crops import (
     sample_rng,
 )
 from tasks.images.decoding import Box, decode, decode_box
-from tasks.images.files import FileNames, list_images
+from tasks.images.files import FileNames
 from tasks.images.header import (
     MOST_PIXELS,
     Stored,
@@ -19,7 +19,9 @@ from tasks.images.header import (
     stored,
     stored_size,
 )
+from tasks.images.unlabelled import UnlabelledImages
 from tasks.images.unreadable import Unreadable, by_reason
+from tasks.images.walk import walk_images
 
 __all__ = [
     "MOST_PIXELS",
@@ -35,7 +37,6 @@ __all__ = [
     "decode",
     "decode_box",
     "eval_crop",
-    "list_images",
     "load_batch",
     "orientation",
     "random_crop",
@@ -44,4 +45,5 @@ __all__ = [
     "sample_rng",
     "stored",
     "stored_size",
+    "walk_images",
 ]

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from tasks import TaskError
-from tasks.images.crops import Crop, draw_crop, resize, sample_rng
-from tasks.images.files import FileNames, list_images
 from tasks.images.header import UnreadableImage
 from tasks.images.unreadable import Unreadable, by_reason
 
@@ -134,44 +131,3 @@ class BadImages:
                 f"{self.limit}: {'; '.join(by_reason(self.found.values()))}; repair or remove "
                 "them, or raise --max-bad-images"
             )
-
-
-class UnlabelledImages:
-    """The images below some folders, as pre-training data (`tasks.task.TrainData`).
-
-    A sample is a random crop of at least `min_crop_area` of the image, resized, half mirrored
-    (MAE, Table 8; facebookresearch/mae, main_pretrain.py). Raises TaskError for a folder without
-    images.
-    """
-
-    def __init__(
-        self, folders: Sequence[Path], image_size: int, min_crop_area: float = 0.2, seed: int = 0
-    ) -> None:
-        if not 0 < min_crop_area <= 1:
-            raise TaskError(f"min_crop_area is {min_crop_area}; expected a share in (0, 1]")
-        if not 0 <= seed < 2**32:
-            raise TaskError(f"seed is {seed}; expected a whole number from 0 to 2^32 - 1")
-        found = [f"{folder}/{name}" for folder in folders for name in list_images(folder)]
-        if not found:
-            raise TaskError("no image folder is given; expected at least one")
-        self._names = FileNames(found)
-        self.image_size = image_size
-        self.area = (min_crop_area, 1.0)
-        self.seed = seed
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Batch:
-        """The samples (epoch, index) as `load_batch` returns them."""
-        return load_batch(keys, self.load, self._names, finish=self.resize)
-
-    def load(self, epoch: int, index: int) -> Crop:
-        """One sample before it is resized. Raises UnreadableImage."""
-        return draw_crop(self._names[index], sample_rng(self.seed, epoch, index), self.area)
-
-    def resize(self, crop: Crop) -> Tensor:
-        return resize(crop.pixels, self.image_size, crop.flip)
-
-    def names(self, indices: Sequence[int]) -> list[str]:
-        return [self._names[index] for index in indices]

@@ -9,9 +9,6 @@ import numpy as np
 
 from tasks import TaskError
 
-SUFFIXES = frozenset(("jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp"))
-"""The ones of torchvision's ImageFolder, in either case."""
-
 
 class FileNames(Sequence[str]):
     """File names in one block of memory.
@@ -42,33 +39,6 @@ class FileNames(Sequence[str]):
         return taken
 
 
-def list_images(folder: Path) -> list[str]:
-    """Sorted POSIX paths, relative to `folder`, of the images anywhere below it.
-
-    Follows links, as ImageFolder does; passes over hidden files and folders. Raises TaskError if
-    `folder` is missing, is a file, or holds no image.
-    """
-    expected = "expected a folder with images (.jpg, .png, .webp, ...) in it or below it"
-    if not folder.exists():
-        raise TaskError(f"image folder {folder} does not exist; {expected}: check the path")
-    if not folder.is_dir():
-        raise TaskError(f"image folder {folder} is a file; {expected}: give the folder around it")
-    found: list[str] = []
-    for place, subfolders, files in os.walk(folder, followlinks=True):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        below = Path(place).relative_to(folder).as_posix()
-        prefix = "" if below == "." else f"{below}/"
-        found += [prefix + name for name in files if is_image_name(name)]
-    if not found:
-        raise TaskError(f"image folder {folder} holds no image; {expected}: check the path")
-    return sorted(found)
-
-
-def is_image_name(name: str) -> bool:
-    stem, dot, suffix = name.rpartition(".")
-    return bool(stem and dot) and not name.startswith(".") and suffix.lower() in SUFFIXES
-
-
 def shorten(names: Sequence[str], most: int = 4) -> str:
     """The first few names and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
@@ -89,9 +59,14 @@ def missing(root: Path, names: Sequence[str]) -> list[str]:
 
 
 def entries(folder: Path) -> set[str]:
-    """Names in a folder; none if there is no such folder."""
+    """Names in a folder; none if there is no such folder. TaskError if it cannot be listed."""
     try:
         with os.scandir(folder) as found:
             return {entry.name for entry in found}
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return set()
+    except OSError as error:
+        raise TaskError(
+            f"{folder} cannot be listed: {error.strerror}; give yourself the permission, or "
+            "correct the path"
+        ) from error

@@ -167,7 +167,10 @@ def test_broken_images_are_counted(tmp_path: Path) -> None:
         (tmp_path / f"train/a/{number}.jpg").write_bytes(b"")
     picture(tmp_path / "val/a/1.jpg")
     (said,) = lines("folder", tmp_path, "problem")
-    assert said.startswith("8 of 8 training images cannot be read: 8 images: is empty (0 bytes)")
+    assert "has one class, a, and top-1 of one class is 100 whatever the model does" in said
+    picture(tmp_path / "train/b/1.jpg")
+    (said,) = lines("folder", tmp_path, "problem")
+    assert said.startswith("8 of 9 training images cannot be read: 8 images: is empty (0 bytes)")
 
 
 def test_folders_that_are_no_wnids(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from small_worlds import draw
 from tasks import TaskError
 from tasks.classification.datasets import DATASETS
 from tasks.classification.layouts import read
+from tasks.images.fingerprint import DIGITS
 from tasks.miniature import inaturalist
 
 
@@ -142,7 +143,7 @@ def test_the_fingerprint_tells_labels_and_files_apart(root: Path) -> None:
     (root / "train_val2018/Aves/0/val2.jpg").write_bytes(b"another size")
     prints.append(read("inat2018", root).fingerprint)
     assert len(set(prints)) == 3
-    assert all(len(each) == 16 for each in prints)
+    assert all(len(each) == DIGITS for each in prints)
 
 
 # Noted

@@ -274,8 +274,10 @@ def test_unlabelled_images_take_several_folders_and_serve_a_data_loader(folder: 
     second.mkdir()
     picture(50, 50, seed=9).save(second / "z.png")
     data = UnlabelledImages([second, folder], image_size=16)
-    assert len(data) == 10  # one in `second`, and nine below `folder`
-    assert data.names([0, 9]) == [f"{second}/z.png", f"{folder}/second/z.png"]
+    assert len(data) == 9  # one in `second`, which is entered once, and eight more below `folder`
+    assert data.names([0]) == [f"{second}/z.png"]
+    assert f"{folder}/second/z.png" not in data.names(range(9))
+    assert f"entered once: {second} (as {second})" in data.passed_over[-1]
     plan = [[(0, 0), (0, 1)], [(0, 2)]]
     loader = DataLoader(data, batch_sampler=plan, collate_fn=lambda batch: batch)  # type: ignore[arg-type]
     assert [batch["index"].tolist() for batch in loader] == [[0, 1], [2]]

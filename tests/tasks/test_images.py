@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision.datasets.folder import pil_loader
 
 from tasks import TaskError
-from tasks.images import FileNames, UnreadableImage, decode, decode_box, decoding, list_images
+from tasks.images import FileNames, UnreadableImage, decode, decode_box, decoding, walk_images
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -60,7 +60,7 @@ OTHERS = {
 # Finding files
 
 
-def test_list_images_is_sorted_recursive_and_knows_only_visible_images(tmp_path: Path) -> None:
+def test_walk_images_is_sorted_recursive_and_knows_only_visible_images(tmp_path: Path) -> None:
     wanted = ["B.JPEG", "a.jpg", "n01/x.Png", "n01/y.webp", "n02/deep/z.bmp"]
     other = [
         "notes.txt",
@@ -73,28 +73,28 @@ def test_list_images_is_sorted_recursive_and_knows_only_visible_images(tmp_path:
     for name in wanted + other:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    assert list_images(tmp_path) == wanted
+    assert walk_images(tmp_path) == wanted
 
 
-def test_list_images_follows_linked_folders(tmp_path: Path) -> None:
+def test_walk_images_follows_linked_folders(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "a.jpg").touch()
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "n01").symlink_to(tmp_path / "store", target_is_directory=True)
-    assert list_images(tmp_path / "data") == ["n01/a.jpg"]
+    assert walk_images(tmp_path / "data") == ["n01/a.jpg"]
 
 
 @pytest.mark.parametrize(
     ("name", "complaint"),
     [("missing", "does not exist"), ("file.jpg", "is a file"), ("empty", "holds no image")],
 )
-def test_list_images_refuses_what_is_no_folder_of_images(
+def test_walk_images_refuses_what_is_no_folder_of_images(
     tmp_path: Path, name: str, complaint: str
 ) -> None:
     (tmp_path / "file.jpg").touch()
     (tmp_path / "empty").mkdir()
     with pytest.raises(TaskError, match=rf"{name} {complaint}; expected a folder with images") as e:
-        list_images(tmp_path / name)
+        walk_images(tmp_path / name)
     assert "\n" not in str(e.value)
 
 

@@ -1,0 +1,114 @@
+"""Images without labels: what pre-training reads."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from tasks import TaskError
+from tasks.images.batches import load_batch
+from tasks.images.crops import Crop, draw_crop, resize, sample_rng
+from tasks.images.files import FileNames
+from tasks.images.fingerprint import Fingerprint
+from tasks.images.turned import turned_note
+from tasks.images.walk import OWN_SUFFIXES, empty, plural, walk
+
+if TYPE_CHECKING:
+    from tasks.task import Batch
+
+NAMED = 4
+"""folders that the summary names"""
+
+
+class UnlabelledImages:
+    """The images below some folders, as pre-training data (`tasks.task.TrainData`).
+
+    A sample is a random crop of at least `min_crop_area` of the image, resized, half mirrored
+    (MAE, Table 8; facebookresearch/mae, main_pretrain.py). `upright`: images are turned by their
+    EXIF tags. Folders called like those of test images are left out. Raises TaskError for a folder
+    without images.
+    """
+
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        image_size: int,
+        min_crop_area: float = 0.2,
+        seed: int = 0,
+        upright: bool = False,
+    ) -> None:
+        if not 0 < min_crop_area <= 1:
+            raise TaskError(f"min_crop_area is {min_crop_area}; expected a share in (0, 1]")
+        if not 0 <= seed < 2**32:
+            raise TaskError(f"seed is {seed}; expected a whole number from 0 to 2^32 - 1")
+        if not folders:
+            raise TaskError("no image folder is given; expected at least one")
+        found = walk(folders, OWN_SUFFIXES, leave_held_out=True)
+        for folder, names in zip(folders, found.names, strict=True):
+            if not names:
+                raise TaskError(empty(folder, found))
+        self.parts = {str(f): len(names) for f, names in zip(folders, found.names, strict=True)}
+        """folder -> images in it"""
+        self.passed_over = found.notes()
+        """lines about what was not taken"""
+        self._names = FileNames(
+            [f"{f}/{name}" for f, names in zip(folders, found.names, strict=True) for name in names]
+        )
+        self.image_size = image_size
+        self.area = (min_crop_area, 1.0)
+        self.seed = seed
+        self.upright = upright
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Batch:
+        """The samples (epoch, index) as `load_batch` returns them."""
+        return load_batch(keys, self.load, self._names, finish=self.resize)
+
+    def load(self, epoch: int, index: int) -> Crop:
+        """One sample before it is resized. Raises UnreadableImage."""
+        rng = sample_rng(self.seed, epoch, index)
+        return draw_crop(self._names[index], rng, self.area, self.upright)
+
+    def resize(self, crop: Crop) -> Tensor:
+        return resize(crop.pixels, self.image_size, crop.flip)
+
+    def names(self, indices: Sequence[int]) -> list[str]:
+        return [self._names[index] for index in indices]
+
+    def relative(self) -> dict[str, list[str]]:
+        """Folder -> names of its images, relative to it."""
+        found, start = {}, 0
+        for folder, count in self.parts.items():
+            skip = len(folder) + 1
+            found[folder] = [name[skip:] for name in self._names[start : start + count]]
+            start += count
+        return found
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Names the images by their content, and how they are read; see `Fingerprint`."""
+        print_ = Fingerprint()
+        print_.add("upright" if self.upright else "as stored")
+        for folder, names in self.relative().items():
+            print_.add_files(folder, names)
+        return print_.hexdigest()
+
+    def notes(self) -> list[str]:
+        """How many images, where, how turned, and what was not taken; a line each."""
+        places = []
+        for folder, names in self.relative().items():
+            tops = Counter(name.partition("/")[0] if "/" in name else "." for name in names)
+            inside = [f"{count:,} in {top}" for top, count in tops.most_common(NAMED)]
+            more = len(tops) - len(inside)
+            inside += [f"the others in {plural(more, 'more folder')}"] if more else []
+            what = f"{plural(len(names), 'image')} in {folder}"
+            places.append(what if set(tops) == {"."} else f"{what} ({', '.join(inside)})")
+        turned = turned_note(self.names(range(len(self))), self.upright)
+        return [f"pre-training on {'; '.join(places)}", *turned, *self.passed_over]
