@@ -13,6 +13,7 @@ from mae_bench.errors import RunError
 from mae_bench.progress import Bar, console, progress, say
 from tasks import check_known, miniature
 from tasks.check import MAX_BAD_IMAGES, Check, refuse
+from tasks.classification.datasets import KAGGLE
 
 MINI = "mini"
 NO_TWIN = (
@@ -43,7 +44,7 @@ def task_root(task: str, data: str | Path) -> Path:
 
 
 def pretraining_folders(data: str | Path) -> list[Path]:
-    """Folders of unlabelled images: the world's, an ImageNet root's train/, or any folder."""
+    """Folders of unlabelled images: the world's, train/ (Kaggle's, too), or any folder."""
     if str(data) == MINI:
         world = miniature_world()
         return [world / "unlabelled", world / "imagenet1k" / "train"]
@@ -53,7 +54,8 @@ def pretraining_folders(data: str | Path) -> list[Path]:
             f"--data {root}: no such folder; expected a folder of images, or mini for the "
             "built-in world"
         )
-    return [root / "train"] if (root / "train").is_dir() else [root]
+    folders = [root / "train", root / KAGGLE / "train"]
+    return next(([folder] for folder in folders if folder.is_dir()), [root])
 
 
 def miniature_world(root: Path | None = None) -> Path:

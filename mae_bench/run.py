@@ -39,6 +39,7 @@ from mae_bench.run_files import (
 )
 from results import Record, ResultsError, parse_record
 from results.store import MAX_BYTES
+from tasks.images.fingerprint import changed
 from tasks.processes import first_alone
 
 KEEP_STATES = 2
@@ -282,6 +283,8 @@ def differences(there: dict[str, Any], here: dict[str, Any], most: int = 3) -> l
         a, b = there.get(key), here.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
             found += differences(a, b, most)
+        elif a != b and key == "fingerprint" and isinstance(a, str) and isinstance(b, str):
+            found.append(changed(a, b))
         elif a != b:
             found.append(f"{key} {a} there, {b} here")
     return found[:most]

@@ -134,6 +134,8 @@ class Data(_Part):
     """drawn by the built-in miniature world"""
     standard: bool
     """the counts are those of the official data set"""
+    upright: bool = False
+    """the user's own images, turned by their EXIF tags; the official ones are read as stored"""
 
     @model_validator(mode="after")
     def _not_both(self) -> Self:

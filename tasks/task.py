@@ -103,8 +103,9 @@ class Measurement(ABC):
         """Score, on all processes together, each test image once; all return the same."""
 
     def data_facts(self) -> dict[str, Any]:
-        """The data behind a score: name, fingerprint, train_images, val_images, classes, and
-        `standard`, whether these are the official counts."""
+        """The data behind a score: name, fingerprint, train_images, val_images, classes,
+        `standard`, whether these are the official counts, and `upright`, whether images of the
+        user's own are turned by their EXIF tags."""
         data = self.data
         return {
             "name": data.name,
@@ -113,6 +114,7 @@ class Measurement(ABC):
             "val_images": len(data.val),
             "classes": len(data.classes),
             "standard": data.standard,
+            "upright": getattr(data, "upright", False),
         }
 
     def notes(self) -> list[str]:

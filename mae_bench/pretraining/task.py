@@ -101,6 +101,7 @@ class Pretraining(Task):
             "val_images": 0,
             "classes": 0,
             "standard": len(images) == IMAGENET_1K.num_train,
+            "upright": images.upright,
         }
 
     def notes(self) -> list[str]:

@@ -93,15 +93,15 @@ class SampleAugment:
         self.recipe = recipe
         self.rand_augment = rand_augment_of(recipe, mean)
 
-    def __call__(self, path: Path | str, rng: np.random.Generator) -> Tensor:
+    def __call__(self, path: Path | str, rng: np.random.Generator, upright: bool = False) -> Tensor:
         """The training view of an image file, uint8 (3, S, S); all randomness is from `rng`.
 
-        Raises UnreadableImage.
+        `upright`: turned by its EXIF tag. Raises UnreadableImage.
         """
         recipe = self.recipe
         draw = random_resized_crop_box if recipe.oversize_crop == "redraw" else clipped_crop_box
         area = (recipe.min_crop_area, 1.0)
-        pixels = decode_box(path, lambda height, width: draw(rng, height, width, area))
+        pixels = decode_box(path, lambda height, width: draw(rng, height, width, area), upright)
         crop = resize(pixels, recipe.image_size, flip=rng.random() < recipe.flip_prob)
         if self.rand_augment is None:
             return crop

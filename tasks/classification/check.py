@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from tasks import TaskError
-from tasks.check import MAX_BAD_IMAGES, SAMPLES, Check, Finding, Progress, Status, images
+from tasks.check import MAX_BAD_IMAGES, SAMPLES, Check, Finding, Progress, Status, images, sample
 from tasks.classification.datasets import (
     DATASETS,
     ROBUSTNESS,
@@ -23,6 +23,7 @@ from tasks.classification.robustness_sets import (
 )
 from tasks.images import decode
 from tasks.images.files import entries, shorten
+from tasks.images.turned import turned_note
 
 
 def check(
@@ -58,6 +59,9 @@ def check(
     else:
         splits = data.splits if len(data.splits) > 1 else {"test": only(data.splits)}
     findings += images(splits, decode_row, on_progress, samples, max_bad_images)
+    stored = [split for split in splits.values() if not split.upright]
+    paths = [split.path(row) for split, row in sample(stored, max(samples, len(stored)))]
+    findings += [Finding("note", line) for line in turned_note(paths, upright=False)]
     return Check(tuple(findings), data)
 
 

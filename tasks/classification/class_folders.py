@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from tasks import TaskError
-from tasks.classification.datasets import WNID, DatasetFacts
+from tasks.classification.datasets import KAGGLE, WNID, DatasetFacts
 from tasks.classification.flat_val import flat_labels, how_to_sort
 from tasks.classification.labelled import (
     LabelledImages,
@@ -27,9 +27,6 @@ from tasks.images.files import FileNames, shorten
 from tasks.images.fingerprint import Fingerprint
 from tasks.images.turned import turned_note
 from tasks.images.walk import OWN_SUFFIXES, SUFFIXES, in_folder, is_image_name, walk
-
-KAGGLE = "ILSVRC/Data/CLS-LOC"
-"""where Kaggle's ImageNet has train/ and val/"""
 
 
 def read_class_folders(facts: DatasetFacts, root: Path, own: bool = False) -> LabelledImages:

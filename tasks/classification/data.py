@@ -41,7 +41,7 @@ class TrainImages:
     def load(self, epoch: int, index: int) -> Tensor:
         """One augmented image, uint8 (3, S, S)."""
         rng = sample_rng(self.seed, epoch, index)
-        return self.augment(self.split.path(index), rng)
+        return self.augment(self.split.path(index), rng, self.split.upright)
 
     def names(self, indices: list[int]) -> list[str]:
         return [self.split.names[index] for index in indices]
@@ -70,7 +70,8 @@ class EvalImages(Dataset[Batch]):
         crops, kept, skipped = [], [], []
         for index in indices:
             try:
-                crops.append(eval_crop(self.split.path(index), self.size, self.crop_ratio))
+                path, upright = self.split.path(index), self.split.upright
+                crops.append(eval_crop(path, self.size, self.crop_ratio, upright))
                 kept.append(index)
             except UnreadableImage as error:
                 skipped.append(Unreadable(self.split.names[index], error.reason))

@@ -87,6 +87,9 @@ def get(archives: Sequence[Archive], origin: str, then: str = "unpack them into 
     return f"get {names} from {origin} and {then}"
 
 
+KAGGLE = "ILSVRC/Data/CLS-LOC"
+"""where Kaggle's ImageNet has train/ and val/"""
+
 IMAGENET_1K = DatasetFacts(
     name="imagenet1k",
     title="ImageNet-1K (ILSVRC 2012)",
@@ -99,8 +102,18 @@ IMAGENET_1K = DatasetFacts(
         " and sort both into one folder per class"
     ),
     archives=(
-        Archive("ILSVRC2012_img_train.tar", (("train",),), 138, "1d675b47d978889d74fa0da5fadfb00e"),
-        Archive("ILSVRC2012_img_val.tar", (("val",),), 6.3, "29b22e2961454d5413ddabcf34fc5622"),
+        Archive(
+            "ILSVRC2012_img_train.tar",
+            (("train", f"{KAGGLE}/train"),),
+            138,
+            "1d675b47d978889d74fa0da5fadfb00e",
+        ),
+        Archive(
+            "ILSVRC2012_img_val.tar",
+            (("val", f"{KAGGLE}/val"),),
+            6.3,
+            "29b22e2961454d5413ddabcf34fc5622",
+        ),
     ),
     origin="image-net.org (free account)",
     unpack="sort its images into one folder per class in {folder}/{name}",

@@ -66,6 +66,11 @@ class LabelledImages:
         return self.facts.name
 
     @property
+    def upright(self) -> bool:
+        """Whether images are turned by their EXIF tags."""
+        return self.val.upright
+
+    @property
     def standard(self) -> bool:
         """Whether classes and images are as many as in the official release."""
         counts = (len(self.classes), len(self.train), len(self.val))

@@ -276,7 +276,7 @@ def test_unlabelled_images_take_several_folders_and_serve_a_data_loader(folder: 
     data = UnlabelledImages([second, folder], image_size=16)
     assert len(data) == 9  # one in `second`, which is entered once, and eight more below `folder`
     assert data.names([0]) == [f"{second}/z.png"]
-    assert f"{folder}/second/z.png" not in data.names(range(9))
+    assert len(set(data.names(range(9)))) == 9
     assert f"entered once: {second} (as {second})" in data.passed_over[-1]
     plan = [[(0, 0), (0, 1)], [(0, 2)]]
     loader = DataLoader(data, batch_sampler=plan, collate_fn=lambda batch: batch)  # type: ignore[arg-type]
