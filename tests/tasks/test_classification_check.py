@@ -169,8 +169,9 @@ def test_broken_images_are_counted(tmp_path: Path) -> None:
     (said,) = lines("folder", tmp_path, "problem")
     assert "has one class, a, and top-1 of one class is 100 whatever the model does" in said
     picture(tmp_path / "train/b/1.jpg")
+    (tmp_path / "train/b/1.jpg").write_bytes(b"")
     (said,) = lines("folder", tmp_path, "problem")
-    assert said.startswith("8 of 9 training images cannot be read: 8 images: is empty (0 bytes)")
+    assert said.startswith("9 of 9 training images cannot be read: 9 images: is empty (0 bytes)")
 
 
 def test_folders_that_are_no_wnids(tmp_path: Path) -> None:

@@ -138,7 +138,6 @@ def touch(root: Path) -> None:
 
 
 def grow(root: Path) -> None:
-    """Not the first of its class, whose size the data set's fingerprint holds."""
     file = images(root, "val")[1]
     stat = file.stat()
     file.write_bytes(file.read_bytes() + b"\0")
@@ -157,7 +156,8 @@ def test_a_changed_image_makes_its_features_stale(world: Path, tmp_path: Path, c
     (file,) = folder.glob("*.safetensors")
     read, refused, again = said
     assert read == again == f"features of 24 val images: {file}"
-    assert refused.startswith(f"{file}: files differs (")
+    what = "files" if change is touch else "fingerprint"
+    assert refused.startswith(f"{file}: {what} differs (")
     assert refused.endswith("here); extracting again")
 
 
