@@ -331,6 +331,7 @@ def test_limit_takes_part_of_both_splits(root: Path) -> None:
         "val_images": 7,
         "classes": 7,
         "standard": False,
+        "upright": False,
     }
 
 
