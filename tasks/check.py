@@ -138,7 +138,9 @@ def is_turned(path: Path) -> bool:
     """Whether an image's EXIF tags ask for a rotation, which nothing here applies."""
     from PIL import ExifTags, Image
 
-    with Image.open(path) as image:
+    from tasks.images.header import FORMATS
+
+    with Image.open(path, formats=FORMATS) as image:
         return image.getexif().get(ExifTags.Base.Orientation, 1) != 1
 
 

@@ -14,6 +14,7 @@ test images. The archives unpack to data_256/ and data_large/, which are read as
 
 from pathlib import Path
 
+from backbones.files import read_regular
 from tasks import TaskError
 from tasks.classification.datasets import (
     PLACES205_IMAGES,
@@ -33,6 +34,9 @@ from tasks.classification.labelled import (
     repeated,
 )
 from tasks.images.files import shorten
+
+MOST_BYTES = 2**30
+"""of a list; the longest has 120 MB"""
 
 
 def read_places205(facts: DatasetFacts, root: Path) -> LabelledImages:
@@ -121,7 +125,7 @@ def read_list(
     and line for anything else.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
+        text = read_regular(path, MOST_BYTES).decode("utf-8-sig", "surrogateescape")
     except OSError as error:
         raise TaskError(f"{path} cannot be read: {error.strerror}; check the file") from error
     lines = text.removesuffix("\n").split("\n")

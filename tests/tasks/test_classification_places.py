@@ -1,5 +1,6 @@
 """Places' lists against torchvision and pandas, and what is refused or noted."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -304,3 +305,13 @@ def test_a_list_of_448_lines(tmp_path: Path) -> None:
     assert names == oracle[0].tolist()
     assert labels == oracle[1].astype(int).tolist()
     assert [note[:41] for note in notes] == ["list.txt names 448 images with blanks: c/"]
+
+
+def test_a_pipe_is_no_list_and_never_waits(root: Path) -> None:
+    file = root / "trainvalsplit_places205/val_places205.csv"
+    if not file.exists():
+        file = root / "places365_val.txt"
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(TaskError):
+        read("places205" if "205" in file.name else "places365", root)
