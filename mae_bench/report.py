@@ -25,18 +25,17 @@ from results import (
     comparison_table,
     paper_tables,
     published,
-    to_terminal,
 )
 from results import formats as writers
-from results.formats import FORMATS, WITHOUT_FIGURES, Content
+from results.formats import FORMATS, SHOWN, WITHOUT_FIGURES, Content
 from results.predictions import FILE_NAME, read_hits
 from results.store import folders_with
 from results.text import one_line
 
 if TYPE_CHECKING:
     from results.figures import Drawn
+    from results.formats.html import Unfinished
     from results.logs import Log
-    from results.page import Unfinished
 
 DEFAULT_FORMATS = ("md", "html")
 FIGURES = "figures"
@@ -178,22 +177,23 @@ def show(records: Iterable[Record]) -> list[Table]:
 
 
 def print_tables(tables: Iterable[Table]) -> None:
-    for renderable in to_terminal(tables):
+    for renderable in writers.write("terminal", Content(tuple(tables))):
         console.print(renderable, soft_wrap=False)
 
 
 def output_files(chosen: Path, formats: Collection[str]) -> dict[str, Path]:
     """The file of each format that is asked for, or that `chosen` ends in; `RunError` if a format
     is none."""
+    there_are = [name for name in FORMATS if name not in SHOWN]
     for name in formats:
-        if name not in FORMATS:
-            raise RunError(f"unknown format {name!r}; there are {', '.join(FORMATS)}")
+        if name not in there_are:
+            raise RunError(f"unknown format {name!r}; there are {', '.join(there_are)}")
     ending = chosen.suffix.removeprefix(".")
     files: dict[str, Path] = {}
-    for name in FORMATS:
-        if name == ending or (name == "md" and ending and ending not in FORMATS):
+    for name in there_are:
+        if name == ending or (name == "md" and ending and ending not in there_are):
             files[name] = chosen
-        elif name in formats and ending in FORMATS:
+        elif name in formats and ending in there_are:
             files[name] = chosen.with_suffix(f".{name}")
         elif name in formats:
             files[name] = chosen.with_name(f"{chosen.name}.{name}")
@@ -324,7 +324,7 @@ def page(
     found: Found, tables: Sequence[Table], drawn: Sequence["Drawn"], refresh: int | None = None
 ) -> str:
     """The HTML page; with `refresh` also of runs under way, and one that loads itself again."""
-    from results.page import ShownRun, to_html
+    from results.formats.html import ShownRun, to_html
 
     runs = [
         ShownRun(run.name, run.record, tuple(pictures_of(run)))
@@ -344,8 +344,8 @@ def page(
 
 def under_way(run: RunFolder) -> "Unfinished":
     """A row of the page's table of runs that are not finished."""
+    from results.formats.html import Unfinished
     from results.logs import read_log
-    from results.page import Unfinished
 
     identity: dict[str, Any] = run.identity or {}
     log = read_log(run.folder / LOG_FILE, run.name, run.protocol, is_miniature(run))

@@ -5,14 +5,15 @@ Stands alone: imports no other package of this repository, and no torch.
 
 from results.comparison import comparison_table
 from results.configuration import Configuration, configurations
-from results.csv_text import to_csv
 from results.errors import ResultsError
-from results.latex import to_latex
+from results.formats.csv import to_csv
+from results.formats.latex import to_latex
+from results.formats.markdown import to_markdown, to_markdown_pictures
+from results.formats.terminal import to_terminal
 from results.paper import PAPER_TABLES, paper_table, paper_tables
 from results.predictions import RunScores, read_run_scores
 from results.published import Published, headline, published
 from results.record import Checkpoint, Cost, Data, Environment, Named, Record, parse_record
-from results.render import to_markdown, to_markdown_pictures, to_terminal
 from results.statistics import compare
 from results.store import Skipped, read_records, record_folders, write_record
 from results.table import Cell, Column, Note, Table

@@ -1,4 +1,4 @@
-"""The formats that a report is written in: one file each, which has one function, `write`.
+"""The formats that a report is written in: one file each, with a function `write`.
 
 Another format is another file here and a line in FORMATS. Nothing heavy is imported before it is
 asked for.
@@ -7,6 +7,7 @@ asked for.
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from results.table import Table
 
@@ -23,18 +24,20 @@ class Content:
 
 
 FORMATS = {
+    "terminal": "results.formats.terminal",
     "md": "results.formats.markdown",
     "html": "results.formats.html",
     "tex": "results.formats.latex",
     "csv": "results.formats.csv",
     "json": "results.formats.json",
 }
-"""ending of the file, which is the format's name -> module"""
+"""name, which is the ending of the file -> module"""
+SHOWN = frozenset({"terminal"})
+"""formats that are printed and have no file"""
 WITHOUT_FIGURES = frozenset({"csv", "json"})
 """formats for other programs: alone they are no reason to draw figures"""
 
 
-def write(name: str, content: Content) -> str:
-    """The text of a report in a format of FORMATS."""
-    text: str = importlib.import_module(FORMATS[name]).write(content)
-    return text
+def write(name: str, content: Content) -> Any:
+    """A report in a format of FORMATS: its text, or what rich prints of those in SHOWN."""
+    return importlib.import_module(FORMATS[name]).write(content)

@@ -1,15 +1,17 @@
 """The formats of a report: each by its name, and another one by one line."""
 
+import io
 import json
 import sys
 from types import ModuleType
 
 import pytest
 from made_records import make
+from rich.console import Console
 
 import mae_bench
 from results import comparison_table, published, write_record
-from results.formats import FORMATS, Content, write
+from results.formats import FORMATS, SHOWN, Content, write
 
 
 @pytest.fixture
@@ -21,6 +23,10 @@ def tables():
 @pytest.mark.parametrize("name", [name for name in FORMATS if name != "html"])
 def test_every_format_holds_the_numbers_and_their_runs(name, tables):
     text = write(name, Content(tables, [("a picture", "p.png")]))
+    if name in SHOWN:
+        console = Console(width=200, file=io.StringIO())
+        console.print(*text)
+        text = console.file.getvalue()
     for part in ("83.6", "run", "MAE paper"):
         assert part in text
 

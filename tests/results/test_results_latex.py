@@ -15,7 +15,7 @@ from results import (
     published,
     to_latex,
 )
-from results.latex import PREAMBLE, escape
+from results.formats.latex import PREAMBLE, escape
 
 MEASURED = Column("ours", "top-1", "measured", "%")
 PUBLISHED = Column("paper", "top-1", "published", "%", "MAE paper", ("1",))

@@ -15,7 +15,7 @@ from browser import PROGRAM, Browser
 from made_records import pretrained
 from PIL import Image
 
-import results.page
+import results.formats.html
 from results import (
     Cell,
     Column,
@@ -31,8 +31,8 @@ from results import (
 )
 from results.drawing import INK, MUTED, OTHERS, PAPER, RULE, STYLES
 from results.figures import figures
+from results.formats.html import MAX_PICTURES, PICTURE_SIDE, ShownRun, Unfinished, to_html
 from results.logs import Log
-from results.page import MAX_PICTURES, PICTURE_SIDE, ShownRun, Unfinished, to_html
 from results.text import one_line
 
 VOID = {"meta", "input", "img", "br", "hr", "link"}
@@ -317,8 +317,8 @@ def test_huge_text_is_cut(make_record):
 
 
 def test_many_configurations_are_bounded_and_counted(make_record, monkeypatch):
-    monkeypatch.setattr(results.page, "MAX_CONFIGURATIONS", 2)
-    monkeypatch.setattr(results.page, "MAX_RUNS", 3)
+    monkeypatch.setattr(results.formats.html, "MAX_CONFIGURATIONS", 2)
+    monkeypatch.setattr(results.formats.html, "MAX_RUNS", 3)
     records = [make_record(init=f"init {i}", metrics={"top1": 80.0 + i}) for i in range(4)]
     records += [make_record(init="init 0", seed=s, metrics={"top1": 80.0}) for s in range(1, 6)]
     page = check_safe(whole(records))
@@ -356,7 +356,7 @@ def test_large_pictures_are_made_smaller(make_record, tmp_path):
 
 
 def test_what_is_no_picture_is_left_out_and_counted(make_record, tmp_path, monkeypatch):
-    monkeypatch.setattr(results.page, "MAX_PICTURE_PIXELS", 10_000)
+    monkeypatch.setattr(results.formats.html, "MAX_PICTURE_PIXELS", 10_000)
     (tmp_path / "no.png").write_bytes(b"<svg onload=alert(1)>")
     whole_file = png(tmp_path / "cut.png", (90, 90)).read_bytes()
     (tmp_path / "cut.png").write_bytes(whole_file[: len(whole_file) // 2])
@@ -391,7 +391,9 @@ def test_figures_follow_the_page(records):
         assert not re.findall(r"#[0-9a-f]{6}", plot)
         assert "var(--sans)" in plot
     colours = {INK, MUTED, RULE, PAPER, *(colour for colour, _ in (*STYLES.values(), *OTHERS))}
-    light, dark = (results.page.TEMPLATES / "page.css").read_text().split("@media screen")[:2]
+    light, dark = (
+        (results.formats.html.TEMPLATES / "page.css").read_text().split("@media screen")[:2]
+    )
     for colour in colours:
         assert f"--c-{colour[1:]}: {colour};" in light
         assert f"--c-{colour[1:]}: #" in dark

@@ -6,7 +6,7 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 
 from results import Cell, Column, Note, Table, comparison_table, published, to_markdown, to_terminal
-from results.render import cell_text
+from results.formats.texts import cell_text
 
 MEASURED = Column("ours", "top-1", "measured", "%")
 PUBLISHED = Column("paper", "top-1", "published", "%", "MAE paper", ("1",))
