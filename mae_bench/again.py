@@ -125,7 +125,8 @@ def score_again(
     found = look_at(known.task, root, how.max_bad_images)
     if not found.unlabelled:
         refuse(found, known.task, root)
-    for note in found.notes():
+    notes = found.notes()
+    for note in notes:
         say(f"note: {note}")
     same = found.data.fingerprint == known.data.fingerprint
     limit = known.limit if same and limit is None else limit
@@ -139,7 +140,7 @@ def score_again(
         say(f"note: {line}")
     base = base_of(trained)
     more = (known.seed, facts, known.init, known.checkpoint, limit)
-    setup = Setup(known.task, base, trained.recipe, *more)
+    setup = Setup(known.task, base, trained.recipe, *more, data_notes=notes)
     identity = setup.identity() | {"weights": trained.digest(), "source": source}
     if first:
         folder, identity = trained.folder, read_json(trained.folder / RUN_FILE)

@@ -83,7 +83,8 @@ def evaluate(
     model = source.model().to(accelerator.device)
     measured = Robustness(model, source.classes, on, root, limit)
     scoring = scoring_for(measured, how, accelerator, batch_size=source.recipe.device_batch)
-    for note in measured.notes():
+    notes = measured.notes()
+    for note in notes:
         say(f"note: {note}")
     facts = Data.model_validate(measured.data_facts() | {"miniature": announce(root)})
     beside = Path(run).resolve().parent if isinstance(source, Finished) else Path("runs")
@@ -106,6 +107,7 @@ def evaluate(
             "data": facts,
             "trained_on": source.trained_on,
             "deviations": deviations(source, on, facts, limit),
+            "data_notes": notes,
         }
         record = make_record(known, spent, scored, accelerator)
         if accelerator.is_main_process:

@@ -74,9 +74,10 @@ def pretrain(
     refuse_unfit(task, accelerator, seed)
     scoring(task, how, accelerator)  # there is nothing to evaluate
     facts = Data.model_validate(task.data_facts() | {"miniature": announce(folders[0])})
-    for note in task.notes():
+    notes = task.notes()
+    for note in notes:
         say(note)
-    setup = Setup(PRETRAIN, base, effective, seed, facts, init, weights)
+    setup = Setup(PRETRAIN, base, effective, seed, facts, init, weights, data_notes=notes)
     with open_run(folder, setup.identity()) as run:
         record = already_finished(run)
         if record is not None:

@@ -88,6 +88,8 @@ class Setup:
     limit: int | None = None
     trained_on: str | None = None
     """names the training data alone; see `tasks.identity`"""
+    data_notes: Sequence[str] = ()
+    """what a user hears of the data, which determines nothing"""
 
     def identity(self) -> dict[str, Any]:
         """What a run folder belongs to."""
@@ -141,6 +143,7 @@ class Setup:
                 "deviations": changed,
                 "seed": self.seed,
                 "complete": complete,
+                "data_notes": list(self.data_notes),
             },
             spent,
             scored,

@@ -103,15 +103,13 @@ def transfer(
     if isinstance(built, Task):
         refuse_unfit(built, accelerator, seed)
     scoring = scoring_for(built, how, accelerator, batch_size=effective.device_batch)
-    notes = checked.notes()
-    notes += [note for note in built.notes() if note not in notes]
-    if checkpoint is None:
-        notes += filter(None, [tasks.scratch_note(task, protocol, backbone)])
-    for note in notes:
+    notes = list(dict.fromkeys([*checked.notes(), *built.notes()]))
+    scratch = None if checkpoint else tasks.scratch_note(task, protocol, backbone)
+    for note in [*notes, *filter(None, [scratch])]:
         say(f"note: {note}")
     facts = Data.model_validate(built.data_facts() | {"miniature": announce(root)})
     trained_on = of_split(built.data.train, built.data.classes)
-    setup = Setup(task, base, effective, seed, facts, init, weights, limit, trained_on)
+    setup = Setup(task, base, effective, seed, facts, init, weights, limit, trained_on, notes)
     default = re.sub("[/:]", "-", f"{task}-{protocol}-{backbone}-{init}-seed{seed}")
     folder = run_folder(out, default if name is None else name)
     found_in = {"source": str(data), "anatomy": anatomy_metadata(vit)}

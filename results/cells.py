@@ -41,6 +41,9 @@ COSTS = (
 OTHER_RECIPE = "scored with a recipe that may differ from this protocol, so without a difference"
 NAME_LENGTH = 80
 """characters of the name of a run"""
+MOST_DATA_NOTES = 6
+DATA_NOTE_LENGTH = 240
+"""characters of each"""
 WITHIN_NOISE = "≈"
 NOISE = (
     "within noise of our seeds: the published number lies in the 95 % prediction interval of one"
@@ -298,6 +301,9 @@ def caveats(configuration: Configuration, notes: Notes) -> tuple[str, ...]:
     skipped = sum(record.skipped_images for record in records)
     if skipped:
         marks.append(notes.ours(f"unreadable images left out: {skipped}."))
+    if this.data_notes and not this.data.standard and not this.data.miniature:
+        told = _some(this.data_notes, MOST_DATA_NOTES, DATA_NOTE_LENGTH, "; ")
+        marks.append(notes.ours(f"of data {this.data.name}: {told}."))
     if configuration.repeats:
         marks.append(notes.ours(repeated(configuration)))
     if configuration.untraced:
@@ -326,11 +332,13 @@ def untraced(configuration: Configuration) -> str:
     )
 
 
-def _some(names: Iterable[str], most: int = 5) -> str:
-    """The first names, and how many more there are."""
-    each = list(dict.fromkeys(one_line(name, NAME_LENGTH) for name in names))
+def _some(
+    texts: Iterable[str], most: int = 5, length: int = NAME_LENGTH, between: str = ", "
+) -> str:
+    """The first texts, and how many more there are."""
+    each = list(dict.fromkeys(one_line(text, length) for text in texts))
     more = f" and {len(each) - most} more" if len(each) > most else ""
-    return ", ".join(each[:most]) + more
+    return between.join(each[:most]) + more
 
 
 def cost_cells(configuration: Configuration, notes: Notes) -> list[Cell]:

@@ -200,6 +200,8 @@ class Record(_Part):
     """files that could not be decoded"""
     unreadable: list[Text] = Field(default_factory=list)
     """the same by reason, for people: "test: 2 images: truncated (a.jpg, b.jpg)" """
+    data_notes: list[Text] = Field(default_factory=list)
+    """what of the data is odd, was left out or read otherwise than given, for people"""
 
     @model_validator(mode="after")
     def _times_in_order(self) -> Self:

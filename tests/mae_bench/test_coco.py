@@ -147,9 +147,11 @@ def test_what_is_left_out_is_said(root, tmp_path, capsys):
     content = json.loads(file.read_text())
     content["annotations"][0]["segmentation"] = [[1, 1, 5, 5]]
     file.write_text(json.dumps(content))
-    mae_bench.transfer(**arguments(root, tmp_path / "runs"))
+    record = mae_bench.transfer(**arguments(root, tmp_path / "runs"))
     said = capsys.readouterr().out
-    assert "note: train annotations with no polygon of three points: 1" in said
+    line = "train annotations with no polygon of three points: 1"
+    assert f"note: {line}" in said
+    assert [each for each in record.data_notes if each.startswith(line)]
 
 
 def no_objects(root: Path) -> None:

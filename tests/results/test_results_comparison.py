@@ -3,7 +3,7 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
-from made_records import pretrained
+from made_records import OFFICIAL, pretrained
 from scipy import stats
 
 from results import Checkpoint, Cost, Data, comparison_table, configurations, headline, published
@@ -260,6 +260,18 @@ def test_skipped_images_and_mixed_versions_are_told(make_record):
         "unreadable images left out: 2.",
         "the seeds ran under different versions of mae-bench.",
     ]
+
+
+def test_what_is_odd_of_data_is_told_unless_they_are_official(make_record):
+    own = OFFICIAL.model_copy(update={"name": "mine", "standard": False})
+    odd = ["val annotations left out: 3 (1, 2, 3)", "a\nb"]
+    for data, told in (
+        (own, ["of data mine: val annotations left out: 3 (1, 2, 3); a b."]),
+        (OFFICIAL, []),
+    ):
+        (table,) = comparison_table([make_record(data=data, data_notes=odd)], [])
+        texts = [note(table, mark) for mark in table.rows[0][2].marks]
+        assert [text for text in texts if text.startswith("of data")] == told
 
 
 def test_an_unconfirmed_number_is_marked_and_not_subtracted(make_record):
