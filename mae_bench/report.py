@@ -16,6 +16,7 @@ from mae_bench.errors import RunError
 from mae_bench.progress import console, say
 from mae_bench.run_files import LOG_FILE, RECORD_FILE, RUN_FILE, atomic
 from mae_bench.run_folders import RunFolder, age, is_locked, read_run
+from mae_bench.words import hand_in
 from results import (
     Record,
     RunScores,
@@ -144,6 +145,7 @@ def report(
     while runs are under way, until it is interrupted. Raises `RunError` or `results.ResultsError`
     for bad input.
     """
+    hand_in()
     if costs and table:
         raise RunError("--costs adds to the tables of protocols, not to the paper's; leave it out")
     for name in table:
@@ -171,6 +173,7 @@ def report(
 
 def show(records: Iterable[Record]) -> list[Table]:
     """Print the tables of some records."""
+    hand_in()
     tables = comparison_table(records, published())
     print_tables(tables)
     return tables

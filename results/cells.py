@@ -6,10 +6,9 @@ import string
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from results.configuration import LARGEST, Configuration, mean_cell
-from results.labels import LOWER_IS_BETTER, METRICS
 from results.origins import Pretrainings
 from results.published import Published
 from results.record import Named, Record
@@ -140,17 +139,6 @@ def _as_shown(cell: Cell) -> float | None:
 
 def any_best(rows: Iterable[Sequence[Cell]]) -> bool:
     return any(cell.best for row in rows for cell in row)
-
-
-def decimals_of(metric: str) -> int:
-    return 2 if metric in METRICS else 4
-
-
-def better(metric: str) -> Literal["higher", "lower"] | None:
-    """Which score is the better one; None for a metric that nobody here knows."""
-    if metric in LOWER_IS_BETTER:
-        return "lower"
-    return "higher" if metric in METRICS else None
 
 
 def measured_group(configuration: Configuration) -> Hashable:

@@ -18,10 +18,8 @@ from results.cells import (
     Identities,
     Notes,
     any_best,
-    better,
     caveats,
     cost_cells,
-    decimals_of,
     difference_cell,
     measured_group,
     pretraining,
@@ -31,12 +29,15 @@ from results.cells import (
 )
 from results.configuration import Configuration, configurations
 from results.labels import (
-    DATA_TITLES,
-    METRICS,
+    better,
+    data_title,
+    decimals_of,
     family_of,
+    metric_title,
     plain,
     protocol_order,
     protocol_title,
+    shown,
     table_title,
     task_order,
     trained_blocks,
@@ -197,9 +198,9 @@ def _labels(protocol: str, backbone: str, init: str, is_curve: bool) -> list[Ent
 
 
 def _metrics(records: Iterable[Record]) -> list[str]:
-    """The scores of METRICS that any run has; else metrics by name, no more than a table holds."""
+    """The scores that tables show; if there are none, metrics by name, as many as a table holds."""
     present = {name for record in records for name in record.metrics}
-    return [name for name in METRICS if name in present] or sorted(present)[:MOST_METRICS]
+    return shown(present) or sorted(present)[:MOST_METRICS]
 
 
 def _plan(
@@ -245,7 +246,7 @@ def _columns(plan: _Plan, is_curve: bool) -> tuple[Column, ...]:
 
 
 def _ours(metric: str) -> Column:
-    title, unit = METRICS.get(metric, (metric, ""))
+    title, unit = metric_title(metric)
     return Column(f"{metric} ours", title, "measured", unit, better=better(metric))
 
 
@@ -347,4 +348,4 @@ def _miniature_table(records: list[Record], show: _Show) -> Table:
 
 
 def _miniature_title(task: str) -> str:
-    return f"Miniature world: {DATA_TITLES.get(task) or 'pre-training'}"
+    return f"Miniature world: {data_title(task) or 'pre-training'}"

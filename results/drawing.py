@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from results.configuration import SIZES
-from results.labels import METRICS, plain
+from results.labels import metric_title, plain
 from results.logs import Log
 from results.text import one_line
 
@@ -228,7 +228,7 @@ def _draw(
     highs = [p.y + (p.spread or 0) for line in lines for p in line.points]
     _limits(axes, min(lows), max(highs))
     arrange(axes, sorted({point.x for line in lines for point in line.points}))
-    title, unit = METRICS[panel.metric]
+    title, unit = metric_title(panel.metric)
     axes.set_title(one_line(panel.title, TITLE_LENGTH), pad=22)
     more = len(ours) - MAX_LINES
     axes.set_xlabel(f"{x_title} ({more} more lines of ours left out)" if more > 0 else x_title)

@@ -30,7 +30,14 @@ from results.drawing import (
     size_title,
 )
 from results.errors import ResultsError
-from results.labels import DATA_TITLES, METRICS, family_of, protocol_title, task_of, trained_blocks
+from results.labels import (
+    data_title,
+    family_of,
+    protocol_title,
+    shown,
+    task_of,
+    trained_blocks,
+)
 from results.logs import Log
 from results.origins import Pretrainings, made
 from results.published import Published, headline
@@ -100,7 +107,7 @@ def _figures(
         figure = size_curve(protocol, records, published)
         add(f"size-{protocol}", _title(protocol), caption, figure)
     for task in _first(record.task for record in records):
-        title = f"{_data(task)}: partial fine-tuning"
+        title = f"{data_title(task)}: partial fine-tuning"
         add(f"partial-{task}", title, PARTIAL, partial_curve(task, records, published))
     figure = masking_curve(records, published)
     guess = _guessed(records)
@@ -217,7 +224,7 @@ def partial_curve(
         for row in there
         if (blocks := _blocks(f"{task}/{row.protocol}@1")) is not None and row.metric == "top1"
     )
-    panel = Panel(f"{_data(task)}: partial fine-tuning{_where(same)}", "top1", tuple(lines))
+    panel = Panel(f"{data_title(task)}: partial fine-tuning{_where(same)}", "top1", tuple(lines))
     return draw_panels([panel], "blocks that train", root_axis)
 
 
@@ -265,12 +272,8 @@ def _family(protocol: str) -> str:
     return protocol.replace("/scratch@", "/finetune@")
 
 
-def _data(task: str) -> str:
-    return DATA_TITLES.get(task, task)
-
-
 def _title(protocol: str) -> str:
-    data, what = _data(task_of(protocol)), protocol_title(protocol)
+    data, what = data_title(task_of(protocol)), protocol_title(protocol)
     return f"{data}: {what}" if data else what.capitalize()
 
 
@@ -281,9 +284,9 @@ def _blocks(protocol: str) -> float | None:
 
 
 def _metric(records: Iterable[Record]) -> str | None:
-    """The first score of METRICS that any run has."""
+    """The first score, as tables show them, that any run has."""
     present = {name for record in records for name in record.metrics}
-    return next((name for name in METRICS if name in present), None)
+    return next(iter(shown(present)), None)
 
 
 def _as_the_protocol(record: Record) -> bool:

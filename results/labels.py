@@ -1,51 +1,49 @@
-"""How tables call metrics, data sets and protocols."""
+"""How tables call metrics, data sets and protocols: words that are handed in, see `use`."""
 
 import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
-METRICS = {
-    "top1": ("top-1", "%"),
-    "miou": ("mIoU", "%"),
-    "ap_box": ("box AP", ""),
-    "ap_mask": ("mask AP", ""),
-    "mce": ("mCE", "%"),
-}
-"""Scores with title and unit. A table shows these; where runs have none of them, all they have."""
 
-LOWER_IS_BETTER = {"mce", "loss"}
+@dataclass(frozen=True)
+class Metric:
+    """A score as tables show it."""
 
-DATA_TITLES = {
-    "imagenet1k": "ImageNet-1k",
-    "inat2017": "iNaturalist 2017",
-    "inat2018": "iNaturalist 2018",
-    "inat2019": "iNaturalist 2019",
-    "places205": "Places205",
-    "places365": "Places365",
-    "coco": "COCO",
-    "ade20k": "ADE20K",
-    "imagenet_a": "ImageNet-A",
-    "imagenet_c": "ImageNet-C",
-    "imagenet_r": "ImageNet-R",
-    "imagenet_sketch": "ImageNet-Sketch",
-    "folder": "images in class folders",
-    "pretrain": "",
-}
-"""task -> title, in the order of a report"""
-PROTOCOL_TITLES = {
-    "finetune": "fine-tuning",
-    "finetune-448": "fine-tuning at 448 pixels",
-    "linear": "linear probing",
-    "knn": "k-nearest neighbours",
-    "logistic": "logistic regression",
-    "scratch": "training from scratch",
-    "released": "classifiers as released",
-    "upernet-512-160k": "UperNet",
-    "upernet-512-100ep": "UperNet (100 epochs)",
-    "mask_rcnn-vitdet": "Mask R-CNN (ViTDet)",
-    "mask_rcnn-fpn": "Mask R-CNN (four-stage FPN)",
-    "mae": "masked autoencoder pre-training",
-}
-"""protocol without task and version -> title, in the order of a report; partial fine-tuning and
-unknown ones follow"""
+    title: str
+    unit: str = ""
+    better: Literal["higher", "lower"] = "higher"
+
+
+@dataclass(frozen=True)
+class Words:
+    """What reports call things, in the order of a report; what has no words goes by its name."""
+
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    """scores that a table shows; where runs have none of them, it shows all that they have"""
+    errors: frozenset[str] = frozenset()
+    """metrics that a table does not show by themselves, of which less is better"""
+    tasks: Mapping[str, str] = field(default_factory=dict)
+    """task -> title; empty: none is needed"""
+    protocols: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """task -> protocol without task and version -> title"""
+    pictures: Mapping[str, str] = field(default_factory=dict)
+    """task -> heading of the pictures of its runs"""
+
+
+_words = [Words()]
+
+
+def use(words: Words) -> None:
+    """Take these words from now on, in all reports of this process."""
+    _words[0] = words
+
+
+def words() -> Words:
+    """Those in use."""
+    return _words[0]
+
+
 PARTIAL = re.compile(r"partial-([0-9]+(?:\.[0-9]+)?)")
 """protocols of partial fine-tuning, by the number of trained blocks"""
 
@@ -69,12 +67,41 @@ def family_of(protocol: str) -> str:
 
 def task_order(task: str) -> tuple[int, str]:
     """Sorts tasks as a report shows them: unknown ones last, by name."""
-    return (list(DATA_TITLES).index(task) if task in DATA_TITLES else len(DATA_TITLES), task)
+    known = list(words().tasks)
+    return (known.index(task) if task in known else len(known), task)
+
+
+def data_title(task: str) -> str:
+    return words().tasks.get(task, task)
+
+
+def shown(metrics: Collection[str]) -> list[str]:
+    """Those of some metrics that a table shows by themselves, the headline first."""
+    return [name for name in words().metrics if name in metrics]
+
+
+def metric_title(metric: str) -> tuple[str, str]:
+    """Title and unit."""
+    known = words().metrics.get(metric)
+    return (known.title, known.unit) if known else (metric, "")
+
+
+def decimals_of(metric: str) -> int:
+    return 2 if metric in words().metrics else 4
+
+
+def better(metric: str) -> Literal["higher", "lower"] | None:
+    """Which score is the better one; None for a metric that nobody here knows."""
+    if metric in words().errors:
+        return "lower"
+    known = words().metrics.get(metric)
+    return known.better if known else None
 
 
 def protocol_order(protocol: str) -> tuple[tuple[int, str], int, float, str]:
     """The same for protocol ids, by task first."""
-    name, known = protocol.partition("/")[2].partition("@")[0], list(PROTOCOL_TITLES)
+    name = protocol.partition("/")[2].partition("@")[0]
+    known = list(words().protocols.get(task_of(protocol), ()))
     place = known.index(name) if name in known else len(known)
     blocks = trained_blocks(protocol) or "0"
     return task_order(task_of(protocol)), place, float(blocks), protocol
@@ -88,12 +115,13 @@ def protocol_title(protocol: str) -> str:
         return f"fine-tuning of the last {blocks} block{'' if blocks in ('0.5', '1') else 's'}"
     if name == "partial-K":
         return "partial fine-tuning"
-    return PROTOCOL_TITLES.get(name, protocol.partition("/")[2])
+    known = words().protocols.get(task_of(protocol), {})
+    return known.get(name, protocol.partition("/")[2])
 
 
 def table_title(protocol: str) -> str:
     """Of the table of a protocol, or of a family of them."""
-    doing, data = protocol_title(protocol), DATA_TITLES.get(task_of(protocol), task_of(protocol))
+    doing, data = protocol_title(protocol), data_title(task_of(protocol))
     title = f"{data}: {doing}" if data else doing.capitalize()
     return f"{title} (protocol {protocol})"
 

@@ -21,9 +21,7 @@ from results.cells import (
     Identities,
     Notes,
     any_best,
-    better,
     caveats,
-    decimals_of,
     devices,
     difference_cell,
     measured_cell,
@@ -34,7 +32,7 @@ from results.cells import (
 )
 from results.configuration import Configuration, configurations
 from results.errors import ResultsError
-from results.labels import plain, protocol_title
+from results.labels import better, decimals_of, plain, protocol_title
 from results.origins import Pretrainings
 from results.paper_tables import (
     ABLATION_DEFAULTS,

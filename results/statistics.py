@@ -13,10 +13,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from results.cells import Notes, better, caveats, decimals_of, named, untraced
+from results.cells import Notes, caveats, named, untraced
 from results.configuration import Configuration, configurations, mean_cell
 from results.errors import ResultsError
-from results.labels import METRICS, table_title
+from results.labels import better, decimals_of, metric_title, shown, table_title
 from results.predictions import RunScores
 from results.record import Record
 from results.table import Cell, Column, Table
@@ -116,7 +116,7 @@ def compare(
             "expected two sets of runs of one task"
         )
     metrics = [m for m in first.first.metrics if first.values(m) and second.values(m)]
-    metrics = [m for m in METRICS if m in metrics] or metrics
+    metrics = shown(metrics) or metrics
     if not metrics:
         raise ResultsError(f"{names[0]} and {names[1]} have no score in common")
 
@@ -213,7 +213,7 @@ def _unpaired(gap: float, intervals: Sequence[tuple[float, float]]) -> Test:
 
 
 def _labels(metric: str, test: Test) -> tuple[Cell, Cell]:
-    title, unit = METRICS.get(metric, (metric, ""))
+    title, unit = metric_title(metric)
     return Cell(f"{title} {unit}".strip()), Cell(test.name)
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tasks.face import Face
     from tasks.task import Measurement
 
-FACES = ["tasks.coco.face", "tasks.ade20k.face", "tasks.classification.face"]
+FACES = ["tasks.classification.face", "tasks.coco.face", "tasks.ade20k.face"]
 """modules, each with a `FACE`: a new task is one folder and one line here"""
 
 

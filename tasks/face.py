@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from tasks import TaskError
 from tasks.check import Check, Progress
@@ -14,6 +14,15 @@ from tasks.recipe import Recipe
 
 if TYPE_CHECKING:
     from tasks.task import Measurement, Scored
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A score as tables show it."""
+
+    title: str
+    unit: str = ""
+    better: Literal["higher", "lower"] = "higher"
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,14 @@ class Face(ABC):
 
     tasks: ClassVar[Mapping[str, str]]
     """task -> what it measures"""
+    metrics: ClassVar[Mapping[str, Metric]]
+    """those of its scores that tables show; the first that a run has is the headline"""
+    titles: ClassVar[Mapping[str, str]]
+    """task, or data set that only tests -> its title in reports, in their order"""
+    protocol_titles: ClassVar[Mapping[str, str]]
+    """protocol -> its title in reports, in their order"""
+    pictures: str = "Predictions"
+    """heading of the pictures of its runs"""
     only_test: Sequence[str] = ()
     """data sets that are no task: they test what another one has trained"""
     without_twin: Sequence[str] = ()

@@ -33,7 +33,6 @@ from results.cells import (
     ONE_SEED,
     OURS,
     THEIRS,
-    decimals_of,
 )
 from results.configuration import Configuration, configurations
 from results.drawing import size_title
@@ -41,7 +40,15 @@ from results.figures import KEY, Drawn
 from results.files import read_regular
 from results.formats import Content
 from results.formats.texts import NOTE_LIMIT, OWNERS, cell_text
-from results.labels import DATA_TITLES, METRICS, protocol_title, task_of
+from results.labels import (
+    data_title,
+    decimals_of,
+    metric_title,
+    protocol_title,
+    shown,
+    task_of,
+    words,
+)
 from results.record import Record
 from results.store import Skipped
 from results.table import Cell, Column, Table
@@ -287,15 +294,14 @@ def _pretraining_seeds(c: Configuration) -> str:
 
 
 def _title(record: Record) -> str:
-    data, what = DATA_TITLES.get(task_of(record.protocol), task_of(record.protocol)), ""
-    what = protocol_title(record.protocol)
+    data, what = data_title(task_of(record.protocol)), protocol_title(record.protocol)
     return f"{data}: {what}" if data else what.capitalize()
 
 
 def _headline(c: Configuration) -> str:
-    """ "top-1 83.53 ± 0.10 %": the first score of METRICS, or else the first by name."""
+    """ "top-1 83.53 ± 0.10 %": the first that tables show, or else the first by name."""
     for name in _metric_names(c)[:1]:
-        title, unit = METRICS.get(name, (name, ""))
+        title, unit = metric_title(name)
         decimals = decimals_of(name)
         cell = c.cell(name, decimals)
         if isinstance(cell.value, float):
@@ -306,7 +312,8 @@ def _headline(c: Configuration) -> str:
 
 def _metric_names(c: Configuration) -> list[str]:
     present = {name for record in c.records for name in record.metrics}
-    return [name for name in METRICS if name in present] + sorted(present - set(METRICS))
+    first = shown(present)
+    return first + sorted(present - set(first))
 
 
 def _verdict(record: Record) -> tuple[str, str]:
@@ -374,6 +381,8 @@ def _pictures(runs: Sequence[ShownRun]) -> tuple[list[dict[str, Any]], int]:
         if picture is not None
     ]
     found: list[dict[str, Any]] = []
+    headings = words().pictures
+    order = [*headings.values(), OTHER_GROUP]
     size = left_out = 0
     for run, (what, file) in queue:
         full = len(found) >= MAX_PICTURES or size >= ALL_PICTURES_BYTES
@@ -383,10 +392,10 @@ def _pictures(runs: Sequence[ShownRun]) -> tuple[list[dict[str, Any]], int]:
             continue
         uri, width, height = encoded
         size += len(uri)
-        group = GROUPS.get(run.record.task, OTHER_GROUP)
+        group = headings.get(run.record.task, OTHER_GROUP)
         found.append(
             {"run": run.name, "what": what, "uri": uri, "width": width, "height": height}
-            | {"group": group, "order": [*GROUPS.values(), OTHER_GROUP].index(group)}
+            | {"group": group, "order": order.index(group)}
         )
     found.sort(key=lambda picture: picture["order"])
     for index, picture in enumerate(found):
@@ -394,13 +403,8 @@ def _pictures(runs: Sequence[ShownRun]) -> tuple[list[dict[str, Any]], int]:
     return found, left_out
 
 
-GROUPS = {
-    "pretrain": "Reconstructions",
-    "coco": "Detections",
-    "ade20k": "Segmentations",
-}
 OTHER_GROUP = "Predictions"
-"""Task -> heading of its pictures."""
+"""heading of the pictures of tasks that have none of their own"""
 
 
 def _picture(file: Path) -> tuple[str, int, int] | None:

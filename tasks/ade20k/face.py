@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from tasks.ade20k import datasets as facts
 from tasks.check import Check, Progress
-from tasks.face import DatasetRow, Face, require
+from tasks.face import DatasetRow, Face, Metric, require
 from tasks.recipe import Recipe
 
 PREDICTIONS_FOLDER = "predictions"
@@ -17,6 +17,13 @@ class Ade20kFace(Face):
     """Semantic segmentation."""
 
     tasks: ClassVar = {"ade20k": "semantic segmentation, mIoU in %"}
+    metrics: ClassVar = {"miou": Metric("mIoU", "%")}
+    titles: ClassVar = {"ade20k": "ADE20K"}
+    protocol_titles: ClassVar = {
+        "upernet-512-160k": "UperNet",
+        "upernet-512-100ep": "UperNet (100 epochs)",
+    }
+    pictures = "Segmentations"
 
     @property
     def recipes(self) -> Any:

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from tasks.check import Check, Progress
 from tasks.classification.datasets import DATASETS, FOLDER, ROBUSTNESS
-from tasks.face import DatasetRow, Face, require
+from tasks.face import DatasetRow, Face, Metric, require
 from tasks.recipe import Recipe
 
 CORRUPTED = "imagenet_c"
@@ -23,6 +23,29 @@ class ClassificationFace(Face):
         "places205": "classification of places",
         "places365": "classification of places",
         "folder": "classification of your own images, in class folders",
+    }
+    metrics: ClassVar = {"top1": Metric("top-1", "%"), "mce": Metric("mCE", "%", "lower")}
+    titles: ClassVar = {
+        "imagenet1k": "ImageNet-1k",
+        "inat2017": "iNaturalist 2017",
+        "inat2018": "iNaturalist 2018",
+        "inat2019": "iNaturalist 2019",
+        "places205": "Places205",
+        "places365": "Places365",
+        "imagenet_a": "ImageNet-A",
+        "imagenet_c": "ImageNet-C",
+        "imagenet_r": "ImageNet-R",
+        "imagenet_sketch": "ImageNet-Sketch",
+        "folder": "images in class folders",
+    }
+    protocol_titles: ClassVar = {
+        "finetune": "fine-tuning",
+        "finetune-448": "fine-tuning at 448 pixels",
+        "linear": "linear probing",
+        "knn": "k-nearest neighbours",
+        "logistic": "logistic regression",
+        "scratch": "training from scratch",
+        "released": "classifiers as released",
     }
     only_test = tuple(ROBUSTNESS)
     without_twin = (FOLDER.name,)

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from tasks.check import Check, Progress
 from tasks.coco import datasets as facts
-from tasks.face import DatasetRow, Face, require
+from tasks.face import DatasetRow, Face, Metric, require
 from tasks.recipe import Recipe
 
 PREDICTIONS_FILE = "predictions.json"
@@ -15,6 +15,13 @@ class CocoFace(Face):
     """Object detection and instance segmentation."""
 
     tasks: ClassVar = {"coco": "object detection and instance segmentation, box and mask AP"}
+    metrics: ClassVar = {"ap_box": Metric("box AP"), "ap_mask": Metric("mask AP")}
+    titles: ClassVar = {"coco": "COCO"}
+    protocol_titles: ClassVar = {
+        "mask_rcnn-vitdet": "Mask R-CNN (ViTDet)",
+        "mask_rcnn-fpn": "Mask R-CNN (four-stage FPN)",
+    }
+    pictures = "Detections"
 
     @property
     def recipes(self) -> Any:
