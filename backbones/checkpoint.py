@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from backbones.choosing import choose_state, shorten
 from backbones.contents import find_files, read_files, refuse_no_weights
+from backbones.files import atomic
 from backbones.formats import BIAS_TABLE
 from backbones.sizes import BackboneError
 
@@ -87,7 +87,6 @@ def save(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str]) -> No
 
     Names of one tensor, as of a plug-in that has its network's blocks as its own, have a copy each.
     """
-    temporary = file.with_suffix(".partial")
     tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     first = {value.data_ptr(): key for key, value in reversed(tensors.items())}
     tensors = {
@@ -96,19 +95,9 @@ def save(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str]) -> No
     }
     content = safetensors.torch.save(tensors, {"format": "pt", **metadata})
     header, start = ordered_header(content)
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(header)
-            stream.write(memoryview(content)[start:])
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(file)
-    except OSError as error:
-        if error.filename is None:  # as of a full disk
-            error.filename = str(file)
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic(file) as stream:
+        stream.write(header)
+        stream.write(memoryview(content)[start:])
 
 
 def ordered_header(content: bytes) -> tuple[bytes, int]:

@@ -1,13 +1,16 @@
-"""Opening the files of strangers: regular ones only, and no more of them than is asked for.
+"""Files of strangers, of which only regular ones are opened, and ours, whole or not there.
 
-Imports no torch. `results.files` is the same for the package that imports no sibling.
+Imports no torch. `results.files` is its twin for the package that imports no sibling.
 """
 
 import errno
 import io
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO, TextIO
 
 KINDS = {
     stat.S_IFDIR: "a folder",
@@ -16,6 +19,8 @@ KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+HALF_WRITTEN = ".partial"
+"""how the names of unfinished files end; a killed process may leave one"""
 
 
 def open_regular(path: Path | str, most: int | None = None) -> io.FileIO:
@@ -46,3 +51,61 @@ def read_regular(path: Path | str, most: int | None = None) -> bytes:
     """The bytes of a regular file; see `open_regular`."""
     with open_regular(path, most) as file:
         return file.readall()
+
+
+@contextmanager
+def atomic_path(file: Path) -> Iterator[Path]:
+    """A temporary path, whose file becomes `file` only once it is safely on disk.
+
+    An OSError names the file.
+    """
+    temporary = file.with_name(f".{file.name}{HALF_WRITTEN}")
+    try:
+        with naming(file):
+            yield temporary
+            synchronise(temporary)
+        temporary.replace(file)
+        synchronise(file.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic(file: Path) -> Iterator[BinaryIO]:
+    """A binary stream to what becomes `file` as by `atomic_path`."""
+    with atomic_path(file) as temporary, temporary.open("wb") as stream:
+        yield stream
+
+
+@contextmanager
+def atomic_text(file: Path) -> Iterator[TextIO]:
+    """The same for UTF-8 text; bytes of a file name that are none become \\udc80 to \\udcff.
+
+    Line ends stay as they are written, as `csv` wants it.
+    """
+    with atomic(file) as stream:
+        text = io.TextIOWrapper(stream, "utf-8", errors="backslashreplace", newline="")
+        try:
+            yield text
+        finally:
+            text.detach()  # after a flush; closing is for the owner of the stream
+
+
+def synchronise(place: Path) -> None:
+    """Have what was written to a file or folder reach the disk."""
+    descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def naming(place: Path) -> Iterator[None]:
+    """An OSError that passes through and names no file, as those of writing do, names `place`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(place)
+        raise

@@ -7,7 +7,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,7 @@ from results import (
 from results import formats as writers
 from results.formats import FORMATS, SHOWN, WITHOUT_FIGURES, Content
 from results.predictions import FILE_NAME, read_hits
-from results.store import folders_with
+from results.store import folders_with, read_folders
 from results.text import one_line
 
 if TYPE_CHECKING:
@@ -214,19 +214,16 @@ def find_runs(root: str | Path) -> Found:
             "wrote to"
         )
     skipped: list[Skipped] = []
-
-    def unreadable(error: OSError) -> None:
-        skipped.append(Skipped(Path(error.filename), f"cannot be opened: {error.strerror}"))
-
     finished, unfinished = [], []
-    for folder in folders_with((RECORD_FILE, RUN_FILE), root, unreadable):
-        run = read_run(folder.relative_to(root).as_posix(), folder)
-        if run.record is not None:
+    for folder, found in read_folders(root, (RUN_FILE,)):
+        name = folder.relative_to(root).as_posix()
+        if isinstance(found, Record):
             # Where the run lies tells more than what it was called, and no two lie there.
-            name = run.record.name if run.name == "." else run.name
-            record = run.record.model_copy(update={"name": name})
-            finished.append((record.finished, run.name, replace(run, record=record)))
-        elif run.fault:
+            record = found.model_copy(update={"name": found.name if name == "." else name})
+            finished.append((record.finished, name, RunFolder(name, folder, record)))
+        elif isinstance(found, Skipped):
+            skipped.append(found)
+        elif (run := read_run(name, folder)).fault:
             file, _, reason = run.fault.partition(": ")
             skipped.append(Skipped(folder / file, reason))
         else:

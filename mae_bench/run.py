@@ -24,9 +24,9 @@ from mae_bench.arguments import check_name
 from mae_bench.errors import RunError, first_line
 from mae_bench.progress import say
 from mae_bench.run_files import (
+    HALF_WRITTEN,
     LOCK_FILE,
     LOG_FILE,
-    PARTIAL,
     RECORD_FILE,
     RUN_FILE,
     STATE_FOLDER,
@@ -199,7 +199,7 @@ def take(folder: Path, lock: FileLock, identity: dict[str, Any]) -> None:
 def refuse_foreign(folder: Path) -> None:
     """Raise `RunError` if `folder` holds something, but no run."""
     if folder.exists() and not (folder / RUN_FILE).exists():
-        ours = (LOCK_FILE, f".{RUN_FILE}{PARTIAL}")
+        ours = (LOCK_FILE, f".{RUN_FILE}{HALF_WRITTEN}")
         foreign = sorted(p.name for p in folder.iterdir() if p.name not in ours)
         if foreign:
             raise RunError(

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tasks.atomic import PARTIAL, atomic, naming
+from backbones.files import HALF_WRITTEN, atomic, naming
 
-__all__ = ["PARTIAL", "atomic", "naming", "sweep", "write_json", "write_torch"]
+__all__ = ["HALF_WRITTEN", "atomic", "naming", "sweep", "write_json", "write_torch"]
 
 RUN_FILE = "run.json"
 RECORD_FILE = "record.json"
@@ -40,5 +40,5 @@ def write_torch(file: Path, content: Any) -> None:
 
 def sweep(folder: Path) -> None:
     """Remove what a killed process was in the middle of writing into `folder`."""
-    for left in folder.glob(f"*{PARTIAL}"):
+    for left in folder.glob(f"*{HALF_WRITTEN}"):
         left.unlink(missing_ok=True)

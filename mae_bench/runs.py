@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from mae_bench.errors import RunError
 from mae_bench.progress import duration, say
 from mae_bench.rescore import rescore
-from mae_bench.run_files import LOCK_FILE, PARTIAL, RUN_FILE, STATE_FOLDER, STATES
+from mae_bench.run_files import HALF_WRITTEN, LOCK_FILE, RUN_FILE, STATE_FOLDER, STATES
 from mae_bench.run_folders import (
     RunFolder,
     age,
@@ -205,7 +205,7 @@ def useless(run: RunFolder, weights: bool) -> Iterator[tuple[Path, int]]:
     """Files that `prune` deletes, with their bytes. Links lead elsewhere and are left alone."""
     states = run.folder / STATE_FOLDER
     places = [run.folder] if states.is_symlink() else [run.folder, states]
-    found = [file for place in places for file in place.glob(f"*{PARTIAL}")]
+    found = [file for place in places for file in place.glob(f"*{HALF_WRITTEN}")]
     if run.record is not None:
         found += [] if states.is_symlink() else sorted(states.glob(STATES))
         found += [run.folder / name for name in WEIGHTS if weights]

@@ -4,7 +4,7 @@ import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tasks.atomic import atomic_text
+from backbones.files import atomic_text
 from tasks.images.unreadable import Unreadable, by_reason
 
 UNREADABLE_FILE = "unreadable.csv"

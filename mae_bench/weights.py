@@ -12,7 +12,7 @@ from backbones.reading import ReadingOptions
 from mae_bench.data import weights_folder
 from mae_bench.errors import RunError
 from mae_bench.progress import say
-from mae_bench.run_files import PARTIAL, write_json, write_torch
+from mae_bench.run_files import HALF_WRITTEN, write_json, write_torch
 
 if TYPE_CHECKING:
     from backbones.inspection import Inspection
@@ -57,7 +57,7 @@ def convert_weights(
     from backbones.contents import OWN_METADATA
 
     if to == "hf":
-        unfinished = place.with_name(place.name + PARTIAL)
+        unfinished = place.with_name(place.name + HALF_WRITTEN)
         unfinished.mkdir(parents=True, exist_ok=True)
         try:
             write_json(unfinished / CONFIG, made.config)

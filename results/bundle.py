@@ -32,14 +32,13 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
 from results.errors import ResultsError
-from results.files import open_regular
+from results.files import HALF_WRITTEN, new_file, open_regular
 from results.objects import read_object
 from results.record import Record, Sha256
 from results.store import FILE_NAME, MAX_BYTES, MAX_REASON, read_record
 from results.text import one_line
 
 SUFFIX = ".maebench.zip"
-PARTIAL = ".partial"
 STALE_SECONDS = 600
 FORMAT: Final = "mae-bench run"
 VERSION: Final = 1
@@ -134,33 +133,19 @@ def write_bundle(
     files = _files(folder, weights, pictures)
     for left in stale_partials(output.parent, output.name):
         left.unlink(missing_ok=True)
-    partial = output.with_name(f".{output.name}.{os.getpid()}{PARTIAL}")
     try:
-        with _naming(output), partial.open("wb") as stream:
-            _write(stream, files)
-            stream.flush()
-            os.fsync(stream.fileno())
-        try:
-            with open_bundle(partial):  # what its reader refuses is better found here
-                pass
-        except ResultsError as error:
-            reason = str(error).removeprefix(f"{partial}: ")
-            raise ResultsError(f"{folder} cannot be packed: {reason}") from None
-        partial.replace(output)
-    finally:
-        partial.unlink(missing_ok=True)
+        with new_file(output) as partial:
+            with partial.open("wb") as stream:
+                _write(stream, files)
+            try:
+                with open_bundle(partial):  # what its reader refuses is better found here
+                    pass
+            except ResultsError as error:
+                reason = str(error).removeprefix(f"{partial}: ")
+                raise ResultsError(f"{folder} cannot be packed: {reason}") from None
+    except FileExistsError:
+        raise ResultsError(f"{output}: exists by now; name another file or delete it") from None
     return output
-
-
-@contextmanager
-def _naming(file: Path) -> Iterator[None]:
-    """An OSError that passes through and names no file, as that of a full disk, names `file`."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None and error.errno is not None:
-            error.filename = str(file)
-        raise
 
 
 def stale_partials(folder: Path, name: str = f"*{SUFFIX}") -> list[Path]:
@@ -169,8 +154,8 @@ def stale_partials(folder: Path, name: str = f"*{SUFFIX}") -> list[Path]:
     A file that anybody wrote to within STALE_SECONDS stays: it may be another machine's.
     """
     found = []
-    for file in sorted(folder.glob(f".*{PARTIAL}")):
-        whose, _, pid = file.name.removesuffix(PARTIAL).removeprefix(".").rpartition(".")
+    for file in sorted(folder.glob(f".*{HALF_WRITTEN}")):
+        whose, _, pid = file.name.removesuffix(HALF_WRITTEN).removeprefix(".").rpartition(".")
         if not (fnmatchcase(whose, name) and pid.isdecimal()) or file.is_symlink():
             continue
         with suppress(FileNotFoundError):

@@ -1,12 +1,14 @@
-"""Opening the files of strangers: regular ones only, and no more of them than is asked for.
+"""Files of strangers, of which only regular ones are opened, and ours, whole or not there.
 
-The same as `backbones.files`, since this package imports no sibling.
+The twin of `backbones.files`, since this package imports no sibling.
 """
 
 import errno
 import io
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 KINDS = {
@@ -16,6 +18,8 @@ KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+HALF_WRITTEN = ".partial"
+"""how the names of unfinished files end, after the number of the process that writes them"""
 
 
 def open_regular(path: Path | str, most: int | None = None) -> io.FileIO:
@@ -46,3 +50,32 @@ def read_regular(path: Path | str, most: int | None = None) -> bytes:
     """The bytes of a regular file; see `open_regular`."""
     with open_regular(path, most) as file:
         return file.readall()
+
+
+@contextmanager
+def new_file(file: Path) -> Iterator[Path]:
+    """A temporary path, whose file becomes `file` only once it is safely on disk.
+
+    Nothing is replaced: FileExistsError if a file is there by then. An OSError names the file.
+    """
+    partial = file.with_name(f".{file.name}.{os.getpid()}{HALF_WRITTEN}")
+    try:
+        try:
+            yield partial
+            descriptor = os.open(partial, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            if error.filename is None and error.errno is not None:  # as of a full disk
+                error.filename = str(file)
+            raise
+        try:
+            file.hardlink_to(partial)  # unlike a rename it replaces nothing
+        except FileExistsError:
+            raise
+        except OSError:  # some file systems have no such links
+            partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from results.errors import ResultsError
+from results.files import new_file
 from results.objects import MAX_REASON, read_bounded
 from results.record import Record, parse_record
 from results.text import one_line
@@ -43,20 +44,11 @@ def write_record(folder: str | Path, record: Record) -> Path:
     path = folder / FILE_NAME
     if path.exists():
         return _same_record(path, record)
-    partial = folder / f".{FILE_NAME}.{os.getpid()}.partial"
     try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            path.hardlink_to(partial)  # unlike a rename it replaces nothing
-        except FileExistsError:
-            return _same_record(path, record)
-        except OSError:  # some file systems have no such links
-            partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+        with new_file(path) as partial:
+            partial.write_text(text, encoding="utf-8")
+    except FileExistsError:
+        return _same_record(path, record)
     return path
 
 
@@ -87,20 +79,33 @@ def read_records(root: str | Path) -> tuple[list[Record], list[Skipped]]:
         raise ResultsError(
             f"{root}: no such folder of runs; name the folder that `mae-bench transfer` wrote to"
         )
-    records: list[Record] = []
-    skipped: list[Skipped] = []
-
-    def unreadable(error: OSError) -> None:
-        skipped.append(Skipped(Path(error.filename), f"cannot be opened: {error.strerror}"))
-
-    for folder in record_folders(root, unreadable):
-        try:
-            records.append(read_record(folder / FILE_NAME))
-        except ResultsError as error:
-            skipped.append(Skipped(folder / FILE_NAME, str(error)))
+    found = [each for _, each in read_folders(root)]
+    records = [each for each in found if isinstance(each, Record)]
+    skipped = [each for each in found if isinstance(each, Skipped)]
     records.sort(key=lambda record: (record.finished, record.name))
     skipped.sort(key=lambda item: item.path)
     return records, skipped
+
+
+def read_folders(
+    root: Path, others: Collection[str] = ()
+) -> Iterator[tuple[Path, Record | Skipped | None]]:
+    """Each of `record_folders` with its record, or why that or the folder cannot be read.
+
+    None: a folder without a record that holds a file of one of the names in `others`.
+    """
+    closed: list[Skipped] = []
+
+    def unreadable(error: OSError) -> None:
+        closed.append(Skipped(Path(error.filename), f"cannot be opened: {error.strerror}"))
+
+    for folder in folders_with((FILE_NAME, *others), root, unreadable):
+        file = folder / FILE_NAME
+        try:
+            yield folder, read_record(file) if os.path.lexists(file) else None
+        except ResultsError as error:
+            yield folder, Skipped(file, str(error))
+    yield from ((each.path, each) for each in closed)
 
 
 def record_folders(root: Path, on_error: Callable[[OSError], None] | None = None) -> Iterator[Path]:

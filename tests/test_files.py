@@ -1,4 +1,4 @@
-"""Both helpers that open strangers' files, by one set of tests."""
+"""Both helpers that open strangers' files and write ours, by one set of tests."""
 
 import errno
 import os
@@ -65,3 +65,33 @@ def test_no_descriptor_stays_open(files: ModuleType, tmp_path: Path) -> None:
             files.open_regular(tmp_path / "pipe")
     after = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").is_dir() else 0
     assert after == before
+
+
+writers = pytest.mark.parametrize("writer", [backbones.files.atomic_path, results.files.new_file])
+
+
+@writers
+@pytest.mark.parametrize("kind", [OSError, KeyboardInterrupt])
+def test_a_file_is_whole_or_not_there(writer, kind: type[BaseException], tmp_path: Path) -> None:
+    file = tmp_path / "a.bin"
+    with pytest.raises(kind) as caught, writer(file) as temporary:
+        temporary.write_bytes(b"half")
+        assert not file.exists()
+        raise kind(errno.ENOSPC, "No space left")
+    if isinstance(caught.value, OSError):
+        assert caught.value.filename == str(file)
+    assert not list(tmp_path.iterdir())
+    with writer(file) as temporary:
+        temporary.write_bytes(b"whole")
+    assert [(each.name, each.read_bytes()) for each in tmp_path.iterdir()] == [("a.bin", b"whole")]
+
+
+def test_a_new_file_replaces_none_and_an_atomic_one_does(tmp_path: Path) -> None:
+    file = tmp_path / "a.bin"
+    file.write_bytes(b"old")
+    with pytest.raises(FileExistsError), results.files.new_file(file) as temporary:
+        temporary.write_bytes(b"new")
+    assert file.read_bytes() == b"old"
+    with backbones.files.atomic(file) as stream:
+        stream.write(b"new")
+    assert [(each.name, each.read_bytes()) for each in tmp_path.iterdir()] == [("a.bin", b"new")]

@@ -16,10 +16,9 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from backbones.files import read_regular
+from backbones.files import atomic, read_regular
 from tasks.ade20k.labels import count_values, decode_label
 from tasks.ade20k.layout import SegmentationSplit
-from tasks.atomic import atomic
 from tasks.cache import cache_folder
 from tasks.images import UnreadableImage
 from tasks.images.header import LARGE_PIXELS, Stored, stored

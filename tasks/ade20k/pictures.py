@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from backbones.files import atomic
 from tasks.ade20k.data import decode_pair
 from tasks.ade20k.datasets import IGNORED
 from tasks.ade20k.layout import SegmentationData
-from tasks.atomic import atomic
 from tasks.images import UnreadableImage
 from tasks.pictures import MARGIN, class_colour, fitted, sheet
 

@@ -21,9 +21,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from backbones.files import atomic_path
 from backbones.vit import ViT
 from tasks import TaskError
-from tasks.atomic import PARTIAL
 from tasks.classification.classifier import mean_patch
 from tasks.classification.data import EvalImages
 from tasks.classification.layouts import LabelledImages, Split
@@ -146,18 +146,12 @@ def read(file: Path, key: Key) -> Features:
 
 def write(file: Path, key: Key, features: Features) -> None:
     """Write features; a reader sees the old file or the whole new one."""
-    temporary = file.with_name(f".{file.name}{PARTIAL}")
     tensors = {name: getattr(features, name) for name in TENSORS}
-    try:
+    with atomic_path(file) as temporary:
         temporary.touch()
         mode = temporary.stat().st_mode
         save_file(tensors, temporary, {**key, "unreadable": json.dumps(features.unreadable)})
         temporary.chmod(mode)  # else the owner's alone
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class Processes:
@@ -252,7 +246,8 @@ def obtain(
             try:
                 write(file, key, found)
             except (OSError, SafetensorError) as error:
-                how.say(f"{file}: not kept, the next probe extracts again ({error})")
+                why = getattr(error, "strerror", None) or error  # which names the file again
+                how.say(f"{file}: not kept, the next probe extracts again ({why})")
 
     try:
         if how.processes.first_alone(look):

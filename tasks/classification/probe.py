@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from backbones.files import atomic_text
 from backbones.vit import ViT
 from tasks import TaskError
-from tasks.atomic import atomic_text
 from tasks.classification import knn, layouts, logistic
 from tasks.classification.accuracy import Answers, Report, answers, finish
 from tasks.classification.features import Extraction, Features, Part, Processes, obtain

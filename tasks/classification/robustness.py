@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from backbones.files import atomic_text
 from tasks import TaskError
-from tasks.atomic import atomic_text
 from tasks.classification import scores
 from tasks.classification.accuracy import Answers, Predict, Report, score, write
 from tasks.classification.classifier import Classifier

@@ -12,9 +12,8 @@ from typing import TextIO
 
 import numpy as np
 
-from backbones.files import open_regular, read_regular
+from backbones.files import atomic_text, open_regular, read_regular
 from tasks import TaskError
-from tasks.atomic import atomic_text
 from tasks.task import Scored
 
 PREDICTIONS_FILE = "predictions.csv"

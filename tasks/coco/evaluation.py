@@ -17,8 +17,8 @@ from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 from torchvision.ops import clip_boxes_to_image
 
+from backbones.files import atomic_text
 from tasks import TaskError, scoring
-from tasks.atomic import atomic_text
 from tasks.coco.annotations import CocoData
 from tasks.coco.data import EvalImages
 from tasks.coco.mask_rcnn import Detections

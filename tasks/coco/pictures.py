@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from pycocotools.coco import COCO
 
-from tasks.atomic import atomic
+from backbones.files import atomic
 from tasks.coco.annotations import CocoData
 from tasks.coco.data import decode_known
 from tasks.coco.segmentation import string_lengths

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from backbones.files import atomic
 from tasks import TaskError
-from tasks.atomic import atomic
 from tasks.miniature import world
 from tasks.miniature.coco import CATEGORY_IDS
 from tasks.miniature.colour import oklch

@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
+from backbones.files import atomic_text, naming
 from tasks import TaskError
-from tasks.atomic import atomic_text, naming
 from tasks.cache import cache_folder
 from tasks.miniature.ade20k import ADE20K
 from tasks.miniature.coco import COCO
