@@ -250,7 +250,9 @@ def refuse_other_classes(trained: Trained, here: Sequence[str]) -> None:
             f"run {trained.folder} has learnt {learnt} classes, and the data have {len(here)}; "
             "expected data of the same classes"
         )
-    say(f"note: assumed: the {learnt} classes are those of the run, which keeps no {CLASSES_FILE}")
+    if learnt:
+        kept = f"which keeps no {CLASSES_FILE}"
+        say(f"note: assumed: the {learnt} classes are those of the run, {kept}")
 
 
 def read_trained(folder: Path) -> Trained:

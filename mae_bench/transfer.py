@@ -117,7 +117,7 @@ def transfer(
         record = already_finished(run)
         if record is not None:
             return record
-        if accelerator.is_main_process:
+        if accelerator.is_main_process and built.data.classes:
             write_classes(folder / CLASSES_FILE, [str(each) for each in built.data.classes])
         scoring = replace(scoring, folder=folder)
         if isinstance(built, Task):

@@ -1,0 +1,108 @@
+"""A task is one folder and one line: a toy dense task through everything that asks about tasks."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import mae_bench
+import tasks
+from mae_bench import runs
+from mae_bench.cli import call
+from mae_bench.execution import Execution
+from results import Record, write_record
+from results.formats import FORMATS, SHOWN
+
+ALONE = Execution(workers=0, device="cpu")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Four training images and two test images of random blocks, with their darkness."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 4), ("val", 2)):
+        for folder in (split, f"{split}_dark"):
+            (tmp_path / "data" / folder).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            pixels = rng.integers(0, 256, (2, 2, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+            dark = 255 - pixels.mean(axis=2).round().astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / split / f"{number}.png")
+            Image.fromarray(dark).save(tmp_path / "data" / f"{split}_dark" / f"{number}.png")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one line."""
+    monkeypatch.setattr(tasks, "FACES", [*tasks.FACES, "toy_task.face"])
+
+
+def train(data: Path, out: Path) -> Record:
+    options = {"data": data, "out": out, "name": "one", "init": "scratch", "execution": ALONE}
+    return mae_bench.transfer("toy", "vit_mini", **options)
+
+
+def test_the_data_are_listed_and_checked(toy, data, capsys):
+    assert call(["data", "list"]) == 0
+    assert "toy " in capsys.readouterr().out
+    assert call(["data", "check", "toy", "--root", str(data)]) == 0
+    assert "ready" in capsys.readouterr().out
+    (data / "val/0.png").write_bytes(b"no image")
+    (data / "val/1.png").write_bytes(b"no image")
+    with pytest.raises(SystemExit, match="1"):
+        call(["data", "check", "toy", "--root", str(data)])
+    assert "2 of 2 test images cannot be read" in capsys.readouterr().out
+
+
+def test_from_training_to_every_report(toy, data, tmp_path, capsys):
+    out = tmp_path / "runs"
+    record = train(data, out)
+    assert record.protocol == "toy/regression@1"
+    assert record.comparable
+    truth = [np.asarray(Image.open(data / f"val_dark/{n}.png")).astype(float) for n in (0, 1)]
+    found = [np.asarray(Image.open(out / f"one/predictions/{n}.png")) for n in (0, 1)]
+    gaps = [np.abs(a - b).mean() for a, b in zip(truth, found, strict=True)]
+    assert record.metrics == {"gap": pytest.approx(sum(gaps) / 2)}
+
+    worse = record.metrics["gap"] + 1
+    (out / "two").mkdir()
+    write_record(
+        out / "two",
+        record.model_copy(update={"name": "two", "init": "other", "metrics": {"gap": worse}}),
+    )
+    capsys.readouterr()
+    files = [name for name in FORMATS if name not in SHOWN]
+    (table,) = mae_bench.report(out, formats=files)
+    said = capsys.readouterr().out
+    title = "Toy pictures: pixel regression"
+    assert title in said
+    assert table.columns[2].title == "distance"
+    assert table.columns[2].unit == "grey levels"
+    best = {row[1].value: row[2].best for row in table.rows}
+    assert best == {"scratch": True, "other": False}  # less is better
+    for name in files:
+        text = (out / f"report.{name}").read_text()
+        assert "distance" in text
+        assert f"{worse:.2f}" in text or name in ("csv", "json")
+        assert title in text
+    whole = json.loads((out / "report.json").read_text())["tables"][0]
+    assert whole["columns"][2]["better"] == "lower"
+    runs.list_runs(out)
+    assert f"gap {worse:.2f}" in capsys.readouterr().out
+
+
+def test_its_predictions_are_scored_again(toy, data, tmp_path):
+    train(data, tmp_path / "runs")
+    bundle = runs.pack("one", runs=tmp_path / "runs")
+    (row,) = runs.rescore(bundle, data)
+    assert (row.metric, row.same) == ("gap", True)
+    other = mae_bench.evaluate(tmp_path / "runs/one", execution=ALONE)
+    assert other is not None
+    assert other.metrics["gap"] == pytest.approx(row.recorded)
+
+
+def test_without_the_line_there_is_no_such_task(data, tmp_path):
+    with pytest.raises(tasks.TaskError, match="unknown task 'toy'"):
+        train(data, tmp_path)
