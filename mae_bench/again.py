@@ -42,6 +42,7 @@ from mae_bench.unreadable import write_unreadable
 from results import Checkpoint, Data, Record, ResultsError, parse_record, write_record
 from tasks.check import refuse
 from tasks.classification.scores import CLASSES_FILE, read_classes
+from tasks.errors import TaskError
 from tasks.images.unreadable import restored
 from tasks.recipe import Recipe, TrainingRecipe
 from tasks.task import Task
@@ -366,7 +367,7 @@ def read_recipe(folder: Path, identity: Identity) -> TrainingRecipe:
     try:
         kind = tasks.recipe_type(identity.task, protocol_of(identity))
         found = TypeAdapter(kind).validate_python(identity.recipe)
-    except (tasks.TaskError, ValidationError, ValueError) as error:
+    except (TaskError, ValidationError, ValueError) as error:
         raise RunError(f"run {folder}: its recipe: {first_line(error)}; {expected}") from None
     if not isinstance(found, TrainingRecipe):
         raise RunError(

@@ -28,6 +28,7 @@ from mae_bench.errors import Interrupted, RunError, reason
 from mae_bench.flags import default_protocol, refusing, with_recipe
 from mae_bench.signals import Stopped, leave_soon, obeyed
 from mae_bench.streams import keep_going_unread, unwritten
+from tasks.errors import AloneError, TaskError
 
 PROGRAM = "mae-bench"
 COMPLETION = "--tyro-print-completion"
@@ -80,7 +81,7 @@ def call(argv: Sequence[str]) -> int:
         raise
     except Interrupted as error:
         return complain(str(error), error.exit_code, first)
-    except tasks.AloneError as error:
+    except AloneError as error:
         return complain(f"error: {error}", 2)
     except bad_input() as error:
         return complain(f"error: {error}", 2, first)
@@ -112,7 +113,7 @@ def bad_input() -> tuple[type[Exception], ...]:
     """What our packages raise for it. `results` takes a fifth of a second to import."""
     from results import ResultsError
 
-    return RunError, backbones.BackboneError, tasks.TaskError, ResultsError
+    return RunError, backbones.BackboneError, TaskError, ResultsError
 
 
 def parse(argv: Sequence[str]) -> Any:

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 import torch.distributed as dist
 
 from mae_bench.errors import first_line
-from tasks import AloneError
+from tasks.errors import AloneError
 
 PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 """what a launcher tells a process of its place among the others"""

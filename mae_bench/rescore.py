@@ -10,7 +10,7 @@ from mae_bench.run_files import RUN_FILE
 from mae_bench.text_table import NOTHING, plain, show_table
 from results import Record
 from results.bundle import open_bundle
-from tasks import TaskError
+from tasks.errors import TaskError
 
 IMAGES = "images"
 """a row of its own where predictions are not of as many images as the record has"""

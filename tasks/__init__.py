@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.errors import TaskError
 from tasks.recipe import Recipe, Sourced
 
 if TYPE_CHECKING:
@@ -19,14 +20,6 @@ if TYPE_CHECKING:
 
 FACES = ["tasks.classification.face", "tasks.coco.face", "tasks.ade20k.face"]
 """modules, each with a `FACE`: a new task is one folder and one line here"""
-
-
-class TaskError(ValueError):
-    """Bad input to a task. The message is one line for the user: what, expected, what to do."""
-
-
-class AloneError(TaskError):
-    """What one of several processes met alone, so that no other can tell the user."""
 
 
 def faces() -> list[Face]:

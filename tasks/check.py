@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tasks import TaskError
+from tasks.errors import TaskError
 
 if TYPE_CHECKING:
     from tasks.images.unreadable import Unreadable

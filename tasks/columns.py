@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from backbones.files import open_regular
-from tasks import TaskError
+from tasks.errors import TaskError
 
 MOST_BYTES = 8 * 2**30
 """of a JSON file; the largest known annotation files have a quarter of it"""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from tasks import TaskError
 from tasks.check import Check, Progress
+from tasks.errors import TaskError
 from tasks.recipe import Recipe
 
 if TYPE_CHECKING:

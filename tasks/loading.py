@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from tasks import AloneError, TaskError
+from tasks.errors import AloneError, TaskError
 from tasks.task import Batch
 from tasks.workers import worker_init
 

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import torch.distributed as dist
 
-from tasks import AloneError, TaskError
+from tasks.errors import AloneError, TaskError
 from tasks.task import Scored
 
 Found = TypeVar("Found")

@@ -6,7 +6,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-from tasks import TaskError
+from tasks.errors import TaskError
 from tasks.images.batches import BadImages
 from tasks.images.unreadable import Unreadable, by_reason
 from tasks.loading import load

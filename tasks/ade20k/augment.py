@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from tasks import TaskError
 from tasks.ade20k.datasets import IGNORED
+from tasks.errors import TaskError
 
 TRIES = 10
 """crops that are drawn again, at most, for one class filling too much of them"""

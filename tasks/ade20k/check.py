@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from tasks import TaskError
 from tasks.ade20k.datasets import CLASS_LIST, NUM_CLASSES, NUM_IMAGES
 from tasks.ade20k.judgement import Judgement, judge
 from tasks.ade20k.layout import SegmentationData, SegmentationSplit, passed_over, read
@@ -15,6 +14,7 @@ from tasks.check import (
     images,
     unreadable,
 )
+from tasks.errors import TaskError
 from tasks.images import Unreadable, decode
 from tasks.images.files import shorten
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from backbones.files import read_regular
-from tasks import TaskError
 from tasks.ade20k.datasets import CLASS_LIST, IGNORED, NUM_CLASSES, OWN_CLASSES
+from tasks.errors import TaskError
 
 MOST_CLASSES = 255
 """labels are bytes, and one value is that of unlabelled pixels"""

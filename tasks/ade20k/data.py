@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from tasks import TaskError
 from tasks.ade20k.augment import Augment, opencv, pad_image, pad_labels, resize_for_test
 from tasks.ade20k.classes import ClassRule
 from tasks.ade20k.labels import read_label
 from tasks.ade20k.layout import SegmentationData, SegmentationSplit
+from tasks.errors import TaskError
 from tasks.images import Unreadable, UnreadableImage, decode, load_batch, sample_rng
 from tasks.task import Batch
 

@@ -16,13 +16,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from backbones.files import atomic_text
-from tasks import TaskError, scoring
+from tasks import scoring
 from tasks.ade20k.data import EvalImages
 from tasks.ade20k.datasets import IGNORED
 from tasks.ade20k.labels import decode_label, read_label
 from tasks.ade20k.layout import SegmentationData
 from tasks.ade20k.pictures import NUM_PICTURED, overlay_sheet
 from tasks.ade20k.upernet import load_mmseg
+from tasks.errors import TaskError
 from tasks.images import Unreadable
 from tasks.pictures import spread
 from tasks.processes import own_share

@@ -24,7 +24,6 @@ from typing import Any, Self
 
 import numpy as np
 
-from tasks import TaskError
 from tasks.ade20k.classes import ClassRule, has_own_classes, read_rule
 from tasks.ade20k.datasets import (
     FOLDER,
@@ -37,6 +36,7 @@ from tasks.ade20k.datasets import (
     SPLIT_FOLDERS,
     SPLITS,
 )
+from tasks.errors import TaskError
 from tasks.images.files import FileNames, shorten
 from tasks.images.fingerprint import Fingerprint
 

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from backbones.checkpoint import BIAS_TABLE
 from backbones.dense import DenseViT
-from tasks import TaskError
 from tasks.ade20k import layout
 from tasks.ade20k.data import EvalImages, TrainImages
 from tasks.ade20k.evaluation import Views, score
@@ -20,6 +19,7 @@ from tasks.ade20k.recipes import Ade20kRecipe
 from tasks.ade20k.slide import classes, slide
 from tasks.ade20k.upernet import UperNet, resize
 from tasks.dense import DenseTask
+from tasks.errors import TaskError
 from tasks.processes import num_processes
 from tasks.task import SCORING, Batch, Scored, Scoring
 

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tasks import TaskError
 from tasks.ade20k.datasets import IGNORED
 from tasks.ade20k.recipes import NUM_TAPS, Ade20kRecipe
+from tasks.errors import TaskError
 from tasks.norms import SyncBatchNorm
 
 INSTALL = "pip install 'onedl-mmsegmentation>=1.4.2,<1.5' mmcv-lite==2.2.0 mmengine==0.10.7"

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from backbones.checkpoint import save
-from tasks import TaskError, scoring
+from tasks import scoring
 from tasks.classification import scores
+from tasks.errors import TaskError
 from tasks.scoring import ScoredImages
 from tasks.task import Batch, Scored, Scoring
 

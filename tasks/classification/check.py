@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks import TaskError
 from tasks.check import MAX_BAD_IMAGES, SAMPLES, Check, Finding, Progress, Status, images, sample
 from tasks.classification.datasets import (
     DATASETS,
@@ -21,6 +20,7 @@ from tasks.classification.robustness_sets import (
     read_robustness,
     wnid_folders,
 )
+from tasks.errors import TaskError
 from tasks.images import decode
 from tasks.images.files import entries, shorten
 from tasks.images.turned import turned_note

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks import TaskError
 from tasks.classification.datasets import KAGGLE, WNID, DatasetFacts
 from tasks.classification.flat_val import flat_labels, how_to_sort
 from tasks.classification.labelled import (
@@ -23,6 +22,7 @@ from tasks.classification.labelled import (
     refuse_one_class,
     untested,
 )
+from tasks.errors import TaskError
 from tasks.images.files import FileNames, shorten
 from tasks.images.fingerprint import Fingerprint
 from tasks.images.turned import turned_note

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from backbones.vit import ViT
-from tasks import TaskError
 from tasks.classification.recipe import ClassificationRecipe
+from tasks.errors import TaskError
 
 
 class Classifier(nn.Module):

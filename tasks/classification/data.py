@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from backbones.colour import Colour
-from tasks import TaskError
 from tasks.classification.augment import SampleAugment
 from tasks.classification.layouts import Split
 from tasks.classification.recipe import ClassificationRecipe
+from tasks.errors import TaskError
 from tasks.images import Unreadable, UnreadableImage, eval_crop, load_batch, sample_rng
 from tasks.task import Batch
 

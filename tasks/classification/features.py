@@ -23,11 +23,11 @@ from torch import Tensor
 
 from backbones.files import atomic_path
 from backbones.vit import ViT
-from tasks import TaskError
 from tasks.classification.classifier import mean_patch
 from tasks.classification.data import EvalImages
 from tasks.classification.layouts import LabelledImages, Split
 from tasks.classification.probe_recipes import ProbeRecipe
+from tasks.errors import TaskError
 from tasks.images.unreadable import Unreadable, restored
 from tasks.processes import first_alone
 from tasks.scoring import chunks, refuse_unreadable, run_through

@@ -5,8 +5,8 @@ import io
 from pathlib import Path
 
 from backbones.files import open_regular, read_regular
-from tasks import TaskError
 from tasks.classification.datasets import WNID
+from tasks.errors import TaskError
 
 KAGGLE_LIST = "LOC_val_solution.csv"
 DEVKIT = ("ILSVRC2012_devkit_t12/data", "data", "")

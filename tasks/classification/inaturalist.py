@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from tasks import TaskError
 from tasks.classification.datasets import DatasetFacts
 from tasks.classification.labelled import (
     LabelledImages,
@@ -33,6 +32,7 @@ from tasks.columns import (
     refuse_duplicates,
     strings,
 )
+from tasks.errors import TaskError
 from tasks.images.files import shorten
 
 CATEGORIES = "categories.json"

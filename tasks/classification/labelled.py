@@ -10,8 +10,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from tasks import TaskError
 from tasks.classification.datasets import DatasetFacts, RobustnessFacts
+from tasks.errors import TaskError
 from tasks.images.files import FileNames, entries, shorten
 from tasks.images.fingerprint import SAMPLE, THREADS, Fingerprint, content
 

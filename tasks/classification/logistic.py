@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tasks import TaskError
+from tasks.errors import TaskError
 
 LOGITS_AT_ONCE = 2**24
 """64 MiB of float32"""

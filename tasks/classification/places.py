@@ -15,7 +15,6 @@ test images. The archives unpack to data_256/ and data_large/, which are read as
 from pathlib import Path
 
 from backbones.files import read_regular
-from tasks import TaskError
 from tasks.classification.datasets import (
     PLACES205_IMAGES,
     PLACES205_LISTS,
@@ -33,6 +32,7 @@ from tasks.classification.labelled import (
     refuse_outside,
     repeated,
 )
+from tasks.errors import TaskError
 from tasks.images.files import shorten
 
 MOST_BYTES = 2**30

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from backbones.files import atomic_text
 from backbones.vit import ViT
-from tasks import TaskError
 from tasks.classification import knn, layouts, logistic
 from tasks.classification.accuracy import Answers, Report, answers, finish
 from tasks.classification.features import Extraction, Features, Part, Processes, obtain
 from tasks.classification.labelled import LabelledImages
 from tasks.classification.probe_recipes import KnnRecipe, LogisticRecipe
+from tasks.errors import TaskError
 from tasks.images import Unreadable
 from tasks.task import SCORING, Measurement, Say, Scored, Scoring
 

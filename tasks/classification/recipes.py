@@ -17,10 +17,11 @@ from collections.abc import Callable
 from typing import Any
 
 import backbones
-from tasks import TaskError, check_known
+from tasks import check_known
 from tasks.classification import probe_recipes
 from tasks.classification.datasets import DATASETS
 from tasks.classification.recipe import ClassificationRecipe
+from tasks.errors import TaskError
 from tasks.recipe import Recipe, Sourced, complete, for_backbone, made, row_of, said_by
 
 PARTIAL = "partial:K"

@@ -20,7 +20,6 @@ import torch
 from torch.utils.data import Dataset
 
 from backbones.files import atomic_text
-from tasks import TaskError
 from tasks.classification import scores
 from tasks.classification.accuracy import Answers, Predict, Report, score, write
 from tasks.classification.classifier import Classifier
@@ -32,6 +31,7 @@ from tasks.classification.robustness_sets import (
     read_folders,
     read_robustness,
 )
+from tasks.errors import TaskError
 from tasks.images.files import shorten
 from tasks.processes import own_share
 from tasks.scoring import chunks

@@ -13,10 +13,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from tasks import TaskError
 from tasks.classification.class_folders import images_of, visible
 from tasks.classification.datasets import CORRUPTIONS, ROBUSTNESS, SEVERITIES, RobustnessFacts
 from tasks.classification.labelled import Split, expected, identify, refuse_no_folder
+from tasks.errors import TaskError
 from tasks.images.files import FileNames, shorten
 from tasks.images.fingerprint import SAMPLE, Fingerprint
 from tasks.images.walk import SUFFIXES

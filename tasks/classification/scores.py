@@ -13,7 +13,7 @@ from typing import TextIO
 import numpy as np
 
 from backbones.files import atomic_text, open_regular, read_regular
-from tasks import TaskError
+from tasks.errors import TaskError
 from tasks.task import Scored
 
 PREDICTIONS_FILE = "predictions.csv"

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from backbones.vit import ViT
-from tasks import TaskError
 from tasks.classification import layouts
 from tasks.classification.accuracy import Report, score
 from tasks.classification.augment import BatchAugment
@@ -20,6 +19,7 @@ from tasks.classification.classifier import Classifier, check_size
 from tasks.classification.data import EvalImages, TrainImages
 from tasks.classification.labelled import LabelledImages
 from tasks.classification.recipe import ClassificationRecipe
+from tasks.errors import TaskError
 from tasks.task import SCORING, Batch, Scored, Scoring, Task
 
 

@@ -8,7 +8,6 @@ from typing import Any, Self
 
 import numpy as np
 
-from tasks import TaskError
 from tasks.coco.crosscheck import MOST, cross_check
 from tasks.coco.datasets import CATEGORY_IDS, NUM_IMAGES, NUM_TRAIN_USED
 from tasks.coco.files import Place, image_folder, locate, refuse_missing
@@ -19,6 +18,7 @@ from tasks.coco.sizes import compare_sizes, complete_sizes
 from tasks.coco.split import CocoSplit
 from tasks.coco.tables import Tables, match_categories, read_tables
 from tasks.columns import first
+from tasks.errors import TaskError
 from tasks.images.files import FileNames
 from tasks.images.fingerprint import Fingerprint
 

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-from tasks import TaskError
 from tasks.check import (
     MAX_BAD_IMAGES,
     SAMPLES,
@@ -24,6 +23,7 @@ from tasks.coco.datasets import (
     SPLITS,
 )
 from tasks.coco.files import roboflow
+from tasks.errors import TaskError
 from tasks.images.files import entries
 
 PASSED_OVER, MISSED = "they are passed over", "their objects count as not found"

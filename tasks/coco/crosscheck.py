@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from pycocotools import mask as mask_api
 
-from tasks import TaskError
 from tasks.coco.measures import Measures
 from tasks.coco.notes import Notes
 from tasks.coco.tables import Tables
+from tasks.errors import TaskError
 
 NEAR = 2.0
 """pixels that an edge may lie off, for rounding and for boxes that count the last pixel"""

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from tasks import TaskError
 from tasks.coco.annotations import CocoSplit
 from tasks.coco.augment import (
     draw_jitter,
@@ -18,6 +17,7 @@ from tasks.coco.augment import (
     resize_for_test,
 )
 from tasks.coco.masks import Mask
+from tasks.errors import TaskError
 from tasks.images import Unreadable, UnreadableImage, decode, load_batch, sample_rng
 from tasks.task import Batch
 

@@ -18,13 +18,14 @@ from torch import Tensor
 from torchvision.ops import clip_boxes_to_image
 
 from backbones.files import atomic_text
-from tasks import TaskError, scoring
+from tasks import scoring
 from tasks.coco.annotations import CocoData
 from tasks.coco.data import EvalImages
 from tasks.coco.mask_rcnn import Detections
 from tasks.coco.masks import paste
 from tasks.coco.pictures import overlay_sheet
 from tasks.coco.segmentation import BAD_RLE, pack_run_lengths
+from tasks.errors import TaskError
 from tasks.task import Batch, Scored, Scoring
 
 Result = dict[str, Any]

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from tasks import TaskError
 from tasks.coco.notes import Notes
 from tasks.columns import bad_value, integers, strings
+from tasks.errors import TaskError
 
 Row = dict[str, Any]
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks import TaskError
 from tasks.coco.datasets import LAYOUT, OBTAIN, OWN, SPLITS
 from tasks.columns import first
+from tasks.errors import TaskError
 from tasks.images.files import entries, missing
 
 ROBOFLOW = "_annotations.coco.json"

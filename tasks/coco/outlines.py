@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as mask_api
 
-from tasks import TaskError
 from tasks.coco.crosscheck import MOST
 from tasks.coco.measures import Measures
 from tasks.coco.notes import Notes
 from tasks.coco.segmentation import FAULTS, NO_SEGMENTATION, Packed, likeness, pack
 from tasks.coco.tables import Tables
+from tasks.errors import TaskError
 
 LIKENESSES = 1000
 """faulty segmentations that are looked at for what they look like"""

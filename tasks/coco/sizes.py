@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks import TaskError
 from tasks.coco.notes import Notes
 from tasks.coco.tables import Tables
+from tasks.errors import TaskError
 from tasks.images import UnreadableImage
 from tasks.images.header import Stored, stored
 

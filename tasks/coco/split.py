@@ -7,8 +7,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from tasks import TaskError
 from tasks.coco.segmentation import unpack
+from tasks.errors import TaskError
 from tasks.images.files import FileNames
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from tasks import TaskError
 from tasks.coco.fields import (
     area_column,
     box_columns,
@@ -19,6 +18,7 @@ from tasks.coco.fields import (
 )
 from tasks.coco.notes import Notes
 from tasks.columns import rank, read_json, refuse_duplicates, strings
+from tasks.errors import TaskError
 
 TABLES = ("images", "annotations", "categories")
 FORMAT = "expected COCO's instances format"

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from backbones.dense import DenseViT
-from tasks import TaskError
 from tasks.coco import annotations
 from tasks.coco.annotations import BOXES_ALONE, CocoData
 from tasks.coco.data import EvalImages, TrainImages
@@ -21,6 +20,7 @@ from tasks.coco.mask_rcnn import Detections, MaskRCNN
 from tasks.coco.pyramid import FourStagePyramid, SimplePyramid, norm_layer
 from tasks.coco.recipes import CocoRecipe
 from tasks.dense import DenseTask
+from tasks.errors import TaskError
 from tasks.task import SCORING, Batch, Scored, Scoring
 
 PYRAMIDS = {"simple": SimplePyramid, "fpn": FourStagePyramid}

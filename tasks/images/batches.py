@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from tasks import TaskError
+from tasks.errors import TaskError
 from tasks.images.header import UnreadableImage
 from tasks.images.unreadable import Unreadable, by_reason
 

@@ -7,7 +7,7 @@ from typing import Self, overload
 
 import numpy as np
 
-from tasks import TaskError
+from tasks.errors import TaskError
 
 
 class FileNames(Sequence[str]):

@@ -19,7 +19,7 @@ import simplejpeg
 from PIL import ExifTags, Image, ImageFile
 
 from backbones.files import open_regular
-from tasks import TaskError
+from tasks.errors import TaskError
 
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF", "AVIF", "JPEG2000")
 """what Pillow may take a file for, whatever its name; others start programs (EPS), or have no mark

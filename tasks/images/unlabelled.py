@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from tasks import TaskError
+from tasks.errors import TaskError
 from tasks.images.batches import load_batch
 from tasks.images.crops import Crop, draw_crop, resize, sample_rng
 from tasks.images.files import FileNames

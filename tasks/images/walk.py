@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from PIL import features
 
-from tasks import TaskError
+from tasks.errors import TaskError
 from tasks.images.files import shorten
 
 SUFFIXES = frozenset(("jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp"))

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from backbones.files import atomic
-from tasks import TaskError
+from tasks.errors import TaskError
 from tasks.miniature import world
 from tasks.miniature.coco import CATEGORY_IDS
 from tasks.miniature.colour import oklch

@@ -27,8 +27,8 @@ import numpy as np
 from filelock import FileLock
 
 from backbones.files import atomic_text, naming
-from tasks import TaskError
 from tasks.cache import cache_folder
+from tasks.errors import TaskError
 from tasks.miniature.ade20k import ADE20K
 from tasks.miniature.coco import COCO
 from tasks.miniature.imagenet import IMAGENET, UNLABELLED

@@ -11,7 +11,7 @@ from toy import Samples, Toy, toy_recipe, train
 from mae_bench.batches import MicroBatches, load
 from mae_bench.errors import RunError
 from mae_bench.execution import Execution
-from tasks import AloneError, TaskError
+from tasks.errors import AloneError, TaskError
 from tasks.images import UnreadableImage
 
 

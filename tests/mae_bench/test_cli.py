@@ -18,7 +18,7 @@ import mae_bench
 from mae_bench.cli import call
 from mae_bench.errors import RunError
 from results import read_records
-from tasks import AloneError
+from tasks.errors import AloneError
 
 
 def fails(argv: list[str], capsys) -> str:

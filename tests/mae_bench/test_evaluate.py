@@ -24,8 +24,8 @@ from mae_bench.errors import RunError
 from mae_bench.evaluate import read_run
 from mae_bench.execution import Execution
 from results import Record, read_records
-from tasks import TaskError
 from tasks.classification.scores import rescore
+from tasks.errors import TaskError
 
 SETS = ("imagenet_a", "imagenet_r", "imagenet_sketch", "imagenet_c")
 SERIAL = Execution(workers=0)

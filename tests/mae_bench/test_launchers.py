@@ -10,7 +10,7 @@ from small_runs import SMALL_MAE, flags
 
 from mae_bench.cli import call
 from mae_bench.processes import refuse_without_launcher
-from tasks import AloneError
+from tasks.errors import AloneError
 from tasks.processes import own_part
 
 PLACED = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}

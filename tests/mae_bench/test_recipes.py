@@ -4,7 +4,7 @@ import pytest
 
 from mae_bench.errors import RunError
 from mae_bench.recipes import PRETRAIN, deviations, override, recipe, sourced
-from tasks import TaskError
+from tasks.errors import TaskError
 
 # MAE (2111.06377) Tables 1 and 8; facebookresearch/mae, PRETRAIN.md and models_mae.py.
 PUBLISHED = {

@@ -16,7 +16,7 @@ from backbones.vit import Block
 from mae_bench.batches import MicroBatches
 from mae_bench.errors import RunError
 from mae_bench.execution import Execution
-from tasks import TaskError
+from tasks.errors import TaskError
 from tasks.images import Unreadable
 
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from mae_bench.cli import call
-from tasks import TaskError
+from tasks.errors import TaskError
 from tasks.images import UnlabelledImages
 
 

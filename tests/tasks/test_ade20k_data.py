@@ -13,11 +13,11 @@ from PIL import Image
 from small_worlds import draw
 from torch.utils.data import DataLoader
 
-from tasks import TaskError
 from tasks.ade20k.augment import Augment, resize_for_test
 from tasks.ade20k.data import EvalImages, TrainImages, decode_pair
 from tasks.ade20k.labels import read_label
 from tasks.ade20k.layout import SegmentationData, read
+from tasks.errors import TaskError
 from tasks.images import UnreadableImage, decode
 
 SIZE = 64

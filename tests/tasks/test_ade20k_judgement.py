@@ -12,12 +12,12 @@ from ade20k_files import own, save_label, small, stripes, with_names
 from PIL import Image
 
 import tasks.ade20k.census as module
-from tasks import TaskError
 from tasks.ade20k.census import census, count
 from tasks.ade20k.check import check
 from tasks.ade20k.data import decode_pair
 from tasks.ade20k.judgement import judge
 from tasks.ade20k.layout import read
+from tasks.errors import TaskError
 
 COUNTS = {"train": 3, "val": 2}
 THREE = {"classes": ["sky", "sea", "sand"]}

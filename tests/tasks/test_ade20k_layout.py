@@ -14,10 +14,10 @@ import pytest
 from ade20k_files import OWN, own, save_pair, small
 from small_worlds import draw
 
-from tasks import TaskError
 from tasks.ade20k import layout
 from tasks.ade20k.datasets import NUM_CLASSES, NUM_IMAGES, OBTAIN
 from tasks.ade20k.layout import read
+from tasks.errors import TaskError
 from tasks.miniature.ade20k import CLASSES
 
 

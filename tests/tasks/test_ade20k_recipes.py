@@ -8,8 +8,8 @@ import pytest
 
 from backbones import BackboneError
 from mae_bench.batches import MicroBatches
-from tasks import TaskError
 from tasks.ade20k.recipes import PROTOCOLS, recipe, sourced
+from tasks.errors import TaskError
 
 STEPS = {"upernet-512-160k": 160_000, "upernet-512-100ep": 126_312}
 SIZES = ("vit_mini", "vit_t", "vit_s", "vit_b", "vit_l", "vit_h")

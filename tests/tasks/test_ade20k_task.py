@@ -12,9 +12,9 @@ from torch import nn
 
 import backbones
 from mae_bench.optim import parameter_groups
-from tasks import TaskError
 from tasks.ade20k.recipes import recipe
 from tasks.ade20k.task import Ade20k
+from tasks.errors import TaskError
 from tasks.task import Scoring
 
 

@@ -10,9 +10,9 @@ import torch
 from mmseg_twin import copy_weights, encoder_decoder, randomise
 from torch import nn
 
-from tasks import TaskError
 from tasks.ade20k.recipes import recipe
 from tasks.ade20k.upernet import UperNet
+from tasks.errors import TaskError
 from tasks.norms import SyncBatchNorm
 
 DIM, CLASSES, SIDE = 16, 7, 32

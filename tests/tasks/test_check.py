@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks import TaskError
 from tasks.check import Check, Finding, images, refuse
+from tasks.errors import TaskError
 from tasks.images import UnreadableImage
 
 

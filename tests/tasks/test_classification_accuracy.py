@@ -14,10 +14,10 @@ from scipy import stats
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, top_k_accuracy_score
 from torch import Tensor
 
-from tasks import TaskError
 from tasks.classification import scores
 from tasks.classification.accuracy import Report, answers, finish
 from tasks.classification.scores import rescore
+from tasks.errors import TaskError
 from tasks.task import Scored
 
 COUNT, NUM_CLASSES = 700, 9

@@ -11,9 +11,9 @@ import pytest
 from classification_files import categories, inat, picture, small_inat, write
 from small_worlds import draw
 
-from tasks import TaskError
 from tasks.classification.datasets import DATASETS
 from tasks.classification.layouts import read
+from tasks.errors import TaskError
 from tasks.images.fingerprint import DIGITS
 from tasks.miniature import inaturalist
 

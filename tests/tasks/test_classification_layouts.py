@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from tasks import TaskError
 from tasks.classification.datasets import DATASETS
 from tasks.classification.layouts import read
+from tasks.errors import TaskError
 from tasks.images import UnreadableImage, decode
 from tasks.images.fingerprint import DIGITS
 

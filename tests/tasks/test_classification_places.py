@@ -11,10 +11,10 @@ from classification_files import small_places205, small_places365
 from small_worlds import draw
 from torchvision.datasets import Places365, places365
 
-from tasks import TaskError
 from tasks.classification.datasets import DATASETS, PLACES205_IMAGES
 from tasks.classification.layouts import read
 from tasks.classification.places import read_list
+from tasks.errors import TaskError
 from tasks.miniature.places import category_folder
 
 SMALL: dict[str, Callable[[Path], Path]] = {

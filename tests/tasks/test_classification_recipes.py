@@ -5,7 +5,6 @@ import sys
 import pytest
 
 from backbones import BackboneError
-from tasks import TaskError
 from tasks.classification.datasets import DATASETS
 from tasks.classification.recipe import ClassificationRecipe
 from tasks.classification.recipes import (
@@ -15,6 +14,7 @@ from tasks.classification.recipes import (
     recipe,
     sources,
 )
+from tasks.errors import TaskError
 
 PARTIALS = ["partial:0", "partial:0.5", "partial:4"]
 PROTOCOLS = ["finetune", "finetune-448", "linear", *PARTIALS, "scratch"]

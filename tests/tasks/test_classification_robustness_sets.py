@@ -9,9 +9,9 @@ from classification_files import picture
 from small_worlds import draw
 from torchvision.datasets import ImageFolder
 
-from tasks import TaskError
 from tasks.classification.datasets import CORRUPTIONS, ROBUSTNESS, SEVERITIES
 from tasks.classification.layouts import RobustnessImages, read_robustness
+from tasks.errors import TaskError
 from tasks.miniature.imagenet import CLASSES, wnid
 
 # A model's classes need not be sorted.

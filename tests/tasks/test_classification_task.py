@@ -23,9 +23,9 @@ from torchvision.datasets import ImageFolder
 from backbones.colour import IMAGENET_MEAN, IMAGENET_STD
 from backbones.sizes import Size
 from backbones.vit import ViT
-from tasks import TaskError
 from tasks.classification.recipes import ClassificationRecipe, recipe
 from tasks.classification.task import Classification
+from tasks.errors import TaskError
 from tasks.task import Scoring
 
 SIDE = 32

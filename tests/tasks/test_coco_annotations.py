@@ -14,10 +14,11 @@ from coco_files import CATEGORIES, SQUARE, content, image, small, thing, write
 from pycocotools import mask as mask_api
 from pycocotools.coco import COCO
 
-from tasks import TaskError, miniature
+from tasks import miniature
 from tasks.coco.annotations import read
 from tasks.coco.datasets import ARCHIVES, CATEGORY_IDS, NUM_CLASSES, NUM_IMAGES, NUM_TRAIN_USED
 from tasks.coco.segmentation import pack, string_lengths, unpack
+from tasks.errors import TaskError
 from tasks.miniature import WorldSizes
 
 

@@ -14,11 +14,11 @@ from pycocotools import mask as mask_api
 from torchvision.models.detection._utils import Matcher
 from torchvision.ops import box_iou
 
-from tasks import TaskError
 from tasks.coco import mask_rcnn
 from tasks.coco.annotations import CocoData, read
 from tasks.coco.data import decode_known
 from tasks.coco.evaluation import ground_truth
+from tasks.errors import TaskError
 
 W, H = 400, 300
 Change = Callable[[dict[str, Any]], Any]

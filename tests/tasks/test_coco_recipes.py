@@ -10,8 +10,8 @@ from backbones.sizes import SIZES
 from mae_bench.batches import MicroBatches
 from mae_bench.errors import RunError
 from mae_bench.recipes import recipe as of_command
-from tasks import TaskError
 from tasks.coco.recipes import PROTOCOLS, WARMUP, recipe, sourced
+from tasks.errors import TaskError
 
 # detectron2, projects/ViTDet/configs/COCO/mask_rcnn_vitdet_{b,l}_100ep.py and _h_75ep.py.
 VITDET = {

@@ -11,9 +11,10 @@ from torch import nn
 
 import backbones
 from mae_bench.optim import parameter_groups
-from tasks import TaskError, build
+from tasks import build
 from tasks.coco.recipes import CocoRecipe, recipe
 from tasks.coco.task import Coco
+from tasks.errors import TaskError
 from tasks.task import Scoring
 
 PROTOCOLS = ("mask_rcnn-vitdet", "mask_rcnn-fpn")

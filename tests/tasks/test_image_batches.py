@@ -12,7 +12,7 @@ from torchvision import transforms
 from torchvision.datasets.folder import pil_loader
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 
-from tasks import TaskError
+from tasks.errors import TaskError
 from tasks.images import (
     BadImages,
     UnlabelledImages,

@@ -7,8 +7,8 @@ import pytest
 from pictures import picture
 from PIL import Image
 
-from tasks import TaskError
 from tasks.classification.layouts import read
+from tasks.errors import TaskError
 from tasks.images import UnlabelledImages, UnreadableImage, decode
 from tasks.images.walk import HELD_OUT, OWN_SUFFIXES, walk
 

@@ -10,7 +10,7 @@ from pictures import HEIGHT, WIDTH, picture
 from PIL import Image
 from torchvision.datasets.folder import pil_loader
 
-from tasks import TaskError
+from tasks.errors import TaskError
 from tasks.images import FileNames, UnreadableImage, decode, decode_box, decoding, walk_images
 
 

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks import TaskError, miniature
+from tasks import miniature
+from tasks.errors import TaskError
 from tasks.miniature import WorldSizes, world
 
 NONE = dict.fromkeys(WorldSizes.__dataclass_fields__, 0)

@@ -11,9 +11,9 @@ from backbones.sizes import Size
 from backbones.vit import ViT
 from mae_bench.optim import build_optimizer
 from results.published import headline
-from tasks import TaskError
 from tasks.classification import recipes
 from tasks.classification.task import Classification, freeze
+from tasks.errors import TaskError
 
 DEPTH = 3
 SMALL = Size(embed_dim=16, depth=DEPTH, num_heads=2, patch_size=8)

@@ -17,10 +17,10 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from backbones.vit import ViT
-from tasks import TaskError
 from tasks.classification import features, layouts
 from tasks.classification.features import Extraction, Features, Processes, obtain
 from tasks.classification.probe_recipes import ProbeRecipe
+from tasks.errors import TaskError
 from tasks.task import Scoring
 
 CPU = torch.device("cpu")

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from tasks import TaskError
 from tasks.classification import logistic
 from tasks.classification.logistic import hold_out, logits, moments, objective, search, solve
+from tasks.errors import TaskError
 
 NUM_IMAGES, NUM_CHANNELS, NUM_CLASSES = 400, 12, 5
 

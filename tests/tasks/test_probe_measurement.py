@@ -16,12 +16,12 @@ from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
-from tasks import TaskError
 from tasks.classification import classifier, layouts, logistic, scores
 from tasks.classification.features import Extraction, Processes, obtain
 from tasks.classification.logistic import Solution, Tried
 from tasks.classification.probe import Probe, choose
 from tasks.classification.recipes import recipe as training_recipe
+from tasks.errors import TaskError
 from tasks.task import Scored, Scoring
 
 FEW = {"neighbours": (3, 10, 48), "headline_neighbours": 10}

@@ -16,11 +16,11 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from tasks import TaskError
 from tasks.ade20k import evaluation as ade20k
 from tasks.ade20k import layout
 from tasks.coco import annotations
 from tasks.coco import evaluation as coco
+from tasks.errors import TaskError
 
 # COCO
 

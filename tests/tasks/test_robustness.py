@@ -16,7 +16,6 @@ from torchvision import transforms
 
 from backbones.sizes import Size
 from backbones.vit import ViT
-from tasks import TaskError
 from tasks.classification.classifier import Classifier
 from tasks.classification.datasets import CORRUPTIONS
 from tasks.classification.recipes import recipe
@@ -28,6 +27,7 @@ from tasks.classification.robustness import (
     mce,
     rescore_views,
 )
+from tasks.errors import TaskError
 from tasks.task import Scoring
 
 WNIDS = [f"n{i:08d}" for i in range(1, 9)]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tasks import AloneError, TaskError
+from tasks.errors import AloneError, TaskError
 from tasks.images import Unreadable
 from tasks.scoring import score
 from tasks.task import Scored, Scoring

@@ -142,7 +142,8 @@ def test_only_the_parents_going_is_passed_over_in_silence(capsys):
 
 def test_a_connection_that_breaks_is_one_line(monkeypatch):
     """What is passed on to a loading process that has just been killed."""
-    from tasks import AloneError, loading
+    from tasks import loading
+    from tasks.errors import AloneError
 
     class Broken:
         def __init__(self, *_, **__) -> None:
