@@ -50,6 +50,7 @@ def check_keys(file: Path, name: str, given: dict[str, Tensor], wanted: dict[str
     check_shapes(file, name, given, wanted)
     refuse_no_weights(file, {key: given[key] for key in wanted if wanted[key].is_floating_point()})
     refuse_not_finite(file, given)
+    refuse_blank(file, given)
 
 
 def check_shapes(
@@ -80,6 +81,24 @@ def refuse_not_finite(file: Path, tensors: dict[str, Tensor]) -> None:
             f"checkpoint {file}: holds infinite values or NaN ({shorten(broken)}); expected the "
             "weights of a training that did not diverge"
         )
+
+
+def refuse_blank(file: Path, tensors: dict[str, Tensor]) -> None:
+    """Raise `BackboneError` for matrices of nothing but zeros, as of a file never filled."""
+    blank = [
+        key for key in sorted(tensors) if tensors[key].ndim > 1 and is_blank(key, tensors[key])
+    ]
+    if blank:
+        raise BackboneError(
+            f"checkpoint {file}: holds matrices of nothing but zeros ({shorten(blank)}); expected "
+            "trained weights: write the file again, all of its parts gathered"
+        )
+
+
+def is_blank(key: str, tensor: Tensor) -> bool:
+    """Whether a matrix that a training fills is empty of it; positions may well be zeros."""
+    filled = key.endswith(("proj.weight", "qkv.weight", "fc1.weight", "fc2.weight"))
+    return filled and not tensor.any()
 
 
 def save(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str]) -> None:

@@ -17,7 +17,7 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from backbones.files import atomic, read_regular
-from tasks.ade20k.labels import count_values, decode_label
+from tasks.ade20k.labels import count_values, decode_with_palette
 from tasks.ade20k.layout import SegmentationSplit
 from tasks.cache import cache_folder
 from tasks.images import UnreadableImage
@@ -25,7 +25,7 @@ from tasks.images.header import LARGE_PIXELS, Stored, stored
 
 VALUES = 256
 """that a pixel of a label image may have"""
-VERSION = 1
+VERSION = 2
 """of what is counted, and of the files in the cache"""
 WORTH_KEEPING = 2.0
 """seconds of counting from which on the result is kept"""
@@ -47,6 +47,9 @@ class Pair(NamedTuple):
     """uint32 (256,): pixels of each value in the label image"""
     label_size: tuple[int, int]
     """(height, width); (0, 0) if it cannot be read"""
+    colours: np.ndarray
+    """int32 (256,): 65536 red + 256 green + blue of each value that occurs; -1 where the palette,
+    if there is one, says nothing"""
     image: Stored
     """zeros if its header cannot be read"""
     label_fault: str
@@ -63,6 +66,8 @@ class Census:
     """uint32 (N, 256): pixels of each value in each label image"""
     label_sizes: np.ndarray
     """int64 (N, 2): height and width; zeros if it cannot be read"""
+    colours: np.ndarray
+    """int32 (N, 256): what palettes show the values as; see `Pair`"""
     images: np.ndarray
     """int64 (N, 3): height, width and EXIF orientation as stored; zeros if it cannot be read"""
     label_faults: dict[int, str]
@@ -90,6 +95,7 @@ class Census:
         return type(self)(
             self.counts[rows],
             self.label_sizes[rows],
+            self.colours[rows],
             self.images[rows],
             taken(self.label_faults),
             taken(self.image_faults),
@@ -126,6 +132,7 @@ def count(split: SegmentationSplit, on_pair: Progress | None = None) -> Census:
     return Census(
         np.stack([pair.counts for pair in found]),
         np.array([pair.label_size for pair in found], np.int64),
+        np.stack([pair.colours for pair in found]),
         np.array([pair.image for pair in found], np.int64),
         {row: pair.label_fault for row, pair in enumerate(found) if pair.label_fault},
         {row: pair.image_fault for row, pair in enumerate(found) if pair.image_fault},
@@ -140,15 +147,29 @@ def look(split: SegmentationSplit, row: int) -> Pair:
     except UnreadableImage as error:
         image_fault = error.reason
     counts, size, label_fault = np.zeros(VALUES, np.uint32), (0, 0), ""
+    colours = np.full(VALUES, -1, np.int32)
     alone = ALONE if image.height * image.width > LARGE_PIXELS else nullcontext()
     try:
         with alone:
-            values = decode_label(split.label_path(row))
+            values, palette = decode_with_palette(split.label_path(row))
             counts[:] = count_values(values)
+            if palette is not None:
+                colours = shown_as(palette, counts)
             size = values.shape[0], values.shape[1]
     except UnreadableImage as error:
         label_fault = error.reason
-    return Pair(counts, size, image, label_fault, image_fault)
+    return Pair(counts, size, colours, image, label_fault, image_fault)
+
+
+def shown_as(palette: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """`Pair.colours`. A colour of two values, and the grey of the value itself, say nothing."""
+    colours = np.full(VALUES, -1, np.int32)
+    red, green, blue = palette.astype(np.int32).T
+    colours[: len(palette)] = 65536 * red + 256 * green + blue
+    colours[(counts == 0) | (colours == 0x010101 * np.arange(VALUES))] = -1
+    found, times = np.unique(colours, return_counts=True)
+    colours[np.isin(colours, found[times > 1])] = -1
+    return colours
 
 
 def identity(split: SegmentationSplit) -> str:
@@ -181,6 +202,7 @@ def keep(found: Census, file: Path) -> None:
                 stream,
                 counts=found.counts,
                 label_sizes=found.label_sizes,
+                colours=found.colours,
                 images=found.images,
                 faults=np.frombuffer(json.dumps(faults).encode(), np.uint8),
             )
@@ -196,11 +218,13 @@ def load(file: Path, pairs: int) -> Census | None:
             found = Census(
                 arrays["counts"],
                 arrays["label_sizes"],
+                arrays["colours"],
                 arrays["images"],
                 {int(row): str(why) for row, why in faults["label"].items()},
                 {int(row): str(why) for row, why in faults["image"].items()},
             )
     except (OSError, ValueError, KeyError, AttributeError, zipfile.BadZipFile):
         return None
-    shapes = (found.counts.shape, found.label_sizes.shape, found.images.shape)
-    return found if shapes == ((pairs, VALUES), (pairs, 2), (pairs, 3)) else None
+    parts = (found.counts, found.label_sizes, found.colours, found.images)
+    shapes = [(pairs, VALUES), (pairs, 2), (pairs, VALUES), (pairs, 3)]
+    return found if [part.shape for part in parts] == shapes else None

@@ -60,6 +60,7 @@ def judge(
     findings = [
         *unusable(data, found),
         *strangers(data, found),
+        *contradictions(data, found),
         *misfits(data, found),
         *nameless(data, found),
         *too_few(data.rule, found),
@@ -110,6 +111,28 @@ def strangers(data: SegmentationData, found: dict[str, Census]) -> Iterator[Find
     fix = f"get these files again; for data of your own write {OWN_CLASSES}"
     fix = fix if data.official else likely_cause(rule, pixels)
     yield Finding("problem", what + rule.describe(), fix)
+
+
+def contradictions(data: SegmentationData, found: dict[str, Census]) -> Iterator[Finding]:
+    """Palettes by which one colour is several values: each file numbers its colours anew."""
+    names = [name for split in found for name in getattr(data, split).label_names]
+    colours = np.concatenate([each.colours for each in found.values()])
+    rows, values = np.nonzero(colours >= 0)
+    pairs, first = np.unique(
+        np.stack([colours[rows, values], values], axis=1), axis=0, return_index=True
+    )
+    several = np.flatnonzero(np.diff(pairs[:, 0]) == 0)
+    if not len(several):
+        return
+    (colour, one), (_, other) = pairs[several[0]], pairs[several[0] + 1]
+    places = [names[rows[first[at]]] for at in (several[0], several[0] + 1)]
+    yield Finding(
+        "problem",
+        f"the palettes of label images contradict each other: the colour {colour >> 16}, "
+        f"{colour >> 8 & 255}, {colour & 255} is the value {one} in {places[0]} and {other} in "
+        f"{places[1]}, and values are what counts",
+        "write label images again with one palette for all, or in grey of the classes' values",
+    )
 
 
 def misfits(data: SegmentationData, found: dict[str, Census]) -> Iterator[Finding]:

@@ -70,12 +70,20 @@ def decode_label(path: Path | str) -> np.ndarray:
     A PNG: of 8 bits of grey, of 1 bit (0 and 1), of 16 bits whose values fit in 8, or of the
     indices of a palette.
     """
+    return decode_with_palette(path)[0]
+
+
+def decode_with_palette(path: Path | str) -> tuple[np.ndarray, np.ndarray | None]:
+    """`decode_label`, and the colour of each value, uint8 (k, 3), k <= 256; None without any."""
     data = read(path)
+    palette = None
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             refuse_kind(path, image, data)
             refuse_large(path, (image.height, image.width), data)
             values = np.array(image)
+            if image.mode == "P":
+                palette = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
     except UnreadableImage:
         raise
     except Image.UnidentifiedImageError as error:
@@ -87,7 +95,7 @@ def decode_label(path: Path | str) -> np.ndarray:
         raise UnreadableImage(
             path, "has 16 bits and values above 255; expected values that fit in 8 bits"
         )
-    return values.astype(np.uint8, copy=False)
+    return values.astype(np.uint8, copy=False), palette
 
 
 def refuse_kind(path: Path | str, image: Image.Image, data: bytes) -> None:

@@ -1,6 +1,7 @@
 """Reader of COCO's instances files: what is in the images, checked and packed tightly."""
 
 import pickle
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -137,6 +138,7 @@ def read(source: str | Path) -> CocoData:
     note_shared(train, val, notes)
     found = {each.split: each for each in (train, val)}
     splits = {name: pack_split(each, masks, notes) for name, each in found.items()}
+    note_untrained(train, val, splits, notes)
     kept = kept_images(train, masks, notes)
     digest = Fingerprint()
     total = {name: len(split) for name, split in splits.items()}
@@ -164,6 +166,7 @@ def read(source: str | Path) -> CocoData:
 def read_file(split: str, place: Place, train: Tables | None, notes: Notes) -> Found:
     """One annotation file, with class indices as in the tables `train`, and its cross-check."""
     tables = read_tables(place.json_file, split, notes)
+    note_twice(split, tables, notes)
     if train is not None:
         to_train = match_categories(train, tables, notes)
         tables = replace(tables, labels=to_train[tables.labels], classes=train.classes)
@@ -175,7 +178,7 @@ def read_file(split: str, place: Place, train: Tables | None, notes: Notes) -> F
             "neither trained nor scored; expected iscrowd 0 for single objects: set it (some tools "
             "write 1 for every mask that is drawn with a brush)"
         )
-    root = place.root or image_folder(place.json_file, tables.names[0])
+    root = place.root or image_folder(place.json_file, tables.names[0], split, notes)
     refuse_missing(root, place.json_file, tables.names)
     tables = replace(tables, sizes=complete_sizes(split, root, tables, notes))
     compare_sizes(split, root, tables, notes)
@@ -195,6 +198,20 @@ def note_shared(train: Found, val: Found, notes: Notes) -> None:
     trained = {str(train.root / name) for name in train.tables.names}
     both = [name for name in val.tables.names if str(val.root / name) in trained]
     notes.add("test images that are training images too (kept; their scores say little)", both)
+
+
+def note_twice(split: str, tables: Tables, notes: Notes) -> None:
+    """Note image files that several entries name: what one annotates the other lacks."""
+    times = Counter(tables.names)
+    what = f"{split} files that several images name (kept; each counts with its own objects alone)"
+    notes.add(what, [name for name, count in times.items() if count > 1])
+
+
+def note_untrained(train: Found, val: Found, splits: dict[str, CocoSplit], notes: Notes) -> None:
+    """Note classes that the test has objects of, and the training none."""
+    there = has_objects(val, splits["val"]) & ~has_objects(train, splits["train"])
+    what = "classes of val objects that no train object has (nothing trains for them)"
+    notes.add(what, [train.tables.classes[row] for row in np.flatnonzero(there)])
 
 
 def complete_boxes(split: str, tables: Tables, outlines: Outlines, notes: Notes) -> np.ndarray:
@@ -251,7 +268,7 @@ def pack_split(found: Found, masks: bool, notes: Notes) -> CocoSplit:
         refuse_mixed(tables, faults)
     chunks = list(pack_images(found, faults == "", masks))
     for fault in (NO_BOX, EMPTY_BOX, OUTSIDE, *FAULTS):
-        notes.add(f"{split} annotations with {fault}", tables.ids[faults == fault])
+        notes.add(f"{split} annotations left out for {fault}", tables.ids[faults == fault])
     ends = np.cumsum([len(chunk) for chunk in chunks])
     count = len(tables.names)
     objects = tables.images[(faults == "") & ~tables.crowds]
@@ -327,9 +344,8 @@ def kept_images(found: Found, masks: bool, notes: Notes) -> np.ndarray:
 def census(found: Found, split: CocoSplit) -> str:
     """ "train: 16 images, 8 objects, 8 crowds; class 'x' occurs nowhere"."""
     tables = found.tables
-    used = ~np.isin(tables.ids, split.left_out)
-    crowds = int((tables.crowds & used).sum())
-    seen = np.bincount(tables.labels[used & ~tables.crowds], minlength=len(tables.classes)) > 0
+    crowds = int((tables.crowds & ~np.isin(tables.ids, split.left_out)).sum())
+    seen = has_objects(found, split)
     absent = [repr(name) for name, is_seen in zip(tables.classes, seen, strict=True) if not is_seen]
     line = (
         f"{found.split}: {len(split):,} images, {split.objects.sum():,} objects, {crowds:,} crowds"
@@ -340,6 +356,13 @@ def census(found: Found, split: CocoSplit) -> str:
         classes = f"{len(absent)} classes occur" if len(absent) > 1 else "a class occurs"
         line += f"; {classes} nowhere: {first(absent)}"
     return line
+
+
+def has_objects(found: Found, split: CocoSplit) -> np.ndarray:
+    """Of each class, whether an object of it is of use, bool (C,)."""
+    tables = found.tables
+    used = ~np.isin(tables.ids, split.left_out) & ~tables.crowds
+    return np.bincount(tables.labels[used], minlength=len(tables.classes)) > 0
 
 
 def feed(digest: Fingerprint, split: CocoSplit) -> None:

@@ -49,6 +49,7 @@ def cross_check(split: str, tables: Tables, measures: Measures, notes: Notes) ->
     sizes = tables.sizes[tables.images].astype(np.float64)
     image = np.concatenate([sizes[:, ::-1], sizes[:, ::-1]], axis=1)  # width, height, twice
     check = Checked(split, tables, measures.extents, image, notes)
+    check.run_lengths_alone(measures)
     check.outlines_in_images()
     check.boxes_on_outlines(measures)
     check.boxes_in_images()
@@ -86,6 +87,15 @@ class Checked:
             f"({shown}, image {width} x {height}){f': {cause}' if cause else ''}; {fix}"
         )
 
+    def run_lengths_alone(self, measures: Measures) -> None:
+        """Run lengths without a box to compare that are in pieces, but whole if read by rows."""
+        rows = [(row, rle) for row, rle in measures.sampled if not self.boxed[row]]
+        better = [2 * edges(by_rows(rle)) < edges(mask_api.decode(rle)) for _, rle in rows]
+        if len(rows) >= FEW and mostly(np.array(better)):
+            found = np.flatnonzero(measures.is_rle & ~self.boxed)
+            fix = "expected pixels down the columns: convert them"
+            self.refuse(found, len(found), "run lengths are scattered", ROWS, fix)
+
     def outlines_in_images(self) -> None:
         """Outlines that lie outside their image, or in its first pixel."""
         rows = np.flatnonzero(self.outlined)
@@ -117,7 +127,7 @@ class Checked:
             return
         cause = explain(raw[odd], extents[odd], image[odd])
         if not cause and transposed(self, rows[odd], measures):
-            cause = "the run lengths look like rows; COCO's go down the columns"
+            cause = ROWS
         wrong = odd & (overlap(plain, extents) < 0.5)
         if odd.mean() >= MOST and (cause or wrong.mean() >= MOST):
             found = rows[odd] if cause else rows[wrong]
@@ -204,6 +214,7 @@ class Checked:
 
 CORNERS = "they look like corners x1, y1, x2, y2"
 CENTRE = "they look like centre x, centre y, width, height (YOLO)"
+ROWS = "the run lengths look like rows; COCO's go down the columns"
 RESOLUTION = "was another resolution annotated?"
 
 
@@ -303,8 +314,17 @@ def transposed(check: Checked, odd: np.ndarray, measures: Measures) -> bool:
     for row, rle in measures.sampled:
         if row not in odd:
             continue
-        height, width = rle["size"]
-        by_rows = mask_api.decode(rle).T.reshape(height, width)
-        x, y, w, h = mask_api.toBbox(mask_api.encode(np.asfortranarray(by_rows)))
+        x, y, w, h = mask_api.toBbox(mask_api.encode(np.asfortranarray(by_rows(rle))))
         found.append(fits(corners_of(check.raw[[row]]), np.array([[x, y, x + w, y + h]]))[0])
     return mostly(np.array(found))
+
+
+def by_rows(rle: dict) -> np.ndarray:
+    """What run lengths mean if they go along the rows, uint8 (height, width)."""
+    height, width = rle["size"]
+    return mask_api.decode(rle).T.reshape(height, width)
+
+
+def edges(mask: np.ndarray) -> int:
+    """Neighbours of which one alone is inside."""
+    return int(sum(np.count_nonzero(np.diff(mask, axis=axis)) for axis in (0, 1)))

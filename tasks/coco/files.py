@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.coco.datasets import LAYOUT, OBTAIN, OWN, SPLITS
+from tasks.coco.notes import Notes
 from tasks.columns import first
 from tasks.errors import TaskError
 from tasks.images.files import entries, missing
@@ -47,9 +48,10 @@ def locate(source: str | Path) -> dict[str, Place]:
             if file.exists() and not file.is_dir():
                 reason = "is no regular file"
             raise TaskError(f"{file} {reason}; expected an annotation file: check {given!r}")
-    return {
-        split: Place(file, None, files[0].stem) for split, file in zip(SPLITS, files, strict=True)
-    }
+    name = files[0].stem
+    if files[0].name == ROBOFLOW:  # as its folder is called, if that is given
+        name = files[0].resolve().parent.parent.name
+    return {split: Place(file, None, name) for split, file in zip(SPLITS, files, strict=True)}
 
 
 def pair_of_files(given: str) -> tuple[Path, Path]:
@@ -110,20 +112,23 @@ def json_files(folder: Path) -> list[str]:
     return names[:NAMED]
 
 
-def image_folder(json_file: Path, first_name: str) -> Path:
+def image_folder(json_file: Path, first_name: str, split: str, notes: Notes) -> Path:
     """The folder near an annotation file that holds its first image.
 
     The first of: the json's folder, its NAME/ and images/, ../NAME, ../images/NAME, ../images, ..
-    (NAME is the json's without .json and instances_). Raises TaskError that lists them.
+    (NAME is the json's without .json and instances_). Notes it where there are others. Raises
+    TaskError that lists them.
     """
     here = json_file.parent.resolve()  # or a relative path would have no parent's parent
     above = here.parent
     stem = json_file.stem.removeprefix("instances_")
     folders = [here, here / stem, here / "images", above / stem, above / "images" / stem]
     folders += [above / "images", above]
-    for folder in folders:
-        if (folder / first_name).exists():
-            return folder
+    there = list(dict.fromkeys(each for each in folders if (each / first_name).exists()))
+    if there:
+        what = f"{split} folders that hold its first image, {first_name} (assumed: the first)"
+        notes.add(what, [str(each) for each in there] if there[1:] else [])
+        return there[0]
     looked = ", ".join(str(folder) for folder in folders)
     hints = [hint for folder in folders for hint in case_hints(folder, [first_name])]
     raise TaskError(

@@ -663,6 +663,17 @@ def test_values_that_are_not_finite(tmp_path: Path) -> None:
     assert "infinite values or NaN (blocks.1.norm1.bias)" in refusal(tmp_path / "diverged.pth")
 
 
+def test_matrices_of_nothing_but_zeros(tmp_path: Path) -> None:
+    state = vit(COLUMNS_FIRST).state_dict()
+    state["cls_token"].zero_()  # as of some that begin so
+    torch.save(state, tmp_path / "file.pth")
+    backbones.load("tiny", tmp_path / "file.pth", 16)
+    state["blocks.1.mlp.fc2.weight"].zero_()
+    torch.save(state, tmp_path / "file.pth")
+    said = refusal(tmp_path / "file.pth")
+    assert "matrices of nothing but zeros (blocks.1.mlp.fc2.weight)" in said
+
+
 def test_a_network_of_somebody_elses_under_backbone(tmp_path: Path) -> None:
     """Our layout without our metadata: what they would say is assumed, and that is said."""
     state = {f"backbone.{key}": value for key, value in vit().state_dict().items()}

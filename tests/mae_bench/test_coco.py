@@ -149,7 +149,7 @@ def test_what_is_left_out_is_said(root, tmp_path, capsys):
     file.write_text(json.dumps(content))
     record = mae_bench.transfer(**arguments(root, tmp_path / "runs"))
     said = capsys.readouterr().out
-    line = "train annotations with no polygon of three points: 1"
+    line = "train annotations left out for no polygon of three points: 1"
     assert f"note: {line}" in said
     assert [each for each in record.data_notes if each.startswith(line)]
 

@@ -384,3 +384,35 @@ def test_little_work_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
 def test_the_official_rule_lets_a_last_class_be_absent(tmp_path: Path) -> None:
     """Small parts of ADE20K hold few of its classes."""
     assert "148 of 150 classes occur in no label image" in noted(with_names(small(tmp_path)))
+
+
+def colours(root: Path, split: str, index: int, palette: Sequence[int]) -> None:
+    """Give a label image a palette."""
+    path = root / "annotations" / split / f"{index}.png"
+    labels = Image.open(path).convert("L")
+    paletted = Image.frombytes("P", labels.size, labels.tobytes())
+    paletted.putpalette(palette)
+    paletted.save(path)
+
+
+BLACK, RED, GREEN = (0, 0, 0), (128, 0, 0), (0, 128, 0)
+
+
+def test_palettes_that_number_colours_anew_are_refused(tmp_path: Path) -> None:
+    """As those of files that were reduced to few colours one by one."""
+    root = make(tmp_path, [0, 1, 2], THREE)
+    for index in range(COUNTS["train"]):
+        colours(root, "train", index, [*BLACK, *RED, *GREEN])
+    assert "contradict" not in noted(root)
+    colours(root, "val", 1, [*BLACK, *GREEN, *RED])
+    said = refused(root)
+    assert "the colour 0, 128, 0 is the value 1 in annotations/val/1.png and 2 in " in said
+
+
+def test_palettes_that_say_nothing_are_taken(tmp_path: Path) -> None:
+    root = make(tmp_path, [0, 1, 2], THREE)
+    colours(root, "train", 0, [*BLACK, *RED, *GREEN])
+    colours(root, "train", 1, [value for each in range(256) for value in (each, each, each)])
+    colours(root, "train", 2, [*BLACK, *GREEN, *GREEN])
+    colours(root, "val", 0, [*BLACK, *RED, *GREEN, *RED])
+    assert "contradict" not in noted(root)

@@ -380,9 +380,9 @@ def test_faulty_annotations_are_left_out_and_named(
     small(tmp_path, [thing(1, 1), thing(77, 1, **changes), thing(2, 2)])
     data = read(tmp_path)
     assert labels(tmp_path) == [[0], [0]]
-    assert data.counts == {f"train annotations with {reason}": 1}
-    assert data.examples == {f"train annotations with {reason}": (77,)}
-    assert data.report_lines()[2:] == [f"train annotations with {reason}: 1 (77)"]
+    assert data.counts == {f"train annotations left out for {reason}": 1}
+    assert data.examples == {f"train annotations left out for {reason}": (77,)}
+    assert data.report_lines()[2:] == [f"train annotations left out for {reason}: 1 (77)"]
     assert data.train.left_out.tolist() == [77]
 
 
@@ -432,7 +432,7 @@ def test_val_keeps_every_image(tmp_path: Path) -> None:
     data = read(tmp_path)
     assert data.val.image_ids.tolist() == [3, 4]
     assert data.val.left_out.tolist() == [5]
-    assert data.counts == {"val annotations with a box of no width or height": 1}
+    assert data.counts == {"val annotations left out for a box of no width or height": 1}
 
 
 # Run lengths

@@ -89,7 +89,7 @@ def test_what_is_left_out_is_noted(root: Path) -> None:
     result = check(root)
     assert result.ok
     notes = [each.what for each in result.findings if each.status == "note"]
-    assert "train annotations with a box of no width or height: 1 (5)" in notes
+    assert "train annotations left out for a box of no width or height: 1 (5)" in notes
 
 
 def test_images_that_are_not_right(root: Path) -> None:

@@ -84,6 +84,36 @@ def rings(each: dict[str, Any], by: tuple[float, float]) -> list[list[float]]:
     return [[v * by[i % 2] for i, v in enumerate(ring)] for ring in each["segmentation"]]
 
 
+def test_run_lengths_by_rows_without_boxes(tmp_path: Path) -> None:
+    """As the same ones by columns, which are whole, are not."""
+
+    def by_columns(each: dict[str, Any]) -> dict[str, Any]:
+        rle = mask_api.merge(mask_api.frPyObjects(each["segmentation"], H, W))
+        return {"segmentation": {"size": [H, W], "counts": rle["counts"].decode()}}
+
+    def unboxed(change: Change) -> list[dict[str, Any]]:
+        return [{k: v for k, v in each.items() if k != "bbox"} for each in changed(change)]
+
+    message = said(tmp_path / "rows", unboxed(by_rows))
+    assert "12 of 12 run lengths are scattered" in message
+    assert "they look like rows; COCO's go down the columns" in message.replace(
+        "the run lengths", "they"
+    )
+    read(build(tmp_path / "columns", unboxed(by_columns)))
+
+
+def test_files_and_classes_that_are_in_one_place_alone_are_noted(tmp_path: Path) -> None:
+    categories = [{"id": 3, "name": "cat"}, {"id": 7, "name": "ball"}]
+    twice = [image(1), image(2) | {"file_name": image(1)["file_name"]}]
+    write(tmp_path, "train", content(twice, [thing(1, 1), thing(2, 2)], categories))
+    val = [thing(1, 3), thing(2, 3, category_id=7)]
+    write(tmp_path, "val", content([image(3)], val, categories))
+    examples = read(tmp_path).examples
+    (double,) = (some for what, some in examples.items() if "that several images name" in what)
+    (untrained,) = (some for what, some in examples.items() if "no train object has" in what)
+    assert (double, untrained) == (("0001.jpg",), ("ball",))
+
+
 def by_rows(each: dict[str, Any]) -> dict[str, Any]:
     """Run lengths along the rows, under a box that is right."""
     mask = mask_api.decode(mask_api.merge(mask_api.frPyObjects(each["segmentation"], H, W)))
@@ -369,7 +399,7 @@ def test_outlines_that_would_take_for_ever_are_left_out(tmp_path: Path) -> None:
     long, tangled = rng.uniform(0, 300, 2_000_000), rng.uniform(0, 300, 2000)
     made[0]["segmentation"], made[1]["segmentation"] = [long.tolist()], [tangled.tolist()]
     data = read(build(tmp_path, made))
-    assert data.counts["train annotations with an outline too long to fill"] == 2
+    assert data.counts["train annotations left out for an outline too long to fill"] == 2
 
 
 def test_too_many_objects_in_an_image_are_refused(tmp_path: Path) -> None:
