@@ -35,8 +35,8 @@ from mae_bench.execution import Execution
 from mae_bench.progress import duration, progress, say
 from mae_bench.recipes import recipe
 from mae_bench.report import show
-from mae_bench.run import open_run, read_state, run_folder
-from mae_bench.run_files import MODEL_FILE, RECORD_FILE, RUN_FILE, STATE_FOLDER, STATES
+from mae_bench.run.files import MODEL_FILE, RECORD_FILE, RUN_FILE, STATE_FOLDER, STATES
+from mae_bench.run.writing import open_run, read_state, run_folder
 from mae_bench.setup import Setup, Spent, already_finished, scoring, start
 from mae_bench.unreadable import write_unreadable
 from results import Checkpoint, Data, Record, ResultsError, parse_record, write_record

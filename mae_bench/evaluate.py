@@ -18,8 +18,8 @@ from mae_bench.execution import Execution
 from mae_bench.progress import duration, progress, say
 from mae_bench.released import Released, ReleasedOptions, read_released
 from mae_bench.report import show
-from mae_bench.run import RECORD_FILE, open_run, run_folder
-from mae_bench.run_files import MODEL_FILE
+from mae_bench.run.files import MODEL_FILE
+from mae_bench.run.writing import RECORD_FILE, open_run, run_folder
 from mae_bench.setup import Spent, already_finished, make_record, start
 from mae_bench.setup import scoring as scoring_for
 from mae_bench.unreadable import write_unreadable

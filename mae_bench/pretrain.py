@@ -17,7 +17,7 @@ from mae_bench.pretraining.pictures import reconstruction_sheet
 from mae_bench.pretraining.recipes import PRETRAIN, PretrainRecipe
 from mae_bench.pretraining.task import Pretraining
 from mae_bench.progress import duration, say
-from mae_bench.run import Run, open_run, run_folder
+from mae_bench.run.writing import Run, open_run, run_folder
 from mae_bench.setup import PRETRAINING, Setup, already_finished, checkpoint_of, scoring, start
 from mae_bench.train import fit, refuse_unfit
 from mae_bench.unreadable import write_unreadable

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from mae_bench.errors import RunError
 from mae_bench.progress import console, say
-from mae_bench.run_files import LOG_FILE, RECORD_FILE, RUN_FILE, atomic
-from mae_bench.run_folders import RunFolder, age, is_locked, read_run
+from mae_bench.run.files import LOG_FILE, RECORD_FILE, RUN_FILE, atomic
+from mae_bench.run.finding import RunFolder, age, is_locked, read_run
 from mae_bench.words import hand_in
 from results import (
     Record,

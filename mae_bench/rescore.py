@@ -6,7 +6,7 @@ from pathlib import Path
 import tasks
 from mae_bench.errors import RunError
 from mae_bench.progress import say
-from mae_bench.run_files import RUN_FILE
+from mae_bench.run.files import RUN_FILE
 from mae_bench.text_table import NOTHING, plain, show_table
 from results import Record
 from results.bundle import open_bundle

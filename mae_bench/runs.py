@@ -17,8 +17,8 @@ from filelock import FileLock, Timeout
 from mae_bench.errors import RunError
 from mae_bench.progress import duration, say
 from mae_bench.rescore import rescore
-from mae_bench.run_files import HALF_WRITTEN, LOCK_FILE, RUN_FILE, STATE_FOLDER, STATES
-from mae_bench.run_folders import (
+from mae_bench.run.files import HALF_WRITTEN, LOCK_FILE, RUN_FILE, STATE_FOLDER, STATES
+from mae_bench.run.finding import (
     RunFolder,
     age,
     contents,

@@ -20,7 +20,7 @@ from mae_bench.execution import Execution
 from mae_bench.processes import meeting
 from mae_bench.progress import say
 from mae_bench.recipes import deviations
-from mae_bench.run import Run
+from mae_bench.run.writing import Run
 from mae_bench.unreadable import reasons
 from results import Checkpoint, Cost, Data, Record
 from results.text import one_line

@@ -33,7 +33,7 @@ from mae_bench.errors import Interrupted, RunError, first_line, is_lost
 from mae_bench.execution import Execution
 from mae_bench.optim import build_optimizer, build_schedule, clip
 from mae_bench.progress import Bar, progress, say
-from mae_bench.run import Run, read_state
+from mae_bench.run.writing import Run, read_state
 from mae_bench.setup import Spent
 from mae_bench.signals import Noted, WaitingTooLong, noted
 from mae_bench.unreadable import write_unreadable

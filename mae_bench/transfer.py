@@ -22,8 +22,8 @@ from mae_bench.data import announce, task_root, usable, weights_folder
 from mae_bench.execution import Execution
 from mae_bench.progress import duration, progress, say
 from mae_bench.report import show
-from mae_bench.run import Run, open_run, run_folder
-from mae_bench.run_files import MODEL_FILE
+from mae_bench.run.files import MODEL_FILE
+from mae_bench.run.writing import Run, open_run, run_folder
 from mae_bench.setup import Setup, Spent, already_finished, checkpoint_of, start
 from mae_bench.setup import scoring as scoring_for
 from mae_bench.train import fit, refuse_unfit

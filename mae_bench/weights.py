@@ -12,7 +12,7 @@ from backbones.reading import ReadingOptions
 from mae_bench.data import weights_folder
 from mae_bench.errors import RunError
 from mae_bench.progress import say
-from mae_bench.run_files import HALF_WRITTEN, write_json, write_torch
+from mae_bench.run.files import HALF_WRITTEN, write_json, write_torch
 
 if TYPE_CHECKING:
     from backbones.inspection import Inspection

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from mae_bench.pretraining.autoencoder import MaskedAutoencoder
-from mae_bench.run_files import atomic
+from mae_bench.run.files import atomic
 from tasks.task import Batch
 
 if TYPE_CHECKING:

@@ -401,7 +401,7 @@ def test_the_version(capsys):
         ("weights --version", "weights does not take --version"),
         ("doctor --runs x", "doctor does not take --runs x"),
         ("data check --format x", "NAME lacks a value; expected 1 (see"),
-        ("evaluate", "evaluate lacks RUN, --on"),
+        ("evaluate", "evaluate lacks RUN "),
         ("--tyro-print-completion csh", "unknown shell 'csh'; did you mean "),
     ],
 )

@@ -22,7 +22,7 @@ from PIL import Image
 from mae_bench import runs
 from mae_bench.cli import call
 from mae_bench.errors import RunError
-from mae_bench.run import open_run
+from mae_bench.run.writing import open_run
 from results import write_record
 from tasks.classification.scores import write_per_class
 

@@ -17,7 +17,7 @@ from small_runs import SMALL, SMALL_MAE, assert_same_bits, flags, log_of, steps_
 from toy import Samples, Toy, toy_recipe, train
 
 import mae_bench
-import mae_bench.run
+import mae_bench.run.writing
 from mae_bench.cli import call
 from mae_bench.errors import Interrupted
 from mae_bench.execution import Execution

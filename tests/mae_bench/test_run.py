@@ -8,9 +8,9 @@ import pytest
 import torch
 from filelock import FileLock
 
-import mae_bench.run
+import mae_bench.run.writing
 from mae_bench.errors import RunError
-from mae_bench.run import Run, open_run, run_folder
+from mae_bench.run.writing import Run, open_run, run_folder
 
 IDENTITY = {"task": "toy", "recipe": {"epochs": 3, "betas": (0.9, 0.95)}, "seed": 0, "limit": None}
 
@@ -74,7 +74,7 @@ def test_a_run_that_never_saved_is_not_in_the_way(run):
 
 
 def test_a_second_process_is_refused(run, monkeypatch):
-    monkeypatch.setattr(mae_bench.run, "LOCK_SECONDS", 0.05)
+    monkeypatch.setattr(mae_bench.run.writing, "LOCK_SECONDS", 0.05)
     busy = "another process is working in it; wait for it or choose"
     with FileLock(run.folder / ".lock"), pytest.raises(RunError, match=busy):
         take(run.folder)

@@ -21,7 +21,7 @@ from mae_bench import runs
 from mae_bench.cli import call
 from mae_bench.errors import RunError
 from mae_bench.execution import Execution
-from mae_bench.run_folders import planned_steps, read_run, runs_in, state
+from mae_bench.run.finding import planned_steps, read_run, runs_in, state
 from results import Record, ResultsError, write_record
 from results.bundle import open_bundle
 

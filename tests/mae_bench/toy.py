@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mae_bench.execution import Execution
-from mae_bench.run import Run, open_run
+from mae_bench.run.writing import Run, open_run
 from mae_bench.setup import start
 from mae_bench.train import Fitted, fit
 from tasks.recipe import TrainingRecipe

@@ -23,7 +23,7 @@ from backbones.files import open_regular, read_regular
 from mae_bench.arguments import check_name
 from mae_bench.errors import RunError, first_line
 from mae_bench.progress import say
-from mae_bench.run_files import (
+from mae_bench.run.files import (
     HALF_WRITTEN,
     LOCK_FILE,
     LOG_FILE,

@@ -11,7 +11,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from mae_bench.errors import RunError
-from mae_bench.run_files import (
+from mae_bench.run.files import (
     LOCK_FILE,
     LOG_FILE,
     RECORD_FILE,
