@@ -39,7 +39,7 @@ class MicroBatches:
         if not self.steps_per_epoch:
             raise RunError(
                 f"{num_images} training images are fewer than the batch of {recipe.batch_size}; "
-                "lower --batch-size"
+                "lower --batch-size, and --device-batch to a divisor of it"
             )
         self.epoch_steps: float = self.steps_per_epoch
         """optimiser steps of one of the recipe's epochs"""

@@ -55,9 +55,9 @@ def one_point(task: str, protocol: str) -> str:
 
 
 def field_docstrings(kind: type) -> dict[str, str]:
-    """The docstring under each field of a dataclass and its bases."""
+    """The docstring under each field of a dataclass and its bases, in one line."""
     parsed = [docstring_parser.parse_from_object(each) for each in reversed(kind.__mro__[:-1])]
-    return {p.arg_name: p.description or "" for each in parsed for p in each.params}
+    return {p.arg_name: " ".join((p.description or "").split()) for d in parsed for p in d.params}
 
 
 @contextmanager

@@ -189,12 +189,17 @@ class TrainingRecipe(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self, "warmup_epochs", self.warmup_epochs <= self.epochs, "at most epochs")
+        require(
+            self,
+            "warmup_epochs",
+            self.warmup_epochs <= self.epochs,
+            f"at most epochs {self.epochs} (give both)",
+        )
         require(
             self,
             "device_batch",
             self.batch_size % self.device_batch == 0,
-            f"a divisor of batch_size {self.batch_size}",
+            f"a divisor of batch_size {self.batch_size} (give both)",
         )
         rising = list(self.milestones) == sorted(set(self.milestones))
         require(self, "milestones", rising, "rising shares between 0 and 1")

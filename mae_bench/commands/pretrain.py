@@ -10,7 +10,7 @@ from mae_bench.flags import changed
 
 
 @dataclass
-class Pretrain(RunFlags, ReadingFlags):
+class Pretrain(ReadingFlags, RunFlags):
     """Train a masked autoencoder and keep its encoder.
 
     The recipe flags show the recipe of the given --backbone, and in brackets where each value

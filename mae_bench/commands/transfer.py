@@ -13,7 +13,7 @@ from tasks.classification.recipes import CURVE
 
 
 @dataclass
-class Transfer(RunFlags, ReadingFlags):
+class Transfer(ReadingFlags, RunFlags):
     """Measure a backbone on a downstream task.
 
     The recipe flags show the recipe of the given --task, --protocol and --backbone, and in
