@@ -639,7 +639,7 @@ def test_relative_positions_of_another_kind_or_window_are_refused(tmp_path: Path
     assert "missing rel_pos_global, rel_pos_window" in message
     assert "unexpected blocks.0.attn.rel_pos_h" in message
     assert "rel_pos_h (7, 16) for (9, 16)" in refusal(file, Dense(5, (1, 3), "decomposed"))
-    assert "16 positions; expected 1 + a square" in refusal(file, None, 32)
+    assert "missing cls_token" in refusal(file, None, 32)
 
 
 def test_positions_that_are_no_square(tmp_path: Path) -> None:

@@ -107,13 +107,31 @@ def colour_label(root: Path) -> None:
         image.convert("RGB").save(file)
 
 
-@pytest.mark.parametrize("spoil", [truncated_image, label_of_another_size, colour_label])
-def test_a_faulty_pair_is_counted_and_named(root, spoil, tmp_path, capsys):
-    spoil(root)
+def test_an_unreadable_image_is_counted_and_named(root, tmp_path, capsys):
+    truncated_image(root)
     record = mae_bench.transfer(**arguments(root, tmp_path / "runs", epochs=2))
     assert record.skipped_images == 1
     said = capsys.readouterr().out
     assert "left out an unreadable image, 1 of at most 50" in said
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (label_of_another_size, "9 wide and 9 high"),
+        (colour_label, "1 of 24 train label images cannot be used"),
+    ],
+)
+def test_a_label_that_does_not_count_is_refused_before_training(
+    root, spoil, said, tmp_path, capsys
+):
+    spoil(root)
+    options = flags(task="ade20k", init="scratch", data=root, out=tmp_path / "runs", workers=0)
+    assert call(["transfer", *options]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+    assert "ADE_train_00000001" in line
+    assert not (tmp_path / "runs").exists()
 
 
 def a_missing_label(root: Path) -> None:

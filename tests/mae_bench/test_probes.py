@@ -145,7 +145,7 @@ def test_unreadable_images_are_counted(world, pretrained, tmp_path, recwarn):
     assert record.skipped_images == 2
     assert any("1 test images unreadable" in str(each.message) for each in recwarn)
     strict = Execution(workers=0, max_bad_images=0)
-    with pytest.raises(TaskError, match=r"1 training image files .* the limit of 0"):
+    with pytest.raises(TaskError, match=r"1 of 48 training images .*--max-bad-images is 0"):
         run(world, pretrained, tmp_path / "runs", "knn", data=data, name="no", execution=strict)
 
 

@@ -460,11 +460,11 @@ def test_two_processes_score_each_image_once(root: Path, tmp_path: Path) -> None
     [
         ({"seed": -1}, "seed is -1; expected a whole number"),
         ({"limit": 0}, "limit is 0; expected at least 1"),
-        ({"data_root": Path("/nowhere/at/all")}, "data folder /nowhere/at/all does not exist"),
+        ({"data": Path("/nowhere/at/all")}, "data folder /nowhere/at/all does not exist"),
     ],
 )
 def test_bad_arguments(root: Path, arguments: dict, told: str) -> None:
-    given = {"data_root": root, "seed": 0} | arguments
+    given = {"data": root, "seed": 0} | arguments
     with pytest.raises(TaskError, match=told) as error:
         Classification(small("finetune"), tiny_vit(), **given)
     assert "\n" not in str(error.value)
