@@ -43,6 +43,7 @@ from results import Checkpoint, Data, Record, ResultsError, parse_record, write_
 from tasks.check import refuse
 from tasks.classification.scores import CLASSES_FILE, read_classes
 from tasks.errors import TaskError
+from tasks.identity import of_split
 from tasks.images.unreadable import restored
 from tasks.recipe import Recipe, TrainingRecipe
 from tasks.task import Task
@@ -65,6 +66,8 @@ class Identity(BaseModel):
     limit: PositiveInt | None = None
     source: str | None = None
     """where the data lay"""
+    tested_on: str | None = None
+    """names the test images alone; see `tasks.identity`"""
     anatomy: dict[str, str] = {}
     """of the backbone, for `backbones.loading.rebuild`"""
 
@@ -123,19 +126,19 @@ def score_again(
     accelerator = start(how, known.seed)
     source = str(source_of(trained, data))
     root = task_root(known.task, source)
-    found = look_at(known.task, root, how.max_bad_images)
+    found = look_at(known.task, root, how.max_bad_images, learnt(trained.folder))
     if not found.unlabelled:
         refuse(found, known.task, root)
     notes = found.notes()
     for note in notes:
         say(f"note: {note}")
-    same = found.data.fingerprint == known.data.fingerprint
-    limit = known.limit if same and limit is None else limit
+    limit = known.limit if limit is None and unchanged(trained, found.data) else limit
     task = build(trained, found.data, limit)
     how_to_score = scoring(task, how, accelerator, batch_size=trained.recipe.device_batch)
     facts = Data.model_validate(task.data_facts() | {"miniature": announce(root)})
-    own = same and limit == known.limit
-    first = own and not trained.finished and trained.step >= trained.steps
+    own = unchanged(trained, found.data) and limit == known.limit
+    as_begun = own and facts.fingerprint == known.data.fingerprint
+    first = as_begun and not trained.finished and trained.step >= trained.steps
     said = differences(trained, facts, own, first)
     for line in said:
         say(f"note: {line}")
@@ -183,13 +186,23 @@ def title(trained: Trained, facts: Data) -> str:
     return f"{trained.name}{step}-on-{facts.name}-{facts.fingerprint[:6]}"
 
 
+def unchanged(trained: Trained, data: Any) -> bool:
+    """Whether the test images are those that the run began with, whatever else has changed."""
+    known = trained.identity
+    if data.fingerprint == known.data.fingerprint or known.tested_on is None:
+        return data.fingerprint == known.data.fingerprint
+    return of_split(data.limited(known.limit).val, data.classes) == known.tested_on
+
+
 def differences(trained: Trained, facts: Data, own: bool, first: bool) -> list[str]:
     """What sets a score apart from the one that the run itself records; a line each."""
     found = []
     if trained.step < trained.steps:
         found.append(f"training interrupted after step {trained.step} of {trained.steps}")
-    if not own:
-        there, here = trained.identity.data, facts
+    there, here = trained.identity.data, facts
+    if not own and there.fingerprint == here.fingerprint:
+        found.append(f"scored on {here.val_images} test images instead of {there.val_images}")
+    elif not own:
         found.append(
             f"scored on {here.val_images} test images of {here.name} ({here.fingerprint[:12]}), "
             f"not on the {there.val_images} of {there.name} ({there.fingerprint[:12]}) that the "
@@ -219,11 +232,18 @@ def build(trained: Trained, data: Any, limit: int | None) -> Task:
     refuse_other_classes(trained, [str(each) for each in data.classes])
     options = trained.recipe.backbone_options()
     vit = rebuild(trained.recipe.backbone, options, trained.metadata)
+    data = tasks.face_of(known.task).as_trained(data, trained.weights)
     task = tasks.build(known.task, trained.recipe, vit, data, known.seed, limit)
     assert isinstance(task, Task)
     check_keys(trained.file, trained.recipe.backbone, trained.weights, task.state_dict())
     task.load_state_dict(trained.weights)
     return task
+
+
+def learnt(folder: Path) -> list[str] | None:
+    """The classes of a run; None: it keeps none."""
+    file = folder / CLASSES_FILE
+    return read_classes(file) if file.is_file() else None
 
 
 def refuse_other_classes(trained: Trained, here: Sequence[str]) -> None:

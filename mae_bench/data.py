@@ -1,5 +1,6 @@
 """From `--data` to folders: the built-in miniature world, or the user's own."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -120,8 +121,16 @@ def usable(name: str, root: str | Path, max_bad_images: int) -> Check:
     return found
 
 
-def look_at(name: str, root: str | Path, max_bad_images: int = MAX_BAD_IMAGES) -> Check:
-    """What there is to say of a data set, with a bar while its images are decoded."""
+def look_at(
+    name: str,
+    root: str | Path,
+    max_bad_images: int = MAX_BAD_IMAGES,
+    learnt: Sequence[str] | None = None,
+) -> Check:
+    """What there is to say of a data set, with a bar while its images are decoded.
+
+    `learnt`: the classes of a model that is only to be tested; then a test set alone will do.
+    """
     with ExitStack() as stack:
         bar: Bar | None = None
 
@@ -131,7 +140,10 @@ def look_at(name: str, root: str | Path, max_bad_images: int = MAX_BAD_IMAGES) -
                 bar = stack.enter_context(progress("looking at the data", total))
             bar.update(done)
 
-        return tasks.check_data(name, root, advance, max_bad_images)
+        found = None
+        if learnt is not None:
+            found = tasks.check_test(name, root, learnt, advance, max_bad_images)
+        return found or tasks.check_data(name, root, advance, max_bad_images)
 
 
 def list_data() -> None:

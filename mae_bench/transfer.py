@@ -113,6 +113,7 @@ def transfer(
     default = re.sub("[/:]", "-", f"{task}-{protocol}-{backbone}-{init}-seed{seed}")
     folder = run_folder(out, default if name is None else name)
     found_in = {"source": str(data), "anatomy": anatomy_metadata(vit)}
+    found_in["tested_on"] = of_split(built.data.val, built.data.classes)
     with open_run(folder, setup.identity() | found_in) as run:
         record = already_finished(run)
         if record is not None:

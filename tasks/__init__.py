@@ -6,6 +6,7 @@ Importing this package, a task's `face` or its `recipes` module does not import 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,6 +92,17 @@ def check_data(
     a sample of the images.
     """
     return face_of(name).check(name, source, on_progress, max_bad_images)
+
+
+def check_test(
+    name: str,
+    source: str | Path,
+    classes: Sequence[str],
+    on_progress: Progress | None = None,
+    max_bad_images: int = 50,
+) -> Check | None:
+    """The same of a test set alone, for a model that has learnt `classes`; None if it is none."""
+    return face_of(name).check_test(name, source, classes, on_progress, max_bad_images)
 
 
 def build(

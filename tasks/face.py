@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -95,6 +95,27 @@ class Face(ABC):
 
         `data` is None without `truth_with_data`. Raises `TaskError` without predictions.
         """
+
+    def check_test(
+        self,
+        name: str,
+        source: str | Path,
+        classes: Sequence[str],
+        on_progress: Progress | None,
+        max_bad_images: int,
+    ) -> Check | None:
+        """All that can be said of a test set alone, for a model that has learnt `classes`.
+
+        Its data have no training images. None: `source` is a whole data set, for `check`.
+        """
+        return None
+
+    def as_trained(self, data: Any, weights: Collection[str]) -> Any:
+        """`data` for a network with weights of these names, which may have learnt less, or more.
+
+        Raises `TaskError` where the two do not fit each other.
+        """
+        return data
 
     def takes(self, source: str | Path) -> bool:
         """Whether a source that is no folder is a form of its own."""

@@ -208,7 +208,7 @@ def refuse_foreign(folder: Path) -> None:
             )
 
 
-NOTES = ("source", "anatomy", "other_test")
+NOTES = ("source", "anatomy", "tested_on", "other_test")
 """what a run.json keeps that is no part of the identity"""
 OF_THE_TEST_SET = ("fingerprint", "val_images", "standard")
 """what of the data's facts may change with the test set alone"""

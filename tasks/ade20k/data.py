@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from tasks.ade20k.augment import Augment, opencv, pad_image, pad_labels, resize_for_test
 from tasks.ade20k.classes import ClassRule
+from tasks.ade20k.datasets import IGNORED
 from tasks.ade20k.labels import read_label
 from tasks.ade20k.layout import SegmentationData, SegmentationSplit
 from tasks.errors import TaskError
@@ -164,8 +165,12 @@ def decode_pair(
     `split.upright` says otherwise where either fits: mmcv, image/io.py (imread), turns images, and
     mmsegmentation, datasets/transforms/loading.py, reads label images as they are stored.
 
-    Raises UnreadableImage if one cannot be read, or if their sizes differ.
+    Without label images no pixel is labelled. Raises UnreadableImage if one cannot be read, or if
+    their sizes differ.
     """
+    if not len(split.label_names):
+        pixels = decode(split.path(index), upright=split.upright)
+        return pixels, np.full(pixels.shape[:2], IGNORED, np.uint8)
     try:
         labels = read_label(split.label_path(index), rule)
     except UnreadableImage as error:

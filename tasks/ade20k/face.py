@@ -1,5 +1,6 @@
 """Semantic segmentation as everybody else sees it. Imports no torch."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -46,6 +47,20 @@ class Ade20kFace(Face):
         from tasks.ade20k.check import check
 
         return check(source, on_progress, max_bad_images=max_bad_images)
+
+    def check_test(
+        self,
+        name: str,
+        source: str | Path,
+        classes: Sequence[str],
+        on_progress: Progress | None,
+        max_bad_images: int,
+    ) -> Check | None:
+        """Test images without label images."""
+        from tasks.ade20k.alone import check, locate
+
+        root = locate(source)
+        return check(root, classes, on_progress, max_bad_images) if root else None
 
     def build(
         self, task: str, recipe: Recipe, backbone: Any, data: Any, seed: int, limit: int | None

@@ -53,7 +53,7 @@ class SegmentationSplit:
     names: FileNames
     """images, relative to `root`"""
     label_names: FileNames
-    """label images, relative to `root`, in the same order"""
+    """label images, relative to `root`, in the same order; none: the images are not labelled"""
     upright: bool = True
     """whether images are turned by their EXIF tags where the label's size leaves it open"""
 

@@ -1,5 +1,6 @@
 """Classification as everybody else sees it: a task for each data set. Imports no torch."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -87,6 +88,22 @@ class ClassificationFace(Face):
         from tasks.classification.check import check
 
         return check(name, source, on_progress, max_bad_images=max_bad_images)
+
+    def check_test(
+        self,
+        name: str,
+        source: str | Path,
+        classes: Sequence[str],
+        on_progress: Progress | None,
+        max_bad_images: int,
+    ) -> Check | None:
+        """One's own test folder, of class folders alone."""
+        if name != FOLDER.name:
+            return None
+        from tasks.classification.alone import check, locate
+
+        folder = locate(source)
+        return check(folder, classes, on_progress, max_bad_images) if folder else None
 
     def build(
         self, task: str, recipe: Recipe, backbone: Any, data: Any, seed: int, limit: int | None

@@ -2,7 +2,7 @@
 
 import pickle
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -17,7 +17,7 @@ from tasks.coco.outlines import Outlines, read_outlines
 from tasks.coco.segmentation import FAULTS, FEW_POINTS, NO_SEGMENTATION
 from tasks.coco.sizes import compare_sizes, complete_sizes
 from tasks.coco.split import CocoSplit
-from tasks.coco.tables import Tables, match_categories, read_tables
+from tasks.coco.tables import Tables, match_categories, match_learnt, read_tables
 from tasks.columns import first
 from tasks.errors import TaskError
 from tasks.images.files import FileNames
@@ -58,6 +58,8 @@ class CocoData:
     """what was left out, or merely looks odd -> how often; empty if nothing"""
     examples: dict[str, tuple[Example, ...]]
     """the same -> a few ids of annotations or images"""
+    mask_head: bool | None = None
+    """whether the network has masks, where it was trained on other data; None: as these have"""
 
     @property
     def masks(self) -> bool:
@@ -151,7 +153,8 @@ def read(source: str | Path) -> CocoData:
     standard = total == NUM_IMAGES and category_ids == CATEGORY_IDS and len(kept) == NUM_TRAIN_USED
     return CocoData(
         name=places["train"].name,
-        **splits,
+        train=splits["train"],
+        val=splits["val"],
         all_train=all_train,
         classes=classes,
         category_ids=category_ids,
@@ -163,16 +166,27 @@ def read(source: str | Path) -> CocoData:
     )
 
 
-def read_file(split: str, place: Place, train: Tables | None, notes: Notes) -> Found:
-    """One annotation file, with class indices as in the tables `train`, and its cross-check."""
-    tables = read_tables(place.json_file, split, notes)
+def read_file(
+    split: str,
+    place: Place,
+    train: Tables | None,
+    notes: Notes,
+    learnt: Sequence[str] | None = None,
+) -> Found:
+    """One annotation file, with class indices as in the tables `train`, and its cross-check.
+
+    `learnt`: it is a test set alone, for these classes, and may annotate nothing.
+    """
+    tables = read_tables(place.json_file, split, notes, unlabelled=learnt is not None)
     note_twice(split, tables, notes)
+    if learnt is not None:
+        tables = match_learnt(tables, learnt, notes)
     if train is not None:
         to_train = match_categories(train, tables, notes)
         tables = replace(tables, labels=to_train[tables.labels], classes=train.classes)
-    if not len(tables.ids):
+    if not len(tables.ids) and learnt is None:
         raise TaskError(f"{tables.path} annotates nothing in any image; expected some objects")
-    if tables.crowds.all():
+    if len(tables.ids) and tables.crowds.all():
         raise TaskError(
             f"{tables.path}: all {len(tables.ids):,} annotations are crowds (iscrowd 1), which are "
             "neither trained nor scored; expected iscrowd 0 for single objects: set it (some tools "
@@ -272,7 +286,7 @@ def pack_split(found: Found, masks: bool, notes: Notes) -> CocoSplit:
     ends = np.cumsum([len(chunk) for chunk in chunks])
     count = len(tables.names)
     objects = tables.images[(faults == "") & ~tables.crowds]
-    if not len(objects):
+    if not len(objects) and len(tables.ids):
         raise TaskError(
             f"{tables.path} holds no object that is of use ({reasons(faults)}); expected some"
         )

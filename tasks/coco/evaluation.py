@@ -77,7 +77,7 @@ def to_results(found: Detections, index: int, size: list[int], data: CocoData) -
     kept = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
     image_id = int(data.val.image_ids[index])
     labels, scores = found.labels.tolist(), found.scores.double().tolist()
-    masks = None if found.masks is None else found.masks.cpu()
+    masks = found.masks.cpu() if found.masks is not None and data.masks else None
     results = []
     for row in torch.where(kept)[0].tolist():
         box = boxes[row]

@@ -1,5 +1,6 @@
 """COCO as everybody else sees it. Imports no torch."""
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -49,6 +50,24 @@ class CocoFace(Face):
         from tasks.coco.check import check
 
         return check(source, on_progress, max_bad_images=max_bad_images)
+
+    def check_test(
+        self,
+        name: str,
+        source: str | Path,
+        classes: Sequence[str],
+        on_progress: Progress | None,
+        max_bad_images: int,
+    ) -> Check | None:
+        """VAL.json alone."""
+        from tasks.coco.alone import check, is_alone
+
+        return check(source, classes, on_progress, max_bad_images) if is_alone(source) else None
+
+    def as_trained(self, data: Any, weights: Collection[str]) -> Any:
+        from tasks.coco.alone import as_trained
+
+        return as_trained(data, weights)
 
     def build(
         self, task: str, recipe: Recipe, backbone: Any, data: Any, seed: int, limit: int | None

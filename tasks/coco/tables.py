@@ -1,7 +1,8 @@
 """An annotation file in COCO's instances format, as checked columns."""
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tasks.coco.fields import (
     whole_numbers,
 )
 from tasks.coco.notes import Notes
-from tasks.columns import rank, read_json, refuse_duplicates, strings
+from tasks.columns import first, rank, read_json, refuse_duplicates, strings
 from tasks.errors import TaskError
 
 TABLES = ("images", "annotations", "categories")
@@ -55,9 +56,12 @@ class Tables:
     """what the file says, float64 (A,); NaN where that is no number"""
 
 
-def read_tables(path: Path, split: str, notes: Notes) -> Tables:
-    """Read and check an annotation file. Raises TaskError for what makes it useless as a whole."""
-    content = parse(path)
+def read_tables(path: Path, split: str, notes: Notes, unlabelled: bool = False) -> Tables:
+    """Read and check an annotation file. Raises TaskError for what makes it useless as a whole.
+
+    `unlabelled`: it may lack the table of annotations.
+    """
+    content = parse(path, unlabelled)
     images, annotations, categories = (content[name] for name in TABLES)
     for name, rows in (("images", images), ("categories", categories)):
         if not rows:
@@ -107,9 +111,11 @@ def refuse_crowded(tables: Tables) -> None:
         )
 
 
-def parse(path: Path) -> dict[str, list[dict[str, Any]]]:
+def parse(path: Path, unlabelled: bool = False) -> dict[str, list[dict[str, Any]]]:
     """The three tables of an annotation file."""
     content = read_json(path)
+    if unlabelled and isinstance(content, dict):
+        content.setdefault("annotations", [])
     if not isinstance(content, dict):
         found = type(content).__name__
         raise TaskError(
@@ -146,6 +152,41 @@ def refuse_other_kinds(path: Path, annotations: list[dict[str, Any]]) -> None:
                 f"{path} is {kind} (its annotations have {key}); {FORMAT}: give the instances "
                 "file, with a box and an outline for each object"
             )
+
+
+def match_learnt(tables: Tables, learnt: Sequence[str], notes: Notes) -> Tables:
+    """A test file's tables with the classes of a model, by name and in its order.
+
+    Raises TaskError for a class that the file does not list, and for objects of another one.
+    """
+    if tables.classes == tuple(learnt):
+        return tables
+    own = dict(zip(tables.classes, tables.category_ids, strict=True))
+    absent = [name for name in learnt if name not in own]
+    if absent:
+        raise TaskError(
+            f"{tables.path} does not list {len(absent)} of the {len(learnt)} classes that were "
+            f"learnt: {first(absent)}; expected all of them in its categories, whatever their ids"
+        )
+    used = {tables.classes[label] for label in np.unique(tables.labels).tolist()}
+    unknown = sorted(used - set(learnt))
+    if unknown:
+        raise TaskError(
+            f"{tables.path} has objects of {len(unknown)} classes that were not learnt: "
+            f"{first(unknown)}; expected objects of the {len(learnt)} that were"
+        )
+    notes.add(
+        "categories that were not learnt, without objects (left out)",
+        [name for name in tables.classes if name not in learnt],
+    )
+    index = {name: at for at, name in enumerate(learnt)}
+    rows = np.array([index.get(name, -1) for name in tables.classes], dtype=np.int64)
+    return replace(
+        tables,
+        labels=rows[tables.labels],
+        classes=tuple(learnt),
+        category_ids=tuple(own[name] for name in learnt),
+    )
 
 
 def match_categories(train: Tables, val: Tables, notes: Notes) -> np.ndarray:

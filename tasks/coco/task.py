@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from backbones.dense import DenseViT
 from tasks.coco import annotations
+from tasks.coco.alone import BOXES_SCORED
 from tasks.coco.annotations import BOXES_ALONE, CocoData
 from tasks.coco.data import EvalImages, TrainImages
 from tasks.coco.evaluation import score
@@ -76,13 +77,15 @@ class Coco(DenseTask):
         norm = norm_layer(recipe.norm)
         pyramid = PYRAMIDS[recipe.pyramid]
         self.pyramid = pyramid(backbone.embed_dim, recipe.pyramid_channels, norm)
-        self.detector: Engine = build_engine(recipe, len(self.data.classes), self.data.masks)
+        masks = self.data.masks if self.data.mask_head is None else self.data.mask_head
+        self.detector: Engine = build_engine(recipe, len(self.data.classes), masks)
 
     def notes(self) -> list[str]:
         return self.data.report_lines()
 
     def caveats(self, processes: int) -> list[str]:
-        return super().caveats(processes) + ([] if self.data.masks else [BOXES_ALONE])
+        scored = BOXES_SCORED if self.data.mask_head else BOXES_ALONE
+        return super().caveats(processes) + ([] if self.data.masks else [scored])
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The five losses, four without masks, and their sum, of what `TrainImages` makes."""
@@ -149,7 +152,7 @@ class Coco(DenseTask):
 def refuse_empty(data: CocoData, limit: int | None) -> None:
     """Raise `TaskError` if the images that are left show no object."""
     for kind, split in (("training", data.train), ("test", data.val)):
-        if not split.objects.any():
+        if len(split) and split.num_annotations and not split.objects.any():
             raise TaskError(
                 f"the {len(split)} {kind} images that are left with limit {limit} show no object; "
                 "expected some: raise the limit"

@@ -1,6 +1,7 @@
 """A training is never lost: scored again, after a stop, a failed score, on other test images."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import mae_bench
 from mae_bench.errors import RunError
 from mae_bench.execution import Execution
 from results import Record, parse_record
+from tasks import TaskError
 from tasks.classification.task import Classification
 from tasks.task import Scored
 
@@ -115,6 +117,20 @@ def test_an_interrupted_run_is_scored_as_far_as_it_came(data, unscored):
     assert not found.complete
     assert found.deviations[-1] == "training interrupted after step 1 of 2"
     assert not (unscored / "run/record.json").exists()
+
+
+@pytest.mark.parametrize("below", ["", "val"])
+def test_a_test_folder_alone(data, tmp_path, below):
+    """Scores as the whole; a class less is said, a class more is refused."""
+    first = train(data, tmp_path / "runs")
+    alone = shutil.copytree(data / "val", tmp_path / "alone" / below, dirs_exist_ok=True)
+    found = again(tmp_path / "runs", data=tmp_path / "alone", name="alone")
+    assert found is not None
+    assert found.metrics == first.metrics
+    assert (found.data.train_images, found.data.val_images) == (0, 8)
+    (alone / "green").mkdir()
+    with pytest.raises(TaskError, match="has classes that were not learnt: green"):
+        again(tmp_path / "runs", data=tmp_path / "alone")
 
 
 def test_other_classes_are_refused(data, tmp_path):
