@@ -175,8 +175,8 @@ def score_again(
         if accelerator.is_main_process:
             write_record(folder, record)
             scores = ", ".join(f"{k} {v:.2f}" for k, v in record.metrics.items())
-            say(f"{record.protocol}, run {trained.name}: {scores}\n  predictions  {folder}")
             show([record])
+            say(f"predictions  {folder}\n{record.protocol}, run {trained.name}: {scores}")
     return record
 
 

@@ -114,9 +114,9 @@ def evaluate(
             write_unreadable(folder, (), scored.unreadable)
             write_record(folder, record)
             what = "run " if isinstance(source, Finished) else ""
-            say(f"{record.protocol}, {what}{source.name}: {told(record)}")
-            say(f"  predictions  {folder}  ({duration(seconds)})")
             show([record])
+            say(f"predictions  {folder}  ({duration(seconds)})")
+            say(f"{record.protocol}, {what}{source.name}: {told(record)}")
     return record
 
 

@@ -132,21 +132,21 @@ def transfer(
                 keep(found.weights, effective, vit, folder)
             write_unreadable(folder, found.spent.skipped, found.scored.unreadable)
             write_record(folder, record)
-            tell(record, found, folder)
             show([record])
+            tell(record, found, folder)
     return record
 
 
 def tell(record: Record, found: Found, folder: Path) -> None:
-    """The scores, where the weights are, and how to do it again."""
+    """Where the weights are, how to do it again, and, last of all, the scores."""
     say(
+        (f"weights    {folder / MODEL_FILE}\n" if found.weights else "")
+        + "".join(f"unreadable {line}\n" for line in record.unreadable)
+        + f"to repeat  {record.environment.command}  (seed {record.seed}, recipe "
+        f"{record.recipe_hash}, mae-bench {record.environment.commit or __version__})\n"
         f"{record.protocol} with {record.backbone} from {record.init}: "
         f"{', '.join(f'{k} {v:.2f}' for k, v in record.metrics.items())} "
-        f"in {duration(found.spent.seconds)}\n"
-        + (f"  weights    {folder / MODEL_FILE}\n" if found.weights else "")
-        + "".join(f"  unreadable {line}\n" for line in record.unreadable)
-        + f"  to repeat  {record.environment.command}  (seed {record.seed}, recipe "
-        f"{record.recipe_hash}, mae-bench {record.environment.commit or __version__})"
+        f"in {duration(found.spent.seconds)}"
     )
 
 

@@ -17,6 +17,8 @@ from tasks.check import (
 from tasks.errors import TaskError
 from tasks.images import Unreadable, decode
 from tasks.images.files import shorten
+from tasks.images.fingerprint import file_sizes
+from tasks.images.twins import find_twins
 
 
 def check(
@@ -36,7 +38,8 @@ def check(
         return Check((Finding("problem", str(error)),), None)
     pairs = len(data.train) + len(data.val)
     judged = judge(data, on_progress=shifted(on_progress, 0, min(samples, pairs)))
-    findings = [counts(data), *class_names(data), *left_out(data), *judged.findings]
+    findings = [counts(data), *class_names(data), *left_out(data), *in_both(data)]
+    findings += judged.findings
     findings += decoded(judged, shifted(on_progress, pairs, pairs), samples, max_bad_images)
     return Check(tuple(findings), judged.data)
 
@@ -48,6 +51,13 @@ def left_out(data: SegmentationData) -> list[Finding]:
         return []
     what = f"{len(names):,} files or folders are passed over for their names: {shorten(names)}"
     return [Finding("note", what, "images are .jpg, .jpeg or .png, label images .png")]
+
+
+def in_both(data: SegmentationData) -> list[Finding]:
+    """Test images that are training images, too."""
+    sizes = [file_sizes(split.root, split.names) for split in (data.train, data.val)]
+    lines = find_twins(data.train, data.val, *sizes).line(data.train, data.val)
+    return [Finding("note", line, "remove them from one split") for line in lines]
 
 
 def shifted(on_progress: Progress | None, before: int, more: int) -> Progress | None:

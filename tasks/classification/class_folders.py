@@ -17,7 +17,6 @@ from tasks.classification.labelled import (
     Split,
     expected,
     identify,
-    in_both,
     refuse_no_folder,
     refuse_one_class,
     untested,
@@ -26,6 +25,7 @@ from tasks.errors import TaskError
 from tasks.images.files import FileNames, shorten
 from tasks.images.fingerprint import Fingerprint
 from tasks.images.turned import turned_note
+from tasks.images.twins import find_twins
 from tasks.images.walk import OWN_SUFFIXES, SUFFIXES, in_folder, is_image_name, walk
 
 
@@ -58,7 +58,7 @@ def read_class_folders(facts: DatasetFacts, root: Path, own: bool = False) -> La
     fingerprint.add(*classes)
     sizes = [identify(fingerprint, split) for split in (train, val)]
     notes += [*found, *alike(classes), *deep(classes, train), *untested(classes, val)]
-    notes += in_both(train, val, *sizes)
+    notes += find_twins(train, val, *sizes).line(train, val)
     if own:
         paths = [f"{root}/{name}" for split in (train, val) for name in split.names]
         notes += turned_note(paths, upright=True)

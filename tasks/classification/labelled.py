@@ -3,7 +3,6 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -13,10 +12,8 @@ import numpy as np
 from tasks.classification.datasets import DatasetFacts, RobustnessFacts
 from tasks.errors import TaskError
 from tasks.images.files import FileNames, entries, shorten
-from tasks.images.fingerprint import SAMPLE, THREADS, Fingerprint, content
-
-TESTED, COMPARED = 256, 1024
-"""test images of which a twin is looked for, and training images that are read for it at most"""
+from tasks.images.fingerprint import SAMPLE, Fingerprint
+from tasks.images.twins import find_twins
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +105,9 @@ def labelled_images(
     fingerprint = Fingerprint()
     fingerprint.add(*classes)
     sizes = [identify(fingerprint, split) for split in (train, val)]
-    both = overlap(*rows["train"][:2], *rows["val"][:2]) or in_both(train, val, *sizes)
+    both = overlap(*rows["train"][:2], *rows["val"][:2]) or find_twins(train, val, *sizes).line(
+        train, val
+    )
     found = (*notes, *both, *untested(classes, val))
     return LabelledImages(facts, tuple(classes), train, val, fingerprint.hexdigest(), found)
 
@@ -126,43 +125,6 @@ def identify(fingerprint: Fingerprint, split: Split, sample: int = SAMPLE) -> np
         fingerprint.add("upright")
     fingerprint.add(split.targets.astype("<i8").tobytes())
     return fingerprint.add_files(split.root, split.names, sample)
-
-
-def in_both(train: Split, val: Split, train_sizes: np.ndarray, val_sizes: np.ndarray) -> list[str]:
-    """A note about test images, of a sample, that training has too, whatever they are called.
-
-    Only training images of the same size to the byte are read, and `COMPARED` at most.
-    """
-    rows = np.random.default_rng(len(val)).permutation(len(val))[:TESTED]
-    rows = rows[val_sizes[rows] > 0]
-    order = np.argsort(train_sizes, kind="stable")
-    ordered = train_sizes[order]
-    first = np.searchsorted(ordered, val_sizes[rows], "left")
-    last = np.searchsorted(ordered, val_sizes[rows], "right")
-    tested = np.cumsum(last - first) <= COMPARED
-    pairs = [
-        (int(row), order[low:high].tolist())
-        for row, low, high in zip(rows[tested], first[tested], last[tested], strict=True)
-    ]
-    with ThreadPoolExecutor(THREADS) as pool:
-        alike = pool.map(lambda pair: twin(train, val, *pair), pairs)
-        found = [(row, other) for (row, _), other in zip(pairs, alike, strict=True) if other >= 0]
-    if not found:
-        return []
-    row, other = min(found)
-    of = f"{len(val):,}" if len(pairs) == len(val) else f"a sample of {len(pairs)}"
-    return [
-        f"{len(found)} of {of} test images are training images, too: {val.names[row]} is "
-        f"{train.names[other]}"
-    ]
-
-
-def twin(train: Split, val: Split, row: int, others: Sequence[int]) -> int:
-    """The one of the training images `others` that is the test image `row`; -1 if none is."""
-    if not others:
-        return -1
-    wanted = content(str(val.path(row)))
-    return next((k for k in others if wanted and content(str(train.path(k))) == wanted), -1)
 
 
 def refuse_one_class(root: Path, classes: Sequence[str], hint: str = "") -> None:

@@ -22,12 +22,15 @@ from tasks.columns import first
 from tasks.errors import TaskError
 from tasks.images.files import FileNames
 from tasks.images.fingerprint import Fingerprint
+from tasks.images.twins import find_twins
 
 NO_BOX = "no box of four numbers"
 EMPTY_BOX = "a box of no width or height"
 OUTSIDE = "a box outside the image"
 NO_ANNOTATION = "train images without annotation"
 ONLY_CROWDS = "train images with nothing usable but crowds"
+SHARED = "test images that are training images too"
+LITTLE = " (kept; their scores say little)"
 KEPT = " (trained on as background)"
 HINTS = {NO_ANNOTATION: "; --background-images trains on them too"}
 BOXES_ALONE = "boxes alone: the data lack outlines, so no masks are trained or scored"
@@ -147,8 +150,8 @@ def read(source: str | Path) -> CocoData:
     all_train = splits["train"]
     splits["train"] = all_train.take(kept)
     category_ids, classes = train.tables.category_ids, train.tables.classes
-    for split in splits.values():
-        feed(digest, split)
+    sizes = [feed(digest, split) for split in splits.values()]
+    note_twins(splits["train"], splits["val"], sizes, notes)
     digest.add(repr((category_ids, classes)))
     standard = total == NUM_IMAGES and category_ids == CATEGORY_IDS and len(kept) == NUM_TRAIN_USED
     return CocoData(
@@ -211,7 +214,7 @@ def note_shared(train: Found, val: Found, notes: Notes) -> None:
     """Note images that are in both files."""
     trained = {str(train.root / name) for name in train.tables.names}
     both = [name for name in val.tables.names if str(val.root / name) in trained]
-    notes.add("test images that are training images too (kept; their scores say little)", both)
+    notes.add(SHARED + LITTLE, both)
 
 
 def note_twice(split: str, tables: Tables, notes: Notes) -> None:
@@ -226,6 +229,15 @@ def note_untrained(train: Found, val: Found, splits: dict[str, CocoSplit], notes
     there = has_objects(val, splits["val"]) & ~has_objects(train, splits["train"])
     what = "classes of val objects that no train object has (nothing trains for them)"
     notes.add(what, [train.tables.classes[row] for row in np.flatnonzero(there)])
+
+
+def note_twins(train: CocoSplit, val: CocoSplit, sizes: list[np.ndarray], notes: Notes) -> None:
+    """Note images that both splits have under other names, in a sample."""
+    if any(what.startswith(SHARED) for what in notes.counts):
+        return
+    found = find_twins(train, val, *sizes)
+    what = f"{SHARED} by their bytes, of {found.looked_at:,} looked at{LITTLE}"
+    notes.add(what, [val.names[row] for row, _ in found.pairs])
 
 
 def complete_boxes(split: str, tables: Tables, outlines: Outlines, notes: Notes) -> np.ndarray:
@@ -379,7 +391,8 @@ def has_objects(found: Found, split: CocoSplit) -> np.ndarray:
     return np.bincount(tables.labels[used], minlength=len(tables.classes)) > 0
 
 
-def feed(digest: Fingerprint, split: CocoSplit) -> None:
-    """What identifies a split goes into a fingerprint."""
-    digest.add_files(split.root, split.names)
+def feed(digest: Fingerprint, split: CocoSplit) -> np.ndarray:
+    """What identifies a split goes into a fingerprint; returns the sizes of its files."""
+    sizes = digest.add_files(split.root, split.names)
     digest.add(*(part.tobytes() for part in (split.image_ids, split.sizes, split.packed)))
+    return sizes

@@ -43,6 +43,7 @@ def test_pretrain_transfer_report(world: Path, pretrained: Path, tmp_path: Path,
         assert "epochs 40 -> 1" in record.deviations
     said = capsys.readouterr().out
     assert "to repeat" in said
+    assert said.splitlines()[-1].startswith(f"{record.protocol} with {record.backbone} from ")
     assert str(tmp_path / "scratch" / "model.safetensors") in said
     (table,) = mae_bench.report(tmp_path)
     assert [column.kind for column in table.columns] == ["label"] * 2 + ["measured"] * 3

@@ -33,7 +33,7 @@ def make(
     for split, number in COUNTS.items():
         (root / "images" / split).mkdir(parents=True)
         for index in range(number):
-            Image.new("RGB", (60, 40), (90, 20 * index, 60)).save(
+            Image.new("RGB", (60, 40), (90, 20 * index, 60 + len(split))).save(
                 root / "images" / split / f"{index}.jpg"
             )
             there = values if split == "train" or val is None else val
@@ -416,3 +416,12 @@ def test_palettes_that_say_nothing_are_taken(tmp_path: Path) -> None:
     colours(root, "train", 2, [*BLACK, *GREEN, *GREEN])
     colours(root, "val", 0, [*BLACK, *RED, *GREEN, *RED])
     assert "contradict" not in noted(root)
+
+
+def test_test_images_that_are_training_images(tmp_path: Path) -> None:
+    root = make(tmp_path, [0, 1, 2], THREE)
+    assert "training images, too" not in noted(root)
+    photograph = (root / "images/train/2.jpg").read_bytes()
+    (root / "images/val/1.jpg").write_bytes(photograph)
+    said = noted(root)
+    assert "1 of 2 test images are training images, too: images/val/1.jpg is images/train/2" in said

@@ -114,6 +114,16 @@ def test_files_and_classes_that_are_in_one_place_alone_are_noted(tmp_path: Path)
     assert (double, untrained) == (("0001.jpg",), ("ball",))
 
 
+def test_photographs_of_both_splits_by_other_names(tmp_path: Path) -> None:
+    root = Path(build(tmp_path, things(), things()))
+    assert not [what for what in read(root).counts if "training images" in what]
+    files = [sorted((root / f"{split}2017").iterdir())[0] for split in ("train", "val")]
+    files[1].write_bytes(files[0].read_bytes())
+    found = {what: some for what, some in read(root).examples.items() if "training images" in what}
+    assert list(found.values()) == [(files[1].name,)]
+    assert "by their bytes, of 2 looked at" in next(iter(found))
+
+
 def by_rows(each: dict[str, Any]) -> dict[str, Any]:
     """Run lengths along the rows, under a box that is right."""
     mask = mask_api.decode(mask_api.merge(mask_api.frPyObjects(each["segmentation"], H, W)))
