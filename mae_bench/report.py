@@ -52,7 +52,7 @@ PATIENCE = 5
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundRuns:
     """What lies in a folder of runs."""
 
     root: Path
@@ -81,7 +81,7 @@ class Wanted:
         paper = ["table", *self.table] if self.table else []
         return "-".join(["report", *paper, *(["compare"] if self.compare else [])])
 
-    def tables(self, found: Found) -> list[Table]:
+    def tables(self, found: FoundRuns) -> list[Table]:
         """Two sets against each other, if asked for; then one table per protocol, or those of
         the paper that were asked for."""
         tables = [two_sets(found.finished, *self.compare)] if self.compare else []
@@ -205,7 +205,7 @@ def output_files(chosen: Path, formats: Collection[str]) -> dict[str, Path]:
     return files
 
 
-def find_runs(root: str | Path) -> Found:
+def find_runs(root: str | Path) -> FoundRuns:
     """All runs in `root` and below; `RunError` if it is no folder."""
     root = Path(root)
     if not root.is_dir():
@@ -230,10 +230,10 @@ def find_runs(root: str | Path) -> Found:
             unfinished.append(run)
     finished.sort(key=lambda each: each[:2])
     skipped.sort(key=lambda each: each.path)
-    return Found(root, [run for *_, run in finished], unfinished, skipped)
+    return FoundRuns(root, [run for *_, run in finished], unfinished, skipped)
 
 
-def write(found: Found, tables: Sequence[Table], files: dict[str, Path]) -> None:
+def write(found: FoundRuns, tables: Sequence[Table], files: dict[str, Path]) -> None:
     """Write the report in each format, and its figures."""
     from results.drawing import save  # matplotlib takes a second to import
     from results.figures import figures
@@ -267,7 +267,7 @@ def put(file: Path, content: bytes) -> None:
         stream.write(content)
 
 
-def pictures(found: Found, beside: Path) -> list[tuple[str, str]]:
+def pictures(found: FoundRuns, beside: Path) -> list[tuple[str, str]]:
     """Titles of the pictures of finished runs, and their paths as seen from a folder."""
     return [
         (f"{run.name}: {what}", Path(os.path.relpath(file, beside)).as_posix())
@@ -321,7 +321,7 @@ def is_miniature(run: RunFolder) -> bool:
 
 
 def page(
-    found: Found, tables: Sequence[Table], drawn: Sequence["Drawn"], refresh: int | None = None
+    found: FoundRuns, tables: Sequence[Table], drawn: Sequence["Drawn"], refresh: int | None = None
 ) -> str:
     """The HTML page; with `refresh` also of runs under way, and one that loads itself again."""
     from results.formats.html import ShownRun, to_html

@@ -37,7 +37,7 @@ from tasks.task import Measurement, Scored, Scoring, Task
 
 
 @dataclass(frozen=True)
-class Found:
+class DoneMeasurement:
     """A measurement that is done."""
 
     measured: Measurement
@@ -137,7 +137,7 @@ def transfer(
     return record
 
 
-def tell(record: Record, found: Found, folder: Path) -> None:
+def tell(record: Record, found: DoneMeasurement, folder: Path) -> None:
     """Where the weights are, how to do it again, and, last of all, the scores."""
     say(
         (f"weights    {folder / MODEL_FILE}\n" if found.weights else "")
@@ -152,7 +152,7 @@ def tell(record: Record, found: Found, folder: Path) -> None:
 
 def train_and_score(
     task: Task, run: Run, accelerator: Accelerator, seed: int, how: Execution, scoring: Scoring
-) -> Found:
+) -> DoneMeasurement:
     """Fit a task and evaluate it."""
     fitted = fit(task, run, accelerator, seed, how)
     weights = fitted.model.state_dict()
@@ -160,7 +160,7 @@ def train_and_score(
         keep(weights, task.recipe, task.get_submodule("backbone"), run.folder)
     with progress("evaluating", task.data_facts()["val_images"]) as bar:
         scored = fitted.model.evaluate(replace(scoring, on_progress=bar.update))
-    return Found(fitted.model, scored, fitted.spent, weights)
+    return DoneMeasurement(fitted.model, scored, fitted.spent, weights)
 
 
 def keep(weights: dict[str, Tensor], recipe: Recipe, vit: Any, folder: Path) -> None:
@@ -169,7 +169,7 @@ def keep(weights: dict[str, Tensor], recipe: Recipe, vit: Any, folder: Path) -> 
     save(weights, folder / MODEL_FILE, origin | anatomy_metadata(vit))
 
 
-def probe(measured: Measurement, scoring: Scoring) -> Found:
+def probe(measured: Measurement, scoring: Scoring) -> DoneMeasurement:
     """Evaluate a probe of frozen features."""
     assert isinstance(measured, Probe)
     started, began = datetime.now(UTC), time.monotonic()
@@ -178,7 +178,7 @@ def probe(measured: Measurement, scoring: Scoring) -> Found:
         scored = measured.evaluate(replace(scoring, on_progress=bar.update))
     skipped = tuple(measured.outcome.skipped)
     spent = Spent(started, time.monotonic() - began, skipped=skipped)
-    return Found(measured, scored, spent, measured.outcome.head)
+    return DoneMeasurement(measured, scored, spent, measured.outcome.head)
 
 
 def released(init: str | None, backbone: str, checkpoint: str | Path | None) -> str | Path | None:

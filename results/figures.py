@@ -108,7 +108,7 @@ def _figures(
         add(f"size-{protocol}", _title(protocol), caption, figure)
     for task in _first(record.task for record in records):
         title = f"{data_title(task)}: partial fine-tuning"
-        add(f"partial-{task}", title, PARTIAL, partial_curve(task, records, published))
+        add(f"partial-{task}", title, PARTIAL_CAPTION, partial_curve(task, records, published))
     figure = masking_curve(records, published)
     guess = _guessed(records)
     add("masking-ratio", "Masking ratio of the pre-training", MASKING + guess, figure)
@@ -154,7 +154,7 @@ KEY = (
     " other data, as the tables say. Bars: ± sample standard deviation over seeds."
 )
 """how to read all figures but the training curves"""
-PARTIAL = (
+PARTIAL_CAPTION = (
     "Score over the number of transformer blocks that train (square-root axis); 0.5 is the MLP of"
     " the last block. Published: MAE paper, Figure 9 and Section 4.3."
 )

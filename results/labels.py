@@ -44,7 +44,7 @@ def words() -> Words:
     return _words[0]
 
 
-PARTIAL = re.compile(r"partial-([0-9]+(?:\.[0-9]+)?)")
+PARTIAL_ID = re.compile(r"partial-([0-9]+(?:\.[0-9]+)?)")
 """protocols of partial fine-tuning, by the number of trained blocks"""
 
 
@@ -55,7 +55,7 @@ def task_of(protocol: str) -> str:
 
 def trained_blocks(protocol: str) -> str | None:
     """2 of imagenet1k/partial-2@1; None for a protocol that is no partial fine-tuning."""
-    match = PARTIAL.fullmatch(protocol.partition("/")[2].partition("@")[0])
+    match = PARTIAL_ID.fullmatch(protocol.partition("/")[2].partition("@")[0])
     return match and match[1]
 
 

@@ -24,17 +24,17 @@ class DenseTask(Task):
             self.register_buffer(name, 255 * torch.tensor(colour).view(3, 1, 1), persistent=False)
         self.backbone = backbone
 
-    def normalize(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:
+    def normalise(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:
         """uint8 (…, 3, h, w) to normalised float, with zeros where an image is padded.
 
         `sizes` (B, 2): height and width without padding; None: there is none.
         """
-        normalized = (images.float() - self.mean) / self.std
+        normalised = (images.float() - self.mean) / self.std
         if sizes is None:
-            return normalized
+            return normalised
         side = torch.arange(images.shape[-1], device=images.device)
         rows, columns = (side < edge[:, None] for edge in sizes.to(images.device).unbind(1))
-        return normalized * (rows[:, None, :, None] & columns[:, None, None, :])
+        return normalised * (rows[:, None, :, None] & columns[:, None, None, :])
 
     @property
     def num_layers(self) -> int:

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from tasks.errors import AloneError, TaskError
 from tasks.task import Scored
 
-Found = TypeVar("Found")
+Part = TypeVar("Part")
 Result = TypeVar("Result")
 
 
@@ -60,10 +60,10 @@ def first_alone(work: Callable[[], Result], group: Any = None) -> Result:
     return outcome[0]
 
 
-def finish_in_first(found: Found, finish: Callable[[list[Found]], Scored]) -> Scored:
+def finish_in_first(part: Part, finish: Callable[[list[Part]], Scored]) -> Scored:
     """What `finish` makes, in the first process, of what every process has found; for all."""
     world = num_processes()
-    parts = [found] * world
+    parts = [part] * world
     if world > 1:
-        dist.gather_object(found, parts if dist.get_rank() == 0 else None)
+        dist.gather_object(part, parts if dist.get_rank() == 0 else None)
     return first_alone(lambda: finish(parts))

@@ -41,7 +41,7 @@ PICTURE_FILE = "predictions.png"
 
 
 @dataclass
-class Found:
+class ImageResult:
     """What was found in one image."""
 
     areas: Tensor
@@ -80,11 +80,11 @@ def score(
     of each prediction in `PREDICTIONS_FOLDER`.
     """
 
-    def step(item: Batch) -> Found:
+    def step(item: Batch) -> ImageResult:
         label = item["label"]
         predicted = predict(item["images"], tuple(label.shape)).cpu()
         found = areas(predicted, label, len(data.classes))
-        return Found(found, {int(item["index"]): png(predicted.numpy())})
+        return ImageResult(found, {int(item["index"]): png(predicted.numpy())})
 
     own = own_share(len(views))[0]
     return scoring.score(
@@ -93,7 +93,7 @@ def score(
 
 
 def areas(predicted: Tensor, label: Tensor, num_classes: int) -> Tensor:
-    """The `Found.areas` of an image: its classes and the true ones, both uint8 (H, W)."""
+    """The `ImageResult.areas` of an image: its classes and the true ones, both uint8 (H, W)."""
     count = load_mmseg().metric.intersect_and_union
     total = torch.zeros(4, num_classes, dtype=torch.float64)
     # Counts of float32, which is what comes, stand still at 2^24, so they are taken by parts.
@@ -115,7 +115,7 @@ def pixels(image: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(image)))
 
 
-def finish(parts: Sequence[Found], data: SegmentationData, folder: Path | None) -> Scored:
+def finish(parts: Sequence[ImageResult], data: SegmentationData, folder: Path | None) -> Scored:
     """The metrics of all processes' findings; and into `folder` a table by class and pictures."""
     metrics, per_class = figures(total(parts))
     if folder is not None:
@@ -128,7 +128,7 @@ def finish(parts: Sequence[Found], data: SegmentationData, folder: Path | None) 
     return Scored(metrics)
 
 
-def total(parts: Sequence[Found]) -> Tensor:
+def total(parts: Sequence[ImageResult]) -> Tensor:
     """The areas (4, K) of all images."""
     return torch.stack([part.areas for part in parts]).sum(0)
 

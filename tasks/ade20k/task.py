@@ -74,7 +74,7 @@ class Ade20k(DenseTask):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The two losses and their sum, of the batch that `TrainImages` makes."""
-        maps = self.maps(self.normalize(batch["images"], batch["sizes"]))
+        maps = self.maps(self.normalise(batch["images"], batch["sizes"]))
         losses = self.segmenter.losses(maps, batch["labels"])
         return {"loss": torch.stack(list(losses.values())).sum(), **losses}
 
@@ -95,7 +95,7 @@ class Ade20k(DenseTask):
 
         def logits_of_views() -> Iterator[tuple[Tensor, bool]]:
             for view in views:
-                image = self.normalize(view)
+                image = self.normalise(view)
                 for mirrored in (False, True)[: 1 + recipe.test_flip]:
                     seen = image.flip(-1) if mirrored else image
                     found = slide(self.logits, seen, recipe.image_size, recipe.stride, batch_size)

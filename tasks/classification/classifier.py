@@ -38,7 +38,7 @@ class Classifier(nn.Module):
             self.fc_norm = nn.LayerNorm(backbone.embed_dim, eps=1e-6)
         self.head = linear(backbone.embed_dim, num_classes, recipe)
 
-    def normalize(self, images: Tensor) -> Tensor:
+    def normalise(self, images: Tensor) -> Tensor:
         """uint8 (B, 3, S, S) to float with the data set's mean and deviation taken out."""
         return (images.float() - self.mean) / self.std
 
@@ -56,7 +56,7 @@ class Classifier(nn.Module):
         """uint8 images (B, 3, S, S) to float32 logits (B, K), in the recipe's precision."""
         bf16 = self.recipe.precision == "bf16"
         with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=bf16):
-            return self.logits(self.normalize(images))
+            return self.logits(self.normalise(images))
 
 
 def mean_patch(backbone: nn.Module, tokens: Tensor) -> Tensor:

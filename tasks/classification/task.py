@@ -60,7 +60,7 @@ class Classification(Classifier, Task):
         Soft-target cross-entropy on mixed images, label-smoothed cross-entropy on others; those
         also give "top1" in percent.
         """
-        images, targets = self.normalize(batch["images"]), batch["targets"]
+        images, targets = self.normalise(batch["images"]), batch["targets"]
         if self.training:
             images, targets = self.augment(images, targets)
         logits = self.logits(images)

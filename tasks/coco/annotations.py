@@ -109,7 +109,7 @@ class CocoData:
 
 
 @dataclass(eq=False)
-class Found:
+class ReadSplit:
     """What reading one file came to, before it is known whether masks count."""
 
     split: str
@@ -175,7 +175,7 @@ def read_file(
     train: Tables | None,
     notes: Notes,
     learnt: Sequence[str] | None = None,
-) -> Found:
+) -> ReadSplit:
     """One annotation file, with class indices as in the tables `train`, and its cross-check.
 
     `learnt`: it is a test set alone, for these classes, and may annotate nothing.
@@ -207,10 +207,10 @@ def read_file(
     areas = np.full(len(tables.ids), np.nan)
     if split == "val":
         areas = complete_areas(tables, outlines, notes)
-    return Found(split, tables, root, outlines, boxes, areas)
+    return ReadSplit(split, tables, root, outlines, boxes, areas)
 
 
-def note_shared(train: Found, val: Found, notes: Notes) -> None:
+def note_shared(train: ReadSplit, val: ReadSplit, notes: Notes) -> None:
     """Note images that are in both files."""
     trained = {str(train.root / name) for name in train.tables.names}
     both = [name for name in val.tables.names if str(val.root / name) in trained]
@@ -224,7 +224,9 @@ def note_twice(split: str, tables: Tables, notes: Notes) -> None:
     notes.add(what, [name for name, count in times.items() if count > 1])
 
 
-def note_untrained(train: Found, val: Found, splits: dict[str, CocoSplit], notes: Notes) -> None:
+def note_untrained(
+    train: ReadSplit, val: ReadSplit, splits: dict[str, CocoSplit], notes: Notes
+) -> None:
     """Note classes that the test has objects of, and the training none."""
     there = has_objects(val, splits["val"]) & ~has_objects(train, splits["train"])
     what = "classes of val objects that no train object has (nothing trains for them)"
@@ -241,7 +243,7 @@ def note_twins(train: CocoSplit, val: CocoSplit, sizes: list[np.ndarray], notes:
 
 
 def complete_boxes(split: str, tables: Tables, outlines: Outlines, notes: Notes) -> np.ndarray:
-    """Give boxes to annotations with an outline alone; returns `Found.boxes`."""
+    """Give boxes to annotations with an outline alone; returns `ReadSplit.boxes`."""
     extents = outlines.measures.extents
     boxed = np.isfinite(tables.boxes).all(axis=1)
     alone = ~boxed & np.isfinite(extents).all(axis=1)
@@ -284,7 +286,7 @@ def complete_areas(tables: Tables, outlines: Outlines, notes: Notes) -> np.ndarr
     return areas
 
 
-def pack_split(found: Found, masks: bool, notes: Notes) -> CocoSplit:
+def pack_split(found: ReadSplit, masks: bool, notes: Notes) -> CocoSplit:
     """All images of a file with what of their annotations is of use; notes the rest."""
     tables, split = found.tables, found.split
     faults = found.boxes.copy()
@@ -336,7 +338,7 @@ def reasons(faults: np.ndarray) -> str:
     return ", ".join(f"{n} with {name}" for name, n in zip(names, counts, strict=True)) or "crowds"
 
 
-def pack_images(found: Found, fine: np.ndarray, masks: bool) -> Iterator[bytes]:
+def pack_images(found: ReadSplit, fine: np.ndarray, masks: bool) -> Iterator[bytes]:
     """The pickled annotations of each image."""
     tables, packed = found.tables, found.outlines.packed
     order = np.argsort(tables.images, kind="stable")
@@ -352,7 +354,7 @@ def pack_images(found: Found, fine: np.ndarray, masks: bool) -> Iterator[bytes]:
         start = end
 
 
-def kept_images(found: Found, masks: bool, notes: Notes) -> np.ndarray:
+def kept_images(found: ReadSplit, masks: bool, notes: Notes) -> np.ndarray:
     """Rows of the training images that detectron2 keeps; notes the others."""
     tables = found.tables
     things = ~tables.crowds
@@ -367,7 +369,7 @@ def kept_images(found: Found, masks: bool, notes: Notes) -> np.ndarray:
     return np.flatnonzero(kept)
 
 
-def census(found: Found, split: CocoSplit) -> str:
+def census(found: ReadSplit, split: CocoSplit) -> str:
     """ "train: 16 images, 8 objects, 8 crowds; class 'x' occurs nowhere"."""
     tables = found.tables
     crowds = int((tables.crowds & ~np.isin(tables.ids, split.left_out)).sum())
@@ -384,7 +386,7 @@ def census(found: Found, split: CocoSplit) -> str:
     return line
 
 
-def has_objects(found: Found, split: CocoSplit) -> np.ndarray:
+def has_objects(found: ReadSplit, split: CocoSplit) -> np.ndarray:
     """Of each class, whether an object of it is of use, bool (C,)."""
     tables = found.tables
     used = ~np.isin(tables.ids, split.left_out) & ~tables.crowds

@@ -99,7 +99,7 @@ class Coco(DenseTask):
 
     def levels(self, images: Tensor, sizes: Tensor) -> dict[str, Tensor]:
         """The pyramid of padded uint8 images (B, 3, S, S)."""
-        maps = self.backbone.feature_maps(self.normalize(images, sizes), self.recipe.taps)
+        maps = self.backbone.feature_maps(self.normalise(images, sizes), self.recipe.taps)
         return self.pyramid(maps)
 
     def predict(self, images: Tensor, sizes: Tensor) -> list[Detections]:

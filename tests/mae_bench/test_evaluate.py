@@ -202,7 +202,7 @@ def test_the_normalisation_of_the_run(runs, tmp_path):
     save_file(load_file(file), file, said | {"anatomy": json.dumps(anatomy)})
     model = read_run(folder).model()
     images = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, 32, 32)
-    assert model.normalize(images)[:, 0, 0, 0].tolist() == [-1, 1]
+    assert model.normalise(images)[:, 0, 0, 0].tolist() == [-1, 1]
 
 
 def test_the_anatomy_of_the_run():

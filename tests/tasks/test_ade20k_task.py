@@ -66,13 +66,13 @@ def test_losses_sum_and_every_weight_trains(four):
 def test_padding_is_zero_after_normalisation(four):
     task = make(four)
     images = torch.full((1, 3, 64, 64), 255, dtype=torch.uint8)
-    found = task.normalize(images, torch.tensor([[50, 40]]))
+    found = task.normalise(images, torch.tensor([[50, 40]]))
     inside = (255 - 255 * torch.tensor([0.485, 0.456, 0.406])) / (
         255 * torch.tensor([0.229, 0.224, 0.225])
     )
     torch.testing.assert_close(found[0, :, 49, 39], inside)
     assert found[0, :, 50:].abs().sum() == found[0, :, :, 40:].abs().sum() == 0
-    torch.testing.assert_close(task.normalize(images[0])[:, 63, 63], inside)
+    torch.testing.assert_close(task.normalise(images[0])[:, 63, 63], inside)
 
 
 def settings(task: Ade20k) -> dict[str, tuple[float, float]]:

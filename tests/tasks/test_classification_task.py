@@ -202,7 +202,7 @@ def test_normalisation_is_torchvisions(root: Path) -> None:
     task = build(root, "finetune")
     pixels = torch.arange(256, dtype=torch.uint8).repeat(3, 1).view(1, 3, 16, 16)
     expected = transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)(pixels / 255)
-    torch.testing.assert_close(task.normalize(pixels), expected, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(task.normalise(pixels), expected, atol=1e-6, rtol=1e-6)
 
 
 def test_loss_of_mixed_images_is_timms(root: Path) -> None:
@@ -212,7 +212,7 @@ def test_loss_of_mixed_images_is_timms(root: Path) -> None:
     torch.manual_seed(3)
     out = task(batch)
     torch.manual_seed(3)
-    images, soft = task.augment(task.normalize(batch["images"]), batch["targets"])
+    images, soft = task.augment(task.normalise(batch["images"]), batch["targets"])
     expected = SoftTargetCrossEntropy()(timm_twin(task, "avg")(images), soft)
     torch.testing.assert_close(out["loss"], expected, atol=1e-4, rtol=1e-4)
     assert set(out) == {"loss"}  # mixed images have no one class to hit
@@ -222,7 +222,7 @@ def test_loss_without_mixing_is_timms(root: Path) -> None:
     task = build(root, "finetune", mixup=0.0, cutmix=0.0, erase_prob=0.0).train()
     visible(task)
     batch = training_batch(task)
-    logits = timm_twin(task, "avg")(task.normalize(batch["images"]))
+    logits = timm_twin(task, "avg")(task.normalise(batch["images"]))
     out = task(batch)
     expected = LabelSmoothingCrossEntropy(0.1)(logits, batch["targets"])
     torch.testing.assert_close(out["loss"], expected, atol=1e-4, rtol=1e-4)
@@ -395,7 +395,7 @@ def test_bf16_logits_are_not_rounded(root: Path) -> None:
     logits = task.predict(images)
     assert logits.dtype == torch.float32
     assert not torch.equal(logits, logits.bfloat16().float())
-    exact = task.logits(task.normalize(images))
+    exact = task.logits(task.normalise(images))
     assert not torch.equal(logits, exact)  # the backbone did run in bf16
 
 

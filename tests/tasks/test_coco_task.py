@@ -73,7 +73,7 @@ def test_padding_is_zero_after_normalisation(four):
     """Not black before it: detectron2 pads normalised images."""
     task = make(four)
     images = torch.full((1, 3, 96, 96), 255, dtype=torch.uint8)
-    found = task.normalize(images, torch.tensor([[50, 70]]))
+    found = task.normalise(images, torch.tensor([[50, 70]]))
     inside = (255 - 255 * torch.tensor([0.485, 0.456, 0.406])) / (
         255 * torch.tensor([0.229, 0.224, 0.225])
     )

@@ -84,7 +84,7 @@ def test_frozen_blocks_drop_no_paths(world: Path) -> None:
     task = build(world, "partial:1", drop_path=0.9)
     entering = []
     task.backbone.blocks[-1].register_forward_pre_hook(lambda _, args: entering.append(args[0]))
-    images = task.normalize(torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8))
+    images = task.normalise(torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8))
     task.train().logits(images)
     assert task.backbone.blocks[-1].drop_path.training
     assert not any(block.drop_path.training for block in task.backbone.blocks[1:-1])

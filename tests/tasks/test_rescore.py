@@ -224,7 +224,7 @@ def test_what_a_run_keeps_scores_the_same(segmented, tmp_path):
         label[label == 9] = 255
         areas += ade20k.areas(torch.tensor(PREDICTED[stem], dtype=torch.uint8), label, 3)
     (tmp_path / "run").mkdir()
-    scored = ade20k.finish([ade20k.Found(areas, dict(rows))], data, tmp_path / "run")
+    scored = ade20k.finish([ade20k.ImageResult(areas, dict(rows))], data, tmp_path / "run")
     kept = tmp_path / "run/predictions"
     assert ade20k.rescore(kept, data).metrics == scored.metrics
     assert ade20k.rescore(folder, data).metrics == scored.metrics

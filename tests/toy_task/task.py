@@ -62,7 +62,7 @@ class Toy(DenseTask):
 
     def predict(self, images: Tensor) -> Tensor:
         """(B, S, S)."""
-        (last,) = self.backbone.feature_maps(self.normalize(images), [self.backbone.depth - 1])
+        (last,) = self.backbone.feature_maps(self.normalise(images), [self.backbone.depth - 1])
         return nn.functional.interpolate(self.head(last), images.shape[-2:])[:, 0]
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
