@@ -288,7 +288,9 @@ def caveats(configuration: Configuration, notes: Notes) -> tuple[str, ...]:
         marks.append(notes.ours(f"of the weights it is assumed: {'; '.join(assumed)}."))
     skipped = sum(record.skipped_images for record in records)
     if skipped:
-        marks.append(notes.ours(f"unreadable images left out: {skipped}."))
+        lines = (line for record in records for line in record.unreadable)
+        why = _some(lines, MOST_DATA_NOTES, DATA_NOTE_LENGTH, "; ")
+        marks.append(notes.ours(f"unreadable images: {skipped}{f' ({why})' if why else ''}."))
     if this.data_notes and not this.data.standard and not this.data.miniature:
         told = _some(this.data_notes, MOST_DATA_NOTES, DATA_NOTE_LENGTH, "; ")
         marks.append(notes.ours(f"of data {this.data.name}: {told}."))

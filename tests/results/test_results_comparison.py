@@ -254,10 +254,14 @@ def test_rows_of_different_data_name_it(make_record):
 
 def test_skipped_images_and_mixed_versions_are_told(make_record):
     environment = make_record().environment.model_copy(update={"commit": "abc"})
-    runs = [make_record(skipped_images=2), make_record(seed=1, environment=environment)]
+    why = ["test: 2 images: truncated (a.jpg, b.jpg)"]
+    runs = [
+        make_record(skipped_images=2, unreadable=why),
+        make_record(seed=1, environment=environment),
+    ]
     (table,) = comparison_table(runs, [])
     assert [note(table, mark) for mark in table.rows[0][2].marks] == [
-        "unreadable images left out: 2.",
+        "unreadable images: 2 (test: 2 images: truncated (a.jpg, b.jpg)).",
         "the seeds ran under different versions of mae-bench.",
     ]
 
