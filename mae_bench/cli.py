@@ -25,7 +25,7 @@ from mae_bench.commands.quickstart import Quickstart
 from mae_bench.commands.report import Report
 from mae_bench.commands.transfer import Transfer
 from mae_bench.errors import Interrupted, RunError, reason
-from mae_bench.flags import default_protocol, refusing, with_recipe
+from mae_bench.flags import default_protocol, explained, refusing, with_recipe
 from mae_bench.signals import Stopped, leave_soon, obeyed
 from mae_bench.streams import keep_going_unread, unwritten
 from tasks.errors import AloneError, TaskError
@@ -124,15 +124,18 @@ def parse(argv: Sequence[str]) -> Any:
     refuse_empty(argv)
     refuse_both(argv)
     commands = COMMANDS | shown_recipe(argv)
+    helped = known_command(argv) if {"-h", "--help"} & set(argv) else None
     app, named = SubcommandApp(), dict[str, type]()
     for name, command in commands.items():
         if isinstance(command, type):
-            named[name] = app.command(name=name)(command)
+            shown = explained(command) if name == helped else command
+            named[name] = app.command(name=name)(shown)
             continue
         summary, actions = command
         group = SubcommandApp()
         for action, kind in actions.items():
-            named[f"{name} {action}"] = group.command(name=action)(kind)
+            whole = f"{name} {action}"
+            named[whole] = group.command(name=action)(explained(kind) if whole == helped else kind)
         app.command(group, name=name, help=summary)
     with refusing(known_command(argv), named):
         config = (tyro.conf.OmitArgPrefixes,)

@@ -41,6 +41,30 @@ def with_recipe(command: type, task: str, backbone: str, protocol: str) -> type:
     return made
 
 
+def explained(command: type) -> type:
+    """`command` for its --help: the meaning of each flag in one line.
+
+    tyro would keep the line breaks of the source, in the middle of sentences.
+    """
+    bare, kinds = get_type_hints(command), get_type_hints(command, include_extras=True)
+    meanings = field_docstrings(command)
+    flags: list[tuple[str, Any, Any]] = []
+    for each in fields(command):
+        kind, factory = kinds[each.name], each.default_factory
+        if is_dataclass(bare[each.name]):
+            factory = explained(bare[each.name])
+            kind = Annotated[(factory, *kind.__metadata__)]
+        elif meanings.get(each.name):
+            told = "" if "(default: " in meanings[each.name] else None  # not "(default: None)", too
+            kind = Annotated[kind, arg(help=meanings[each.name], help_behavior_hint=told)]
+        own = field(default=each.default, default_factory=factory, kw_only=each.kw_only)
+        flags.append((each.name, kind, own))
+    frozen = command.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    made = make_dataclass(command.__name__, flags, bases=(command,), frozen=frozen)
+    made.__doc__ = command.__doc__
+    return made
+
+
 def changed(command: Any, task: str, protocol: str) -> dict[str, Any]:
     """Recipe fields that the command line sets to something else than the protocol."""
     base = recipes.recipe(task, command.backbone, one_point(task, protocol))

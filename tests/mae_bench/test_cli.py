@@ -60,6 +60,25 @@ def test_help_shows_the_effective_recipe_and_its_sources(argv, shown, capsys):
         assert each in text
 
 
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        ("evaluate", "such a file is tested as it says, and else as flags say (required)"),
+        ("pretrain", "compute them again in the backward pass: less memory for one more forward"),
+        ("pretrain", "by BEiT's blocks, or three of every four in a fixed pattern (mask_ratio"),
+        ("transfer --task coco", "TRAIN.json,VAL.json, your own annotations (default: mini)"),
+        ("weights convert", "confirmed; mae-bench weights inspect says what they tell"),
+    ],
+)
+def test_help_breaks_lines_where_they_are_full_alone(argv, sentence):
+    """Not where the source breaks them: in a wide terminal each flag takes one line."""
+    command = [sys.executable, "-m", "mae_bench.cli", *argv.split(), "--help"]
+    wide = {**os.environ, "COLUMNS": "500"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=wide)
+    assert sentence in done.stdout
+    assert not re.search(r"\(default: [^│]*\(default: None\)", done.stdout)
+
+
 SLOW_TO_IMPORT = ("torch", "numpy", "pandas", "pydantic", "PIL", "matplotlib", "timm", "accelerate")
 
 
