@@ -142,7 +142,8 @@ def unrecognized(tokens: list[str], command: str, commands: Mapping[str, type]) 
     there = flag_names(commands[command]) if command in commands else []
     near = [flag for each in typed for flag in similar(each, there)]
     group = [name for name in commands if name.split()[0] == command.partition(" ")[0]]
-    takers = [name for name in group if set(typed) & set(flag_names(commands[name]))]
+    all_takers = [name for name in commands if set(typed) & set(flag_names(commands[name]))]
+    takers = [name for name in all_takers if name in group] or all_takers
     hint = f"; {' and '.join(takers)} would" if takers else ""
     if near:
         hint = f"; did you mean {' or '.join(dict.fromkeys(near))}?"

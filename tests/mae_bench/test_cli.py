@@ -119,6 +119,7 @@ def test_help_imports_nothing_slow(command):
         ("transfer --protocol scratch --data /no/such/folder", "no such folder"),
         ("report --runs /no/such/folder", "no such folder"),
         ("transfer --bogus 1", "transfer does not take --bogus 1 (see mae-bench transfer --help)"),
+        ("pretrain --limit 3", "does not take --limit 3; transfer and evaluate would (see"),
         ("pretrain --betas 0.9", "--betas lacks a value; expected 2"),
         ("pretrain --device-batch 7", "expected a divisor of batch_size 128 (give both)"),
         ("pretrain --epochs 1", "warmup_epochs is 2.0; expected at most epochs 1 (give both)"),
