@@ -50,7 +50,8 @@ def explained(command: type) -> type:
     meanings = field_docstrings(command)
     flags: list[tuple[str, Any, Any]] = []
     for each in fields(command):
-        kind, factory = kinds[each.name], each.default_factory
+        kind = kinds[each.name]
+        factory: Any = each.default_factory
         if is_dataclass(bare[each.name]):
             factory = explained(bare[each.name])
             kind = Annotated[(factory, *kind.__metadata__)]
