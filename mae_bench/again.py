@@ -248,32 +248,28 @@ def learnt(folder: Path) -> list[str] | None:
 
 def refuse_other_classes(trained: Trained, here: Sequence[str]) -> None:
     """Raise `RunError` unless the classes are those that the run has learnt, in their order."""
-    file = trained.folder / CLASSES_FILE
-    if file.is_file():
-        there = read_classes(file)
+    there = learnt(trained.folder)
+    if there is not None:
         escaped = [name.replace("\r", "\\r").replace("\n", "\\n") for name in here]
         if escaped != there:
             pairs = zip(there, escaped, strict=False)
-            odd = [
-                f", the first that differs being {a!r} there and {b!r} here"
-                for a, b in pairs
-                if a != b
-            ]
+            what = ", the first that differs being {!r} there and {!r} here"
+            odd = [what.format(a, b) for a, b in pairs if a != b]
             raise RunError(
                 f"run {trained.folder} has learnt {len(there)} classes, and the data have "
                 f"{len(here)}{''.join(odd[:1])}; expected data of the same classes in the same "
                 "order"
             )
         return
-    learnt = trained.identity.data.classes
-    if learnt != len(here):
+    count = trained.identity.data.classes
+    if count != len(here):
         raise RunError(
-            f"run {trained.folder} has learnt {learnt} classes, and the data have {len(here)}; "
+            f"run {trained.folder} has learnt {count} classes, and the data have {len(here)}; "
             "expected data of the same classes"
         )
-    if learnt:
+    if count:
         kept = f"which keeps no {CLASSES_FILE}"
-        say(f"note: assumed: the {learnt} classes are those of the run, {kept}")
+        say(f"note: assumed: the {count} classes are those of the run, {kept}")
 
 
 def read_trained(folder: Path) -> Trained:

@@ -21,7 +21,8 @@ def hand_in() -> None:
         protocols |= {task: dict(face.protocol_titles) for task in face.titles}
         pictures |= dict.fromkeys(face.tasks, face.pictures)
     own_tasks = [task for face in tasks.faces() for task in face.tasks]
-    own_data = {task for face in tasks.faces() for task in face.without_twin}
+    rows = [row for face in tasks.faces() for row in face.datasets()]
+    own_data = frozenset(row.name for row in rows if not row.classes)
 
     def place(task: str) -> tuple[bool, bool]:
         """Tasks first, then data sets that only test, then the user's own data."""
@@ -30,7 +31,7 @@ def hand_in() -> None:
     ordered = {task: titles[task] for task in sorted(titles, key=place)}
     ordered[pretraining.TASK] = ""
     protocols[pretraining.TASK] = pretraining.PROTOCOLS
-    use(Words(metrics, pretraining.ERRORS, ordered, protocols, pictures))
+    use(Words(metrics, pretraining.ERRORS, ordered, protocols, own_data, pictures))
 
 
 hand_in()

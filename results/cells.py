@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from results.configuration import LARGEST, Configuration, mean_cell
+from results.labels import words
 from results.origins import Pretrainings
 from results.published import Published
 from results.record import Named, Record
@@ -278,7 +279,7 @@ def caveats(configuration: Configuration, notes: Notes) -> tuple[str, ...]:
         reasons.append("the run is incomplete")
     if not this.data.standard and not this.data.miniature:
         counts = f"{this.data.train_images} training and {this.data.val_images} validation images"
-        own = this.task == "folder"
+        own = this.task in words().own_data
         what = "are images of one's own" if own else "is not the official set"
         reasons.append(f"data {this.data.name} ({counts}) {what}")
     verdict = "differs from the protocol" if this.data.miniature else "not comparable"

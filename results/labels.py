@@ -27,6 +27,8 @@ class Words:
     """task -> title; empty: none is needed"""
     protocols: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """task -> protocol without task and version -> title"""
+    own_data: frozenset[str] = frozenset()
+    """tasks on any data of the user's, of which there is no official set"""
     pictures: Mapping[str, str] = field(default_factory=dict)
     """task -> heading of the pictures of its runs"""
 
