@@ -60,6 +60,7 @@ def test_packages_come_from_this_tree():
         "tasks.classification.datasets",
         "tasks.classification.recipes",
         "mae_bench.data",
+        "mae_bench.words",
         "mae_bench.runs",
         "mae_bench.weights",
         "tasks.coco.recipes",

@@ -6,14 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from toy_task.face import ToyFace
 
 import mae_bench
 import tasks
 from mae_bench import runs
 from mae_bench.cli import call
+from mae_bench.errors import RunError
 from mae_bench.execution import Execution
+from mae_bench.words import hand_in
 from results import Record, write_record
 from results.formats import FORMATS, SHOWN
+from tasks.face import Metric
 
 ALONE = Execution(workers=0, device="cpu")
 
@@ -101,6 +105,13 @@ def test_its_predictions_are_scored_again(toy, data, tmp_path):
     other = mae_bench.evaluate(tmp_path / "runs/one", execution=ALONE)
     assert other is not None
     assert other.metrics["gap"] == pytest.approx(row.recorded)
+
+
+def test_two_tasks_that_differ_in_a_metric_are_refused(toy, monkeypatch):
+    """Else a table would call the worse score the better one."""
+    monkeypatch.setattr(ToyFace, "metrics", {"top1": Metric("top-1", "%", "lower")})
+    with pytest.raises(RunError, match="metric top1: two tasks say different things of it"):
+        hand_in()
 
 
 def test_without_the_line_there_is_no_such_task(data, tmp_path):
