@@ -304,6 +304,8 @@ def pack_split(found: ReadSplit, masks: bool, notes: Notes) -> CocoSplit:
         raise TaskError(
             f"{tables.path} holds no object that is of use ({reasons(faults)}); expected some"
         )
+    if split == "val":
+        refuse_useless(tables, faults)
     return CocoSplit(
         root=found.root,
         names=FileNames(tables.names),
@@ -329,6 +331,18 @@ def refuse_mixed(tables: Tables, faults: np.ndarray) -> None:
             f"example annotation {tables.ids[alone[0]]}, and the others have both; masks would be "
             "trained with them as background: give outlines to all, or to none (then boxes alone "
             "are trained)"
+        )
+
+
+def refuse_useless(tables: Tables, faults: np.ndarray) -> None:
+    """Raise TaskError if most objects of a test cannot be used: the rest do not stand for it."""
+    things = ~tables.crowds
+    useless = np.flatnonzero((faults != "") & things)
+    if len(useless) > MOST * things.sum():
+        raise TaskError(
+            f"{tables.path}: {len(useless):,} of {things.sum():,} objects are of no use "
+            f"({reasons(faults[useless])}), for example annotation {tables.ids[useless[0]]}; "
+            "correct them, or take them out if they mean nothing"
         )
 
 

@@ -124,6 +124,17 @@ def test_photographs_of_both_splits_by_other_names(tmp_path: Path) -> None:
     assert "by their bytes, of 2 looked at" in next(iter(found))
 
 
+def test_a_test_file_of_little_use_is_refused(tmp_path: Path) -> None:
+    nothing = {"bbox": [0, 0, 0, 0], "segmentation": []}
+    val = things()
+    for each in val[:6]:
+        each.update(nothing)
+    assert read(build(tmp_path, things(), val)).val.objects.sum() == 6
+    val[6].update(nothing)
+    message = said(tmp_path, things(), val)
+    assert "7 of 12 objects are of no use (7 with no box of four numbers)" in message
+
+
 def by_rows(each: dict[str, Any]) -> dict[str, Any]:
     """Run lengths along the rows, under a box that is right."""
     mask = mask_api.decode(mask_api.merge(mask_api.frPyObjects(each["segmentation"], H, W)))
