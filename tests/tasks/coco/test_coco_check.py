@@ -163,7 +163,10 @@ def test_the_command(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("check", "data check lacks NAME, --root (see mae-bench data check --help)"),
         ("check coco", "data check lacks --root (see mae-bench data check --help)"),
-        ("check cocoo --root x", "unknown data set 'cocoo'; did you mean coco? there are coco"),
+        (
+            "check cocoo --root x",
+            "unknown data set 'cocoo'; did you mean coco? there are imagenet1k",
+        ),
         ("check coco --root x --out y", "data check does not take --out y; data make would"),
         ("make coco", "data make does not take coco"),
         ("make --root x", "data make does not take --root x; data check would"),
