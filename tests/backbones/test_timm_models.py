@@ -92,7 +92,7 @@ def test_a_file_of_another_anatomy_is_refused(tmp_path: Any) -> None:
     """A file says what it is; a name of timm's says so too, and both have to agree."""
     with torch.device("meta"):
         state = backbones.create("timm:deit3_small_patch16_224").state_dict()
-    torch.save({key: torch.zeros(value.shape) for key, value in state.items()}, tmp_path / "d.pth")
+    torch.save({key: torch.ones(value.shape) for key, value in state.items()}, tmp_path / "d.pth")
     with pytest.raises(backbones.BackboneError, match=r"layer scale \(the file alone\)"):
         backbones.load("timm:vit_small_patch16_224", tmp_path / "d.pth")
     assert backbones.load("vit_s", tmp_path / "d.pth")[0].anatomy.layer_scale is not None
