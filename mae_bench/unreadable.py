@@ -6,6 +6,7 @@ from pathlib import Path
 
 from backbones.files import atomic_text
 from tasks.images.unreadable import Unreadable, by_reason
+from tasks.spreadsheet import harmless
 
 UNREADABLE_FILE = "unreadable.csv"
 COLUMNS = ("split", "image", "reason")
@@ -15,7 +16,8 @@ MOST_REASONS = 20
 
 def write_unreadable(folder: Path, train: Iterable[Unreadable], test: Iterable[Unreadable]) -> None:
     """Write `unreadable.csv`, one row for each image; without any there is no such file."""
-    rows = [("train", *each) for each in train] + [("test", *each) for each in test]
+    items = [("train", each) for each in train] + [("test", each) for each in test]
+    rows = [(split, harmless(each.name), each.reason) for split, each in items]
     file = folder / UNREADABLE_FILE
     if not rows:
         file.unlink(missing_ok=True)

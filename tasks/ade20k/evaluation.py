@@ -27,6 +27,7 @@ from tasks.errors import TaskError
 from tasks.images import Unreadable
 from tasks.pictures import spread
 from tasks.processes import own_share
+from tasks.spreadsheet import harmless
 from tasks.task import Batch, Scored, Scoring
 
 PART = 2**22
@@ -158,7 +159,7 @@ def write_per_class(file: Path, data: SegmentationData, columns: dict[str, np.nd
         for index, row in enumerate(zip(data.classes, *columns.values(), strict=True)):
             name, *cells = row
             shown = ["" if np.isnan(cell) else float(cell) for cell in cells]
-            writer.writerow([index + first, name, *shown])
+            writer.writerow([index + first, harmless(name), *shown])
 
 
 def write_predictions(folder: Path, data: SegmentationData, found: dict[int, bytes]) -> None:

@@ -14,14 +14,13 @@ import numpy as np
 
 from backbones.files import atomic_text, open_regular, read_regular
 from tasks.errors import TaskError
+from tasks.spreadsheet import harmless
 from tasks.task import Scored
 
 PREDICTIONS_FILE = "predictions.csv"
 PER_CLASS_FILE = "per_class.csv"
 CLASSES_FILE = "classes.txt"
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""what a spreadsheet takes for the start of a formula"""
 MOST_KEPT = 5
 """best classes kept of an image; of five classes or fewer, all but the worst"""
 MOST_CLASSES = 100_000
@@ -135,11 +134,6 @@ def write_predictions(
             pairs = zip(classes.tolist(), shares.tolist(), strict=True)
             cells = [cell for index, share in pairs for cell in (index, f"{share:.6g}")]
             writer.writerow([harmless(name), target, *cells])
-
-
-def harmless(text: str) -> str:
-    """A name with an apostrophe before what a spreadsheet would run as a formula."""
-    return f"'{text}" if text.startswith(FORMULA) else text
 
 
 def read_predictions(

@@ -26,6 +26,7 @@ from tasks.coco.masks import paste
 from tasks.coco.pictures import overlay_sheet
 from tasks.coco.segmentation import BAD_RLE, pack_run_lengths
 from tasks.errors import TaskError
+from tasks.spreadsheet import harmless
 from tasks.task import Batch, Scored, Scoring
 
 Result = dict[str, Any]
@@ -262,5 +263,8 @@ def write_per_class(file: Path, data: CocoData, columns: dict[str, list[float | 
     with atomic_text(file) as stream:
         writer = csv.writer(stream)
         writer.writerow(["category_id", "class", *columns])
-        for row in zip(data.category_ids, data.classes, *columns.values(), strict=True):
-            writer.writerow(["" if cell is None else cell for cell in row])
+        for number, name, *cells in zip(
+            data.category_ids, data.classes, *columns.values(), strict=True
+        ):
+            shown = ["" if cell is None else cell for cell in cells]
+            writer.writerow([number, harmless(name), *shown])

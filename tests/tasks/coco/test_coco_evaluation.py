@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from tasks.coco import annotations
 from tasks.coco.data import EvalImages
-from tasks.coco.evaluation import FIGURES, Scored, score, to_results
+from tasks.coco.evaluation import FIGURES, Scored, score, to_results, write_per_class
 from tasks.coco.mask_rcnn import Detections
 from tasks.task import Scoring
 
@@ -250,3 +251,13 @@ def test_what_reading_accepts_can_be_scored(coco_world, tmp_path, changes):
         file.write_text(json.dumps(content | {"annotations": [*content["annotations"], each]}))
         figures.append(run(annotations.read(folder), 1.0).metrics)
     assert figures[1] == pytest.approx(figures[0])
+
+
+def test_the_name_of_a_class_is_no_formula_in_a_spreadsheet(data, tmp_path):
+    named = replace(data, classes=("=cmd|' /C calc'!A0", *data.classes[1:]))
+    columns = {"ap_box": [None] * len(named.classes)}
+    write_per_class(tmp_path / "per_class.csv", named, columns)
+    with (tmp_path / "per_class.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert rows[0]["class"] == "'=cmd|' /C calc'!A0"
+    assert [row["class"] for row in rows[1:]] == list(data.classes[1:])
