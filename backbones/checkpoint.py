@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from backbones.choosing import choose_state, shorten
@@ -74,13 +75,18 @@ def check_shapes(
 
 
 def refuse_not_finite(file: Path, tensors: dict[str, Tensor]) -> None:
-    """Raise `BackboneError` for infinite values and NaN."""
-    broken = [key for key in sorted(tensors) if not tensors[key].isfinite().all()]
+    """Raise `BackboneError` for NaN and for what is infinite, or becomes so in float32."""
+    broken = [key for key in sorted(tensors) if not is_finite(tensors[key])]
     if broken:
         raise BackboneError(
             f"checkpoint {file}: holds infinite values or NaN ({shorten(broken)}); expected the "
             "weights of a training that did not diverge"
         )
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all values are finite as they will be computed with."""
+    return bool((tensor.float() if tensor.dtype == torch.float64 else tensor).isfinite().all())
 
 
 def refuse_blank(file: Path, tensors: dict[str, Tensor]) -> None:

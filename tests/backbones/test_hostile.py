@@ -210,3 +210,12 @@ def test_fuzz(suffix: str, tmp_path: Path) -> None:
         file.write_bytes(content)
         refused += outcome(file) != ""
     assert refused
+
+
+def test_a_number_beyond_float32_is_refused(tmp_path: Path) -> None:
+    """As it would be computed with it is infinite."""
+    state = backbones.create("vit_mini", 32).state_dict()
+    state["norm.weight"] = state["norm.weight"].double() * 1e300
+    torch.save(state, tmp_path / "large.pth")
+    with pytest.raises(backbones.BackboneError, match=r"infinite values or NaN \(norm.weight\)"):
+        backbones.load("vit_mini", tmp_path / "large.pth", 32)
