@@ -6,55 +6,37 @@ It is reproducible without saving any generator's state: the order of images der
 that accumulates and several that share compute the same losses.
 """
 
-import json
 import math
-import os
 import signal
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 from accelerate.utils import gather_object
 from timm.utils import ModelEmaV3
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from backbones.vit import Block
 from mae_bench.batches import MicroBatches, load
-from mae_bench.errors import Interrupted, RunError, first_line, is_lost
+from mae_bench.errors import Interrupted, RunError, is_lost
 from mae_bench.execution import Execution
 from mae_bench.optim import build_optimizer, build_schedule, clip
-from mae_bench.progress import Bar, progress, say
-from mae_bench.run.writing import Run, read_state
-from mae_bench.setup import Spent
+from mae_bench.progress import progress, say
+from mae_bench.run.keeping import Fitted, Keeper, is_finite
+from mae_bench.run.log import TrainingLog
+from mae_bench.run.writing import Run
 from mae_bench.signals import Noted, WaitingTooLong, noted
-from mae_bench.unreadable import write_unreadable
 from tasks.images import BadImages, Unreadable
-from tasks.images.unreadable import restored
+from tasks.images.walk import plural
 from tasks.processes import first_alone
 from tasks.task import Batch, Task
 
 PATIENCE = 5.0
 """seconds that one of several processes waits for images after a signal, to end with the others"""
-
-
-@dataclass
-class Fitted:
-    """What training leaves behind."""
-
-    model: Task
-    """the weights to evaluate: the averaged ones if the recipe averages"""
-    last_loss: float
-    """mean training loss of the last epoch"""
-    spent: Spent
 
 
 def fit(task: Task, run: Run, accelerator: Accelerator, seed: int, how: Execution) -> Fitted:
@@ -76,9 +58,9 @@ def fit(task: Task, run: Run, accelerator: Accelerator, seed: int, how: Executio
     plan.start = keeper.restore()
     prepare_blocks(task, how)
     model = accelerator.prepare_model(task)
-    title = f"training {recipe.protocol} ({recipe.epochs} epochs)"
+    title = f"training {recipe.protocol} ({plural(recipe.epochs, 'epoch')})"
     with (
-        Log(run, plan) as log,
+        TrainingLog(run, plan) as log,
         noted(0.0 if accelerator.num_processes == 1 else PATIENCE) as signals,
         progress(title, plan.num_steps, plan.start) as bar,
         closing(load(task.train_data, plan, how, accelerator.device)) as batches,
@@ -209,7 +191,7 @@ def agree(accelerator: Accelerator, mine: Step, stop: int, due: bool) -> Agreed:
     return Agreed(loss.mean().item(), int(stops.max()), bool(dues.any()), skipped)
 
 
-def leave_out(skipped: list[Unreadable], keeper: "Keeper") -> None:
+def leave_out(skipped: list[Unreadable], keeper: Keeper) -> None:
     """Name and count unreadable images; `TaskError` once they are too many."""
     bad, before = keeper.bad, len(keeper.bad)
     try:
@@ -240,7 +222,7 @@ def not_finite(what: str, run: Run, task: Task, suspects: list[int], where: str)
 
 @contextmanager
 def undone_if_cut_short(
-    keeper: "Keeper", log: "Log", signals: Noted, step: int, plan: MicroBatches
+    keeper: Keeper, log: TrainingLog, signals: Noted, step: int, plan: MicroBatches
 ) -> Iterator[None]:
     """Around the part of a step that changes no parameters, however long it waits for images.
 
@@ -270,147 +252,3 @@ def interrupted(stop: int, step: int, plan: MicroBatches, run: Run) -> Interrupt
         + (kept if step else "the same command begins again"),
         stop,
     )
-
-
-def is_finite(task: Task) -> bool:
-    """Whether all weights are."""
-    return bool(torch.nn.utils.get_total_norm(list(task.parameters())).isfinite())
-
-
-class Keeper:
-    """Saves and restores everything that training needs to go on.
-
-    `step`: how many steps the newest saved state has behind it.
-    """
-
-    def __init__(
-        self, run: Run, parts: dict[str, Any], bad: BadImages, save_minutes: float
-    ) -> None:
-        self.run, self.parts, self.bad, self.save_minutes = run, parts, bad, save_minutes
-        self.epoch_losses: list[float] = []
-        self.before, self.began, self.started = 0.0, time.monotonic(), time.time()
-        self.saved, self.step = self.began, 0
-
-    def restore(self) -> int:
-        """Load the newest good state; the number of steps that it has behind it."""
-        state: dict[str, Any] = {}
-
-        def choose() -> Path | None:
-            file, found = self.run.newest_state()
-            state.update(found)
-            return file
-
-        file = first_alone(choose)
-        if file is None:
-            return 0
-        state = state or read_state(file)
-        try:
-            for name, part in self.parts.items():
-                part.load_state_dict(state[name])
-            self.epoch_losses = state["epoch_losses"]
-            self.bad.found = {each.name: each for each in restored(state["skipped"])}
-            self.before, self.started = state["seconds"], state["started"]
-            step = int(state["step"])
-        except (KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise RunError(
-                f"{file}: does not fit this version of mae-bench ({first_line(error)}); choose "
-                "another --name to start anew"
-            ) from None
-        say(f"going on after step {step}, from {file}")
-        self.step = step
-        return step
-
-    def save(self, step: int) -> None:
-        self.saved, self.step = time.monotonic(), step
-        first_alone(lambda: self.run.save_state(step, self.state()))
-
-    def save_alone(self, step: int) -> None:
-        """Save, without the other processes, what is not saved yet and is worth it."""
-        first = PartialState().is_main_process
-        if first and step != self.step and is_finite(self.parts["model"]):
-            self.run.save_state(step, self.state())
-
-    def state(self) -> dict[str, Any]:
-        return {name: part.state_dict() for name, part in self.parts.items()} | {
-            "epoch_losses": self.epoch_losses,
-            "skipped": [tuple(each) for each in self.bad.found.values()],
-            "seconds": self.seconds(),
-            "started": self.started,
-        }
-
-    def write_unreadable(self) -> None:
-        """Keep the unreadable images with their reasons in the run's folder."""
-        first_alone(lambda: write_unreadable(self.run.folder, self.bad.found.values(), ()))
-
-    def due(self) -> bool:
-        return time.monotonic() - self.saved >= 60 * self.save_minutes
-
-    def note(self, loss: float, first: bool) -> None:
-        """Remember a step's loss; `first`: of its epoch."""
-        if first:
-            self.epoch_losses.clear()
-        self.epoch_losses.append(loss)
-
-    def seconds(self) -> float:
-        """Training time so far, earlier parts of a resumed run included."""
-        return self.before + time.monotonic() - self.began
-
-    def fitted(self, model: Task, plan: MicroBatches) -> Fitted:
-        seconds = self.seconds()
-        spent = Spent(
-            started=datetime.fromtimestamp(self.started, UTC),
-            seconds=seconds,
-            images_per_second=plan.num_steps * plan.recipe.batch_size / seconds,
-            skipped=tuple(self.bad.found.values()),
-        )
-        return Fitted(model, float(np.mean(self.epoch_losses)), spent)
-
-
-class Log:
-    """log.jsonl (every step, only what is reproducible), TensorBoard, and the progress bar."""
-
-    def __init__(self, run: Run, plan: MicroBatches) -> None:
-        self.plan, self.lines, self.board = plan, None, None
-        if PartialState().is_main_process:
-            run.cut_log(plan.start)
-            self.lines = run.log_file.open("a", buffering=1)
-            self.hook, threading.excepthook = threading.excepthook, raised_again
-            self.board = SummaryWriter(str(run.folder / "tensorboard"), purge_step=plan.start)
-        self.since, self.steps = time.monotonic(), 0
-
-    def write(self, step: int, loss: float, lr: float, bar: Bar) -> None:
-        if self.lines is None or self.board is None:
-            return
-        epoch = round(step / self.plan.epoch_steps, 4)
-        self.lines.write(json.dumps({"step": step, "epoch": epoch, "loss": loss, "lr": lr}) + "\n")
-        self.steps += 1
-        passed = time.monotonic() - self.since
-        if passed < 1.0 and step < self.plan.num_steps:
-            return
-        speed = self.steps * self.plan.recipe.batch_size / passed
-        self.since, self.steps = time.monotonic(), 0
-        for name, value in (("loss", loss), ("lr", lr), ("images_per_second", speed)):
-            self.board.add_scalar(name, value, step)
-        bar.update(step, f"loss {loss:.4f}  lr {lr:.2e}  {speed:,.0f} images/s")
-
-    def sync(self) -> None:
-        """Put the lines safely on disk, before a state that lies behind them."""
-        if self.lines is not None:
-            os.fsync(self.lines.fileno())
-
-    def __enter__(self) -> "Log":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.lines is not None and self.board is not None:
-            self.lines.close()
-            try:
-                self.board.close()
-            finally:
-                threading.excepthook = self.hook
-
-
-def raised_again(args: threading.ExceptHookArgs) -> None:
-    """No traceback of what TensorBoard's thread meets: the loop meets it at its next line."""
-    if not type(args.thread).__module__.startswith("tensorboard"):
-        threading.__excepthook__(args)

@@ -208,8 +208,8 @@ def test_lines_where_there_is_no_terminal(tmp_path, capsys, monkeypatch):
 
     train(Slow(toy_recipe(epochs=1)), tmp_path / "run")
     first, second, *rest = capsys.readouterr().out.splitlines()
-    assert first == "training toy/toy@1 (1 epochs) ..."
-    assert second.startswith("training toy/toy@1 (1 epochs): 2/3  loss ")
+    assert first == "training toy/toy@1 (1 epoch) ..."
+    assert second.startswith("training toy/toy@1 (1 epoch): 2/3  loss ")
     assert second.endswith(" images/s  1 s left")
     assert not rest
 

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from mae_bench.execution import Execution
+from mae_bench.run.keeping import Fitted
 from mae_bench.run.writing import Run, open_run
 from mae_bench.setup import start
-from mae_bench.train import Fitted, fit
+from mae_bench.train import fit
 from tasks.recipe import TrainingRecipe
 from tasks.task import SCORING, Batch, Scored, Scoring, Task
 

@@ -1,0 +1,127 @@
+"""What training needs to go on after an interruption, kept in the run's folder and read again."""
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+
+from mae_bench.batches import MicroBatches
+from mae_bench.errors import RunError, first_line
+from mae_bench.progress import say
+from mae_bench.run.writing import Run, read_state
+from mae_bench.setup import Spent
+from mae_bench.unreadable import write_unreadable
+from tasks.images import BadImages
+from tasks.images.unreadable import restored
+from tasks.processes import first_alone
+from tasks.task import Task
+
+
+@dataclass
+class Fitted:
+    """What training leaves behind."""
+
+    model: Task
+    """the weights to evaluate: the averaged ones if the recipe averages"""
+    last_loss: float
+    """mean training loss of the last epoch"""
+    spent: Spent
+
+
+class Keeper:
+    """Saves and restores everything that training needs to go on.
+
+    `step`: how many steps the newest saved state has behind it.
+    """
+
+    def __init__(
+        self, run: Run, parts: dict[str, Any], bad: BadImages, save_minutes: float
+    ) -> None:
+        self.run, self.parts, self.bad, self.save_minutes = run, parts, bad, save_minutes
+        self.epoch_losses: list[float] = []
+        self.before, self.began, self.started = 0.0, time.monotonic(), time.time()
+        self.saved, self.step = self.began, 0
+
+    def restore(self) -> int:
+        """Load the newest good state; the number of steps that it has behind it."""
+        state: dict[str, Any] = {}
+
+        def choose() -> Path | None:
+            file, found = self.run.newest_state()
+            state.update(found)
+            return file
+
+        file = first_alone(choose)
+        if file is None:
+            return 0
+        state = state or read_state(file)
+        try:
+            for name, part in self.parts.items():
+                part.load_state_dict(state[name])
+            self.epoch_losses = state["epoch_losses"]
+            self.bad.found = {each.name: each for each in restored(state["skipped"])}
+            self.before, self.started = state["seconds"], state["started"]
+            step = int(state["step"])
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise RunError(
+                f"{file}: does not fit this version of mae-bench ({first_line(error)}); choose "
+                "another --name to start anew"
+            ) from None
+        say(f"going on after step {step}, from {file}")
+        self.step = step
+        return step
+
+    def save(self, step: int) -> None:
+        self.saved, self.step = time.monotonic(), step
+        first_alone(lambda: self.run.save_state(step, self.state()))
+
+    def save_alone(self, step: int) -> None:
+        """Save, without the other processes, what is not saved yet and is worth it."""
+        first = PartialState().is_main_process
+        if first and step != self.step and is_finite(self.parts["model"]):
+            self.run.save_state(step, self.state())
+
+    def state(self) -> dict[str, Any]:
+        return {name: part.state_dict() for name, part in self.parts.items()} | {
+            "epoch_losses": self.epoch_losses,
+            "skipped": [tuple(each) for each in self.bad.found.values()],
+            "seconds": self.seconds(),
+            "started": self.started,
+        }
+
+    def write_unreadable(self) -> None:
+        """Keep the unreadable images with their reasons in the run's folder."""
+        first_alone(lambda: write_unreadable(self.run.folder, self.bad.found.values(), ()))
+
+    def due(self) -> bool:
+        return time.monotonic() - self.saved >= 60 * self.save_minutes
+
+    def note(self, loss: float, first: bool) -> None:
+        """Remember a step's loss; `first`: of its epoch."""
+        if first:
+            self.epoch_losses.clear()
+        self.epoch_losses.append(loss)
+
+    def seconds(self) -> float:
+        """Training time so far, earlier parts of a resumed run included."""
+        return self.before + time.monotonic() - self.began
+
+    def fitted(self, model: Task, plan: MicroBatches) -> Fitted:
+        seconds = self.seconds()
+        spent = Spent(
+            started=datetime.fromtimestamp(self.started, UTC),
+            seconds=seconds,
+            images_per_second=plan.num_steps * plan.recipe.batch_size / seconds,
+            skipped=tuple(self.bad.found.values()),
+        )
+        return Fitted(model, float(np.mean(self.epoch_losses)), spent)
+
+
+def is_finite(task: Task) -> bool:
+    """Whether all weights are."""
+    return bool(torch.nn.utils.get_total_norm(list(task.parameters())).isfinite())
