@@ -40,6 +40,7 @@ from mae_bench.run.writing import open_run, read_state, run_folder
 from mae_bench.setup import Setup, Spent, already_finished, scoring, start
 from mae_bench.unreadable import write_unreadable
 from results import Checkpoint, Data, Record, ResultsError, parse_record, write_record
+from results.protocol import ProtocolId
 from tasks.check import refuse
 from tasks.classification.scores import CLASSES_FILE, read_classes
 from tasks.errors import TaskError
@@ -370,11 +371,7 @@ def read_identity(folder: Path) -> Identity:
 
 def protocol_of(identity: Identity) -> str:
     """The protocol's name, as `mae-bench transfer --protocol` takes it."""
-    name = str(identity.recipe.get("protocol")).partition("/")[2].partition("@")[0]
-    known = tasks.protocols(identity.task)
-    if name not in known and name.startswith("partial-"):
-        return name.replace("-", ":", 1)
-    return name
+    return ProtocolId.read(str(identity.recipe.get("protocol"))).asked
 
 
 def read_recipe(folder: Path, identity: Identity) -> TrainingRecipe:

@@ -24,6 +24,7 @@ from mae_bench.setup import Spent, already_finished, make_record, start
 from mae_bench.setup import scoring as scoring_for
 from mae_bench.unreadable import write_unreadable
 from results import Data, Named, Record, ResultsError, write_record
+from results.protocol import ProtocolId
 from results.store import read_record
 from tasks import check_known
 from tasks.classification.classifier import Classifier
@@ -155,7 +156,7 @@ class Finished:
         return self.folder.resolve().name
 
     def protocol(self, on: str) -> str:
-        return f"{on}/{self.record.protocol.partition('/')[2]}"
+        return str(replace(ProtocolId.read(self.record.protocol), task=on))
 
     def weights(self) -> str:
         """SHA-256 of the classifier's file."""

@@ -19,12 +19,13 @@ from mae_bench.arguments import refuse_label
 from mae_bench.errors import RunError
 from mae_bench.progress import say
 from mae_bench.setup import checkpoint_of
+from results.protocol import ProtocolId
 from tasks.classification import recipes
 from tasks.classification.classifier import Classifier
 from tasks.classification.recipe import ClassificationRecipe
 from tasks.classification.scores import read_classes
 
-PROTOCOL = "imagenet1k/released@1"
+PROTOCOL = ProtocolId("imagenet1k", "released", "1")
 KNOWN_POOLING = ("moco_v3", "deit", "augreg", "torchvision", "hf_vit", "hf_beit", "dino")
 """layouts whose own code has one kind of pooling, or two that the tensors tell apart"""
 
@@ -62,7 +63,7 @@ class Released:
         return self.classifier
 
     def protocol(self, on: str) -> str:
-        return f"{on}/{PROTOCOL.partition('/')[2]}"
+        return str(replace(PROTOCOL, task=on))
 
     def weights(self) -> str:
         """SHA-256 of the file, and what else they depend on."""
@@ -152,7 +153,7 @@ def settle_test(
     told, crop = report.tested.get("crop_ratio"), options.get("test_crop_ratio")
     recipe = replace(
         base,
-        protocol=PROTOCOL,
+        protocol=str(PROTOCOL),
         precision="fp32",
         drop_path=0.0,
         image_size=size,

@@ -34,6 +34,7 @@ from mae_bench.words import hand_in
 from results import Record
 from results.bundle import SUFFIX, WEIGHTS, stale_partials, write_bundle
 from results.labels import shown
+from results.protocol import ProtocolId
 
 __all__ = ["compare", "list_runs", "pack", "prune", "rescore", "show"]
 
@@ -74,11 +75,10 @@ def list_runs(
 
 def matches(run: RunFolder, task: str | None, protocol: str | None) -> bool:
     """Whether a run is of this task and protocol, where they are given."""
-    name = run.protocol.partition("@")[0]
-    known = (run.protocol, name, name.partition("/")[2])
-    return task in (None, run.task) and (
-        protocol is None or protocol in known or protocol.replace(":", "-") in known
-    )
+    parts = ProtocolId.read(run.protocol)
+    names = (parts.full_name, parts.asked)
+    known = (None, run.protocol, *names, *(f"{parts.task}/{name}" for name in names))
+    return task in (None, run.task) and protocol in known
 
 
 def show(name: str, runs: str | Path = "runs") -> RunFolder:

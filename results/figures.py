@@ -40,6 +40,7 @@ from results.labels import (
 )
 from results.logs import Log
 from results.origins import Pretrainings, made
+from results.protocol import ProtocolId
 from results.published import Published, headline
 from results.record import Record
 from results.text import one_line
@@ -201,16 +202,16 @@ def partial_curve(
     """Scores of `task` over the number of blocks that train, beside MAE's Figure 9."""
     same = [r for r in records if r.task == task and _blocks(r.protocol) is not None]
     ours = []
-    versions = {r.protocol.rpartition("@")[2] for r in same}
+    versions = {ProtocolId.read(r.protocol).version for r in same}
     for group in _grouped(
         configurations(same),
-        lambda c: repr((c.first.backbone, c.weights, c.first.protocol.rpartition("@")[2])),
+        lambda c: repr((c.first.backbone, c.weights, ProtocolId.read(c.first.protocol).version)),
     ):
         first = group[0].first
         points = [_point(c, _blocks(c.first.protocol), "top1") for c in group]
         label = f"{method_title(first.init)}, {size_title(first.backbone)}"
         if len(versions) > 1:
-            label += f", protocol version {first.protocol.rpartition('@')[2]}"
+            label += f", protocol version {ProtocolId.read(first.protocol).version}"
         ours.append((first, _our_line(first, label, points)))
     lines = _told_apart(ours)
     theirs = [row for row in published if row.task == task and row.source == "mae2021"]
@@ -269,7 +270,8 @@ def training_curves(logs: Sequence[Log]) -> Figure | None:
 
 
 def _family(protocol: str) -> str:
-    return protocol.replace("/scratch@", "/finetune@")
+    parts = ProtocolId.read(protocol)
+    return str(replace(parts, name="finetune") if parts.name == "scratch" else parts)
 
 
 def _title(protocol: str) -> str:
@@ -399,7 +401,8 @@ def _curves(lines: Sequence[Line]) -> list[Line]:
 
 def _with_scratch(protocol: str) -> list[str]:
     """A protocol, and for fine-tuning also the training from scratch."""
-    return list(dict.fromkeys([protocol, protocol.replace("/finetune@", "/scratch@")]))
+    parts = ProtocolId.read(protocol)
+    return [protocol] + [str(replace(parts, name="scratch"))] * (parts.name == "finetune")
 
 
 def _size_rows(protocol: str, published: Iterable[Published]) -> list[tuple[str, Published]]:

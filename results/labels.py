@@ -1,9 +1,10 @@
 """How tables call metrics, data sets and protocols: words that are handed in, see `use`."""
 
-import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
+
+from results.protocol import ALL, PARTIAL, ProtocolId
 
 
 @dataclass(frozen=True)
@@ -46,25 +47,20 @@ def words() -> Words:
     return _words[0]
 
 
-PARTIAL_ID = re.compile(r"partial-([0-9]+(?:\.[0-9]+)?)")
-"""protocols of partial fine-tuning, by the number of trained blocks"""
-
-
 def task_of(protocol: str) -> str:
     """The task of a protocol id: imagenet1k of imagenet1k/partial-2@1."""
-    return protocol.partition("/")[0]
+    return ProtocolId.read(protocol).task
 
 
 def trained_blocks(protocol: str) -> str | None:
     """2 of imagenet1k/partial-2@1; None for a protocol that is no partial fine-tuning."""
-    match = PARTIAL_ID.fullmatch(protocol.partition("/")[2].partition("@")[0])
-    return match and match[1]
+    blocks = ProtocolId.read(protocol).blocks
+    return None if blocks == ALL else blocks
 
 
 def family_of(protocol: str) -> str:
     """imagenet1k/partial-K@1 of all partial fine-tuning; every other protocol is its own."""
-    blocks = trained_blocks(protocol)
-    return protocol if blocks is None else protocol.replace(f"/partial-{blocks}@", "/partial-K@")
+    return str(ProtocolId.read(protocol).family)
 
 
 def task_order(task: str) -> tuple[int, str]:
@@ -102,23 +98,21 @@ def better(metric: str) -> Literal["higher", "lower"] | None:
 
 def protocol_order(protocol: str) -> tuple[tuple[int, str], int, float, str]:
     """The same for protocol ids, by task first."""
-    name = protocol.partition("/")[2].partition("@")[0]
-    known = list(words().protocols.get(task_of(protocol), ()))
-    place = known.index(name) if name in known else len(known)
-    blocks = trained_blocks(protocol) or "0"
-    return task_order(task_of(protocol)), place, float(blocks), protocol
+    parts = ProtocolId.read(protocol)
+    known = list(words().protocols.get(parts.task, ()))
+    place = known.index(parts.full_name) if parts.full_name in known else len(known)
+    return task_order(parts.task), place, float(trained_blocks(protocol) or 0), protocol
 
 
 def protocol_title(protocol: str) -> str:
     """What a protocol does, without its data set."""
-    name = protocol.partition("/")[2].partition("@")[0]
-    blocks = trained_blocks(protocol)
+    parts, blocks = ProtocolId.read(protocol), trained_blocks(protocol)
     if blocks is not None:
         return f"fine-tuning of the last {blocks} block{'' if blocks in ('0.5', '1') else 's'}"
-    if name == "partial-K":
+    if parts.name == PARTIAL:
         return "partial fine-tuning"
-    known = words().protocols.get(task_of(protocol), {})
-    return known.get(name, protocol.partition("/")[2])
+    known = words().protocols.get(parts.task, {})
+    return known.get(parts.name, str(replace(parts, task="")).removeprefix("/"))
 
 
 def table_title(protocol: str) -> str:

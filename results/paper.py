@@ -44,6 +44,7 @@ from results.paper_tables import (
     Row,
     Score,
 )
+from results.protocol import ProtocolId
 from results.published import HEADLINES, Published, same_recipe
 from results.record import Record
 from results.table import Cell, Column, Note, Table
@@ -371,10 +372,10 @@ class _Filling:
 def _told_apart(spot: _Spot, protocol: str) -> str:
     """What tells a protocol from the others like a number of the paper, if there are any."""
     alike = [each for each, _ in _our_protocols(spot.where)]
-    if len({each.partition("@")[0] for each in alike}) > 1:
+    if len({replace(ProtocolId.read(each), version="") for each in alike}) > 1:
         return f", {protocol_title(protocol)}"
     # Of one protocol's versions the newest is first.
-    return "" if protocol == alike[0] else f", version {protocol.rpartition('@')[2]}"
+    return "" if protocol == alike[0] else f", version {ProtocolId.read(protocol).version}"
 
 
 def _minus(one: Published, other: Published | None) -> Published | None:

@@ -52,7 +52,7 @@ Count = Annotated[int, Field(ge=0, le=LARGEST)]
 Text = Annotated[str, Field(min_length=1)]
 Texts = Annotated[tuple[Text, ...], BeforeValidator(_as_tuple)]
 UtcTime = Annotated[AwareDatetime, AfterValidator(_in_utc)]
-ProtocolId = Annotated[str, Field(pattern=r"^[a-z0-9_.-]+/[a-z0-9_.-]+@[1-9][0-9]*$")]
+ProtocolText = Annotated[str, Field(pattern=r"^[a-z0-9_.-]+/[a-z0-9_.-]+@[1-9][0-9]*$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 HexDigest = Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
 
@@ -173,7 +173,7 @@ class Record(_Part):
     schema_version: Literal[1] = SCHEMA_VERSION
     name: Text
     kind: Literal["transfer", "pretrain"]
-    protocol: ProtocolId
+    protocol: ProtocolText
     """versioned id, for example imagenet1k/finetune@1"""
     task: Text
     backbone: Text

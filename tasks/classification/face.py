@@ -111,8 +111,8 @@ class ClassificationFace(Face):
         from tasks.classification.probe_recipes import KnnRecipe, LogisticRecipe
         from tasks.classification.recipe import ClassificationRecipe
 
-        if isinstance(data, str):
-            data = Path(data)
+        if isinstance(data, str | Path):
+            data = self.read(task, data)
         if isinstance(recipe, KnnRecipe | LogisticRecipe):
             from tasks.classification.probe import Probe
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from backbones.files import atomic_text
 from backbones.vit import ViT
-from tasks.classification import knn, layouts, logistic
+from tasks.classification import knn, logistic
 from tasks.classification.accuracy import Answers, Report, answers, finish
 from tasks.classification.features import Extraction, Features, Part, Processes, obtain
 from tasks.classification.labelled import LabelledImages
@@ -50,17 +50,14 @@ class Probe(Measurement):
         self,
         recipe: KnnRecipe | LogisticRecipe,
         backbone: ViT,
-        data: Path | LabelledImages,
+        data: LabelledImages,
         seed: int,
         limit: int | None = None,
     ) -> None:
-        """`data`: where it lies, or as it was read; `limit`: that many images of each split only,
-        taken evenly from the classes."""
+        """`limit`: that many images of each split only, taken evenly from the classes."""
         self.recipe = recipe
         self.backbone = backbone
         self.seed = seed
-        if not isinstance(data, LabelledImages):
-            data = layouts.read(recipe.protocol.partition("/")[0], data)
         self.data = data.limited(limit)
         self.has_logits = isinstance(recipe, LogisticRecipe)
         self.outcome = Outcome(Scored({}))

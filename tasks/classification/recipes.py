@@ -303,7 +303,7 @@ def sourced(task: str, backbone: str, protocol: str) -> Sourced:
         "scratch": scratch,
     }
     rows = made[family]() | sizes[row]
-    if family.startswith("finetune") and task in FINETUNE_EPOCHS:
+    if family in ("finetune", "finetune-448") and task in FINETUNE_EPOCHS:
         rows |= said_by(STEPS, epochs=FINETUNE_EPOCHS[task][row])
     if task != "imagenet1k":
         rows = {name: (value, elsewhere(source)) for name, (value, source) in rows.items()}

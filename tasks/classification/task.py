@@ -4,7 +4,6 @@ Shapes: B images, K classes, S image side.
 """
 
 import math
-from pathlib import Path
 from typing import Self
 
 import torch
@@ -12,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from backbones.vit import ViT
-from tasks.classification import layouts
 from tasks.classification.accuracy import Report, score
 from tasks.classification.augment import BatchAugment
 from tasks.classification.classifier import Classifier, check_size
@@ -38,16 +36,13 @@ class Classification(Classifier, Task):
         self,
         recipe: ClassificationRecipe,
         backbone: ViT,
-        data: Path | LabelledImages,
+        data: LabelledImages,
         seed: int,
         limit: int | None = None,
     ) -> None:
-        """`data`: where it lies, or as it was read; `limit`: that many images of each split only,
-        taken evenly from the classes."""
-        check_size(recipe, backbone)  # before a long look at the data
-        name = recipe.protocol.partition("/")[0]
-        read = data if isinstance(data, LabelledImages) else layouts.read(name, data)
-        data = read.limited(limit)
+        """`limit`: that many images of each split only, taken evenly from the classes."""
+        check_size(recipe, backbone)
+        data = data.limited(limit)
         super().__init__(recipe, backbone, len(data.classes))
         self.data = data
         self.train_data = TrainImages(data.train, recipe, backbone.pixel_mean, seed)

@@ -2,8 +2,10 @@
 
 import pytest
 
+import tasks
 from mae_bench.errors import RunError
 from mae_bench.recipes import PRETRAIN, deviations, override, recipe, sourced
+from results.protocol import ProtocolId
 from tasks.errors import TaskError
 
 # MAE (2111.06377) Tables 1 and 8; facebookresearch/mae, PRETRAIN.md and models_mae.py.
@@ -94,3 +96,11 @@ def test_bad_overrides_are_refused_in_one_line(changes, said):
 def test_unknown_task_shows_what_there_is():
     with pytest.raises(TaskError, match="did you mean imagenet1k"):
         recipe("imagenet", "vit_b", "finetune")
+
+
+@pytest.mark.parametrize("task", tasks.known())
+def test_ids_say_what_was_asked_for(task):
+    for protocol in tasks.protocols(task):
+        for asked in [protocol.replace("K", each) for each in ("0", "0.5", "2")]:
+            parts = ProtocolId.read(recipe(task, "vit_b", asked).protocol)
+            assert (parts.task, parts.asked) == (task, asked)

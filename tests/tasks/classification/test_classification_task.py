@@ -20,9 +20,12 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
+import tasks
 from backbones.colour import IMAGENET_MEAN, IMAGENET_STD
 from backbones.sizes import Size
 from backbones.vit import ViT
+from tasks.classification import layouts
+from tasks.classification.labelled import LabelledImages
 from tasks.classification.recipes import ClassificationRecipe, recipe
 from tasks.classification.task import Classification
 from tasks.errors import TaskError
@@ -63,9 +66,13 @@ def tiny_vit() -> ViT:
     return ViT("tiny", TINY, SIDE)
 
 
+def read(root: Path) -> LabelledImages:
+    return layouts.read("imagenet1k", root)
+
+
 def build(root: Path, protocol: str, seed: int = 0, **changes: object) -> Classification:
     torch.manual_seed(seed)
-    return Classification(small(protocol, **changes), tiny_vit(), root, seed)
+    return Classification(small(protocol, **changes), tiny_vit(), read(root), seed)
 
 
 def visible(task: Classification) -> None:
@@ -306,7 +313,7 @@ def test_above_224_pixels_the_crop_is_the_whole(root: Path, tmp_path: Path) -> N
     """At 232 pixels the shorter side becomes 232, not 265."""
     write_images(tmp_path, 6, train=1, val=1)
     large = ViT("tiny", TINY, 232)
-    task = Classification(small("finetune", image_size=232), large, tmp_path, seed=0)
+    task = Classification(small("finetune", image_size=232), large, read(tmp_path), seed=0)
     seen: list[Tensor] = []
     task.predict = lambda images: seen.append(images) or torch.randn(len(images), 6)
     task.evaluate(Scoring(workers=0))
@@ -318,7 +325,7 @@ def test_above_224_pixels_the_crop_is_the_whole(root: Path, tmp_path: Path) -> N
 
 def test_limit_takes_part_of_both_splits(root: Path) -> None:
     torch.manual_seed(0)
-    task = Classification(small("finetune"), tiny_vit(), root, seed=0, limit=7)
+    task = Classification(small("finetune"), tiny_vit(), read(root), seed=0, limit=7)
     assert task.train_data.split.targets.tolist() == list(range(7))
     done: list[int] = []
     task.evaluate(Scoring(workers=0, on_progress=done.append))
@@ -464,12 +471,12 @@ def test_two_processes_score_each_image_once(root: Path, tmp_path: Path) -> None
     ],
 )
 def test_bad_arguments(root: Path, arguments: dict, told: str) -> None:
-    given = {"data": root, "seed": 0} | arguments
+    given = {"data": root, "seed": 0, "limit": None} | arguments
     with pytest.raises(TaskError, match=told) as error:
-        Classification(small("finetune"), tiny_vit(), **given)
+        tasks.build("imagenet1k", small("finetune"), tiny_vit(), **given)
     assert "\n" not in str(error.value)
 
 
 def test_backbone_of_another_image_size(root: Path) -> None:
     with pytest.raises(TaskError, match=r"backbone takes 32-pixel images; the recipe's .* 64"):
-        Classification(small("finetune", image_size=64), tiny_vit(), root, seed=0)
+        Classification(small("finetune", image_size=64), tiny_vit(), read(root), seed=0)

@@ -30,7 +30,8 @@ FEW = {"neighbours": (3, 10, 48), "headline_neighbours": 10}
 def build(root: Path, protocol: str, limit: int | None = None, **changes) -> Probe:
     if protocol == "knn":
         changes = FEW | changes
-    return Probe(small(protocol, **changes), tiny_vit(), root, seed=0, limit=limit)
+    data = layouts.read("imagenet1k", root)
+    return Probe(small(protocol, **changes), tiny_vit(), data, seed=0, limit=limit)
 
 
 def quietly(probe: Probe, **how) -> Scored:
