@@ -158,7 +158,7 @@ class Finished:
     def protocol(self, on: str) -> str:
         return str(replace(ProtocolId.read(self.record.protocol), task=on))
 
-    def weights(self) -> str:
+    def weights_id(self) -> str:
         """SHA-256 of the classifier's file."""
         return file_sha256(self.folder / MODEL_FILE)
 
@@ -180,7 +180,7 @@ def identity(
     return {
         "task": on,
         "protocol": source.protocol(on),
-        "weights": source.weights(),
+        "weights": source.weights_id(),
         "recipe": fields["recipe"],
         "seed": fields["seed"],
         "data": facts.model_dump(),

@@ -78,15 +78,15 @@ def quickstart(out: str | Path = "runs/quickstart", seed: int = 0) -> Path:
 
 
 def run(
-    name: str, task: str, protocol: str, out: Path, seed: int, weights: Path | None, workers: int
+    name: str, task: str, protocol: str, out: Path, seed: int, checkpoint: Path | None, workers: int
 ) -> None:
     """One transfer, from weights or from random ones."""
     transfer(
         task=task,
         backbone=BACKBONE,
         protocol=protocol,
-        checkpoint=weights,
-        init=None if weights else SCRATCH,
+        checkpoint=checkpoint,
+        init=None if checkpoint else SCRATCH,
         out=out,
         name=name,
         seed=seed,
@@ -152,7 +152,7 @@ def from_scratch(out: Path, seed: int) -> None:
         sys.stdout = sys.stderr = said
         try:
             for name, task, protocol in FROM_SCRATCH:
-                run(name, task, protocol, out, seed, weights=None, workers=0)
+                run(name, task, protocol, out, seed, checkpoint=None, workers=0)
         except Exception as error:
             print(first_line(error))
             sys.exit(1)

@@ -65,7 +65,7 @@ class Released:
     def protocol(self, on: str) -> str:
         return str(replace(PROTOCOL, task=on))
 
-    def weights(self) -> str:
+    def weights_id(self) -> str:
         """SHA-256 of the file, and what else they depend on."""
         return " ".join([self.report.sha256, *(f"{k} {v}" for k, v in self.report.read_as.items())])
 

@@ -214,20 +214,20 @@ class Identities:
         where nothing else tells two rows apart."""
         this = configuration.first
         parts = []
-        weights = {r.checkpoint.sha256: r.checkpoint for r in configuration.records if r.checkpoint}
-        if len(weights) == 1:
-            (only,) = weights.values()
+        files = {r.checkpoint.sha256: r.checkpoint for r in configuration.records if r.checkpoint}
+        if len(files) == 1:
+            (only,) = files.values()
             parts.append(f"weights {only.file}, sha256 {only.sha256[:12]}")
             if only.read_as:
                 parts.append(f"read as {', '.join(only.read_as)}")
             if only.data is not None:
                 seed = "" if only.seed is None else f", seed {only.seed}"
                 parts.append(f"pre-trained on {named(only.data)}{seed}")
-        elif weights:
-            one = next(iter(weights.values()))
+        elif files:
+            one = next(iter(files.values()))
             images = f", on {named(one.data)}" if one.data else ""
             parts.append(
-                f"{len(weights)} weights, pre-trained with a seed each by recipe "
+                f"{len(files)} weights, pre-trained with a seed each by recipe "
                 f"{one.recipe_hash}{images}"
             )
         parts += self.pretrained_otherwise(this)

@@ -54,7 +54,7 @@ MOST_METRICS = 12
 """of a task that is not known here"""
 
 BACKBONE = Column("backbone", "backbone", "label")
-WEIGHTS = Column("init", "weights", "label")
+INIT = Column("init", "weights", "label")
 BLOCKS = Column("blocks", "trained blocks", "label")
 
 
@@ -181,7 +181,7 @@ def _ordered(records: list[Record]) -> tuple[list[Configuration], bool]:
             key=lambda c: (
                 size[c.first.backbone],
                 c.first.init,
-                c.weights,
+                c.origin,
                 _blocks(c.first.protocol),
             )
         )
@@ -222,7 +222,7 @@ def _plan(
 
 
 def _columns(plan: _Plan, is_curve: bool) -> tuple[Column, ...]:
-    columns = [BACKBONE, WEIGHTS, BLOCKS] if is_curve else [BACKBONE, WEIGHTS]
+    columns = [BACKBONE, INIT, BLOCKS] if is_curve else [BACKBONE, INIT]
     for metric, places in plan.places.items():
         ours = _ours(metric)
         columns.append(ours)
@@ -317,7 +317,7 @@ def _miniature_table(records: list[Record], show: _Show) -> Table:
         for protocol in sorted(by_protocol, key=protocol_order)
     }
 
-    columns = [BACKBONE, WEIGHTS]
+    columns = [BACKBONE, INIT]
     for protocol, names in metrics.items():
         doing = protocol_title(protocol)
         for name in names:

@@ -29,7 +29,7 @@ class Configuration:
         return self.records[0]
 
     @property
-    def weights(self) -> str:
+    def origin(self) -> str:
         """What tells the checkpoints of two configurations apart; "" without a checkpoint."""
         file = self.first.checkpoint
         return repr(file.origin) if file else ""
@@ -37,7 +37,7 @@ class Configuration:
     @property
     def pretrained(self) -> str:
         """The same of the weights that a pre-training made, or that a transfer started from."""
-        return repr(made(self.first)) if self.first.kind == "pretrain" else self.weights
+        return repr(made(self.first)) if self.first.kind == "pretrain" else self.origin
 
     @property
     def untraced(self) -> tuple[Record, ...]:

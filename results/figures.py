@@ -205,7 +205,7 @@ def partial_curve(
     versions = {ProtocolId.read(r.protocol).version for r in same}
     for group in _grouped(
         configurations(same),
-        lambda c: repr((c.first.backbone, c.weights, ProtocolId.read(c.first.protocol).version)),
+        lambda c: repr((c.first.backbone, c.origin, ProtocolId.read(c.first.protocol).version)),
     ):
         first = group[0].first
         points = [_point(c, _blocks(c.first.protocol), "top1") for c in group]
@@ -242,7 +242,7 @@ def size_curve(
     if metric is None or _blocks(protocol) is not None:
         return None
     origins, ours = Pretrainings(records), []
-    for group in _grouped(configurations(same), lambda c: _weights(c.first, origins)):
+    for group in _grouped(configurations(same), lambda c: _origin(c.first, origins)):
         first, origin = group[0].first, origins.only(group[0].first)
         like = origin is None or not origin.deviations
         points = [_point(c, SIZES.index(c.first.backbone), metric) for c in group]
@@ -368,7 +368,7 @@ def _grouped(
     return list(groups.values())
 
 
-def _weights(record: Record, origins: Pretrainings) -> str:
+def _origin(record: Record, origins: Pretrainings) -> str:
     """How the weights came about, in the same words for each size."""
     origin, file = origins.only(record), record.checkpoint
     data = file.data.fingerprint if file and file.data else ""

@@ -115,11 +115,11 @@ class _Line:
     spots: Sequence[_Spot]
     ours: dict[tuple[int, int], Configuration] = field(default_factory=dict)
     """column of the paper and lane -> what stands there"""
-    weights: dict[str, str] = field(default_factory=dict)
+    pretrained: dict[str, str] = field(default_factory=dict)
     """backbone -> its pre-training, the same all along a line"""
 
-    def takes(self, at: tuple[int, int], backbone: str, weights: str) -> bool:
-        return at not in self.ours and self.weights.get(backbone, weights) == weights
+    def takes(self, at: tuple[int, int], backbone: str, pretrained: str) -> bool:
+        return at not in self.ours and self.pretrained.get(backbone, pretrained) == pretrained
 
 
 class _Filling:
@@ -175,7 +175,7 @@ class _Filling:
                         line = _Line(False, spots)
                         lines.append(line)
                     line.ours[at] = c
-                    line.weights[backbone] = before
+                    line.pretrained[backbone] = before
         return lines
 
     def spot(self, row: Row, score: Score) -> _Spot:

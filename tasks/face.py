@@ -110,7 +110,7 @@ class Face(ABC):
         """
         return None
 
-    def as_trained(self, data: Any, weights: Collection[str]) -> Any:
+    def as_trained(self, data: Any, names: Collection[str]) -> Any:
         """`data` for a network with weights of these names, which may have learnt less, or more.
 
         Raises `TaskError` where the two do not fit each other.

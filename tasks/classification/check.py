@@ -13,7 +13,7 @@ from tasks.classification.datasets import (
     RobustnessFacts,
 )
 from tasks.classification.labelled import LabelledImages, Split
-from tasks.classification.layouts import read
+from tasks.classification.layout import read
 from tasks.classification.robustness_sets import (
     RobustnessImages,
     locate,

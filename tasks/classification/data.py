@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 
 from backbones.colour import Colour
 from tasks.classification.augment import SampleAugment
-from tasks.classification.layouts import Split
+from tasks.classification.layout import Split
 from tasks.classification.recipe import ClassificationRecipe
 from tasks.errors import TaskError
 from tasks.images import Unreadable, UnreadableImage, eval_crop, load_batch, sample_rng

@@ -78,9 +78,9 @@ class ClassificationFace(Face):
         return rows
 
     def read(self, task: str, source: str | Path) -> Any:
-        from tasks.classification import layouts
+        from tasks.classification import layout
 
-        return layouts.read(task, Path(source))
+        return layout.read(task, Path(source))
 
     def check(
         self, name: str, source: str | Path, on_progress: Progress | None, max_bad_images: int

@@ -25,7 +25,7 @@ from backbones.files import atomic_path
 from backbones.vit import ViT
 from tasks.classification.classifier import mean_patch
 from tasks.classification.data import EvalImages
-from tasks.classification.layouts import LabelledImages, Split
+from tasks.classification.layout import LabelledImages, Split
 from tasks.classification.probe_recipes import ProbeRecipe
 from tasks.errors import TaskError
 from tasks.images.unreadable import Unreadable, restored

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from tasks.check import Check, Finding, Progress, images
-from tasks.coco.annotations import CocoData, census, feed, pack_split, read_file
 from tasks.coco.data import decode_known
 from tasks.coco.files import Place
+from tasks.coco.layout import CocoData, census, feed, pack_split, read_file
 from tasks.coco.notes import Notes
 from tasks.errors import TaskError
 from tasks.images.fingerprint import Fingerprint
@@ -73,9 +73,9 @@ def check(
     return Check(tuple(findings), data)
 
 
-def as_trained(data: CocoData, weights: Collection[str]) -> CocoData:
+def as_trained(data: CocoData, names: Collection[str]) -> CocoData:
     """The data for a network with or without masks. TaskError where it lacks those of the data."""
-    masks = any(MASK_HEAD in name for name in weights)
+    masks = any(MASK_HEAD in name for name in names)
     if data.masks and not masks:
         raise TaskError(
             f"{data.val.json_file} has outlines, and the run was trained on boxes alone, without "

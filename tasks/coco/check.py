@@ -11,7 +11,6 @@ from tasks.check import (
     Progress,
     images,
 )
-from tasks.coco.annotations import NO_ANNOTATION, ONLY_CROWDS, CocoData, read
 from tasks.coco.data import decode_known
 from tasks.coco.datasets import (
     ARCHIVES,
@@ -23,6 +22,7 @@ from tasks.coco.datasets import (
     SPLITS,
 )
 from tasks.coco.files import roboflow
+from tasks.coco.layout import NO_ANNOTATION, ONLY_CROWDS, CocoData, read
 from tasks.errors import TaskError
 from tasks.images.files import entries
 

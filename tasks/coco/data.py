@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from tasks.coco.annotations import CocoSplit
 from tasks.coco.augment import (
     draw_jitter,
     jitter_image,
@@ -16,6 +15,7 @@ from tasks.coco.augment import (
     pad,
     resize_for_test,
 )
+from tasks.coco.layout import CocoSplit
 from tasks.coco.masks import Mask
 from tasks.errors import TaskError
 from tasks.images import Unreadable, UnreadableImage, decode, load_batch, sample_rng

@@ -19,8 +19,8 @@ from torchvision.ops import clip_boxes_to_image
 
 from backbones.files import atomic_text
 from tasks import scoring
-from tasks.coco.annotations import CocoData
 from tasks.coco.data import EvalImages
+from tasks.coco.layout import CocoData
 from tasks.coco.mask_rcnn import Detections
 from tasks.coco.masks import paste
 from tasks.coco.pictures import overlay_sheet

@@ -40,9 +40,9 @@ class CocoFace(Face):
         return ".json" in str(source).lower()
 
     def read(self, task: str, source: str | Path) -> Any:
-        from tasks.coco import annotations
+        from tasks.coco import layout
 
-        return annotations.read(source)
+        return layout.read(source)
 
     def check(
         self, name: str, source: str | Path, on_progress: Progress | None, max_bad_images: int
@@ -64,10 +64,10 @@ class CocoFace(Face):
 
         return check(source, classes, on_progress, max_bad_images) if is_alone(source) else None
 
-    def as_trained(self, data: Any, weights: Collection[str]) -> Any:
+    def as_trained(self, data: Any, names: Collection[str]) -> Any:
         from tasks.coco.alone import as_trained
 
-        return as_trained(data, weights)
+        return as_trained(data, names)
 
     def build(
         self, task: str, recipe: Recipe, backbone: Any, data: Any, seed: int, limit: int | None

@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 from pycocotools.coco import COCO
 
 from backbones.files import atomic
-from tasks.coco.annotations import CocoData
 from tasks.coco.data import decode_known
+from tasks.coco.layout import CocoData
 from tasks.coco.segmentation import string_lengths
 from tasks.images import UnreadableImage
 from tasks.pictures import class_colour, fitted, sheet, spread, text_colour

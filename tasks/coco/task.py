@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from backbones.dense import DenseViT
-from tasks.coco import annotations
+from tasks.coco import layout
 from tasks.coco.alone import BOXES_SCORED
-from tasks.coco.annotations import BOXES_ALONE, CocoData
 from tasks.coco.data import EvalImages, TrainImages
 from tasks.coco.evaluation import score
+from tasks.coco.layout import BOXES_ALONE, CocoData
 from tasks.coco.mask_rcnn import Detections, MaskRCNN
 from tasks.coco.pyramid import FourStagePyramid, SimplePyramid, norm_layer
 from tasks.coco.recipes import CocoRecipe
@@ -60,7 +60,7 @@ class Coco(DenseTask):
         """`data`: where it lies, or as it was read; `limit`: so many images of each split only."""
         super().__init__(backbone)
         self.recipe = recipe
-        found = data if isinstance(data, CocoData) else annotations.read(data)
+        found = data if isinstance(data, CocoData) else layout.read(data)
         if recipe.background_images:
             found = found.with_background()
         self.data = found.limited(limit)

@@ -11,7 +11,7 @@ import tasks
 from mae_bench.execution import Execution
 from mae_bench.pretrain import BACKBONE_FILE
 from tasks.classification.datasets import DATASETS
-from tasks.classification.layouts import read
+from tasks.classification.layout import read
 from tasks.classification.recipes import PARTIAL, PROTOCOLS
 
 TRAINING = {**SMALL, "epochs": 1}

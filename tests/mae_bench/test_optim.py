@@ -14,7 +14,7 @@ import backbones
 from mae_bench.optim import build_optimizer, build_schedule, clip, parameter_groups
 from mae_bench.pretraining.task import Pretraining
 from mae_bench.recipes import recipe
-from tasks.classification import layouts
+from tasks.classification import layout
 from tasks.classification.task import Classification
 
 STEPS_PER_EPOCH = 7
@@ -25,7 +25,7 @@ def finetuning(world):
     """vit_mini under a classifier, fine-tuned with a layer decay of 0.65."""
     base = dataclasses.replace(recipe("imagenet1k", "vit_mini", "finetune"), layer_decay=0.65)
     vit = backbones.create("vit_mini", base.image_size)
-    return Classification(base, vit, layouts.read("imagenet1k", world / "imagenet1k"), seed=0)
+    return Classification(base, vit, layout.read("imagenet1k", world / "imagenet1k"), seed=0)
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_no_layer_decay_makes_two_groups(pretraining):
 def test_linear_probe_trains_the_classifier_only(world):
     base = recipe("imagenet1k", "vit_mini", "linear")
     vit = backbones.create("vit_mini", base.image_size)
-    task = Classification(base, vit, layouts.read("imagenet1k", world / "imagenet1k"), seed=0)
+    task = Classification(base, vit, layout.read("imagenet1k", world / "imagenet1k"), seed=0)
     found = settings(task, parameter_groups(task, base))
     assert found.keys() == {"head.1.weight", "head.1.bias"}
 

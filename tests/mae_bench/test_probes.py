@@ -16,7 +16,7 @@ from mae_bench.execution import Execution
 from mae_bench.pretrain import BACKBONE_FILE
 from mae_bench.transfer import MODEL_FILE
 from tasks.classification import probe
-from tasks.classification.layouts import read
+from tasks.classification.layout import read
 from tasks.errors import TaskError
 from tasks.images import eval_crop
 

@@ -17,20 +17,20 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from tasks.ade20k import evaluation as ade20k
-from tasks.ade20k import layout
-from tasks.coco import annotations
+from tasks.ade20k import layout as ade20k_layout
 from tasks.coco import evaluation as coco
+from tasks.coco import layout as coco_layout
 from tasks.errors import TaskError
 
 # COCO
 
 
 @pytest.fixture(scope="module")
-def detected(coco_world: Path, tmp_path_factory: pytest.TempPathFactory) -> annotations.CocoData:
-    return annotations.read(few_images(coco_world, tmp_path_factory.mktemp("four") / "coco", 4))
+def detected(coco_world: Path, tmp_path_factory: pytest.TempPathFactory) -> coco_layout.CocoData:
+    return coco_layout.read(few_images(coco_world, tmp_path_factory.mktemp("four") / "coco", 4))
 
 
-def detections(data: annotations.CocoData) -> list[dict[str, Any]]:
+def detections(data: coco_layout.CocoData) -> list[dict[str, Any]]:
     """The truth with boxes a little off, some masks without their upper half, one class wrong."""
     rng, results = np.random.default_rng(0), []
     for index, image_id in enumerate(data.val.image_ids.tolist()):
@@ -117,7 +117,7 @@ SPOILT: list[tuple[Any, str]] = [
 COUNTS = ["0" * 9, "o" * 10**4, "\u00e9", "", "PPPP1"]
 
 
-def refusal(results: Any, data: annotations.CocoData, file: Path) -> str:
+def refusal(results: Any, data: coco_layout.CocoData, file: Path) -> str:
     file.write_text(results if isinstance(results, str) else json.dumps(results))
     with pytest.raises(TaskError) as caught:
         coco.rescore(file, data)
@@ -171,7 +171,7 @@ PREDICTED = {"a": [[0, 1, 1], [2, 0, 1]], "b": [[1, 1], [0, 2]], "c": [[2, 0]]}
 
 
 @pytest.fixture(params=[False, True], ids=["from_0", "from_1"])
-def segmented(request, tmp_path) -> tuple[layout.SegmentationData, Path]:
+def segmented(request, tmp_path) -> tuple[ade20k_layout.SegmentationData, Path]:
     """Three small test images whose classes begin at 0 or at 1, and predictions of them."""
     first = int(request.param)
     root = own(tmp_path / "data", OWN | {"zero_is_unlabelled": request.param})
@@ -185,7 +185,7 @@ def segmented(request, tmp_path) -> tuple[layout.SegmentationData, Path]:
         Image.fromarray(values).save(root / f"annotations/val/{stem}.png")
         Image.new("RGB", values.shape[::-1]).save(root / f"images/val/{stem}.png")
         save(folder / f"{stem}.png", np.array(PREDICTED[stem]) + first)
-    return layout.read(root), folder
+    return ade20k_layout.read(root), folder
 
 
 def save(file: Path, values: Any) -> None:

@@ -12,7 +12,7 @@ from classification_files import categories, inat, picture, small_inat, write
 from small_worlds import draw
 
 from tasks.classification.datasets import DATASETS
-from tasks.classification.layouts import read
+from tasks.classification.layout import read
 from tasks.errors import TaskError
 from tasks.images.fingerprint import DIGITS
 from tasks.miniature import inaturalist

@@ -12,7 +12,7 @@ from small_worlds import draw
 from torchvision.datasets import Places365, places365
 
 from tasks.classification.datasets import DATASETS, PLACES205_IMAGES
-from tasks.classification.layouts import read
+from tasks.classification.layout import read
 from tasks.classification.places import read_list
 from tasks.errors import TaskError
 from tasks.miniature.places import category_folder

@@ -10,7 +10,7 @@ from small_worlds import draw
 from torchvision.datasets import ImageFolder
 
 from tasks.classification.datasets import CORRUPTIONS, ROBUSTNESS, SEVERITIES
-from tasks.classification.layouts import RobustnessImages, read_robustness
+from tasks.classification.layout import RobustnessImages, read_robustness
 from tasks.errors import TaskError
 from tasks.miniature.imagenet import CLASSES, wnid
 

@@ -24,7 +24,7 @@ import tasks
 from backbones.colour import IMAGENET_MEAN, IMAGENET_STD
 from backbones.sizes import Size
 from backbones.vit import ViT
-from tasks.classification import layouts
+from tasks.classification import layout
 from tasks.classification.labelled import LabelledImages
 from tasks.classification.recipes import ClassificationRecipe, recipe
 from tasks.classification.task import Classification
@@ -67,7 +67,7 @@ def tiny_vit() -> ViT:
 
 
 def read(root: Path) -> LabelledImages:
-    return layouts.read("imagenet1k", root)
+    return layout.read("imagenet1k", root)
 
 
 def build(root: Path, protocol: str, seed: int = 0, **changes: object) -> Classification:

@@ -11,7 +11,7 @@ from backbones.sizes import Size
 from backbones.vit import ViT
 from mae_bench.optim import build_optimizer
 from results.published import headline
-from tasks.classification import layouts, recipes
+from tasks.classification import layout, recipes
 from tasks.classification.task import Classification, freeze
 from tasks.errors import TaskError
 
@@ -58,9 +58,7 @@ def build(world: Path, protocol: str, **changes: object) -> Classification:
     recipe = dataclasses.replace(recipe, device_batch=8, batch_size=8, **changes)
     torch.manual_seed(0)
     backbone = create("vit_mini", **recipe.backbone_options())
-    return Classification(
-        recipe, backbone, layouts.read("imagenet1k", world / "imagenet1k"), seed=0
-    )
+    return Classification(recipe, backbone, layout.read("imagenet1k", world / "imagenet1k"), seed=0)
 
 
 @pytest.mark.parametrize("blocks", ["0", "0.5", "1", "4"])

@@ -17,7 +17,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from backbones.vit import ViT
-from tasks.classification import features, layouts
+from tasks.classification import features, layout
 from tasks.classification.features import Extraction, Features, Processes, obtain
 from tasks.classification.probe_recipes import ProbeRecipe
 from tasks.errors import TaskError
@@ -40,7 +40,7 @@ def take(
     """Features of a split of ImageNet's folders in `root`, kept in `folder`."""
     say = [].append if said is None else said.append
     how = Extraction(Processes(), CPU, Scoring(batch_size=7, workers=0, features=folder, say=say))
-    data = layouts.read("imagenet1k", root).limited(limit)
+    data = layout.read("imagenet1k", root).limited(limit)
     found = obtain(vit or tiny_vit(), recipe or small("knn"), data, part, how, on_progress)
     assert found is not None
     return found
@@ -350,7 +350,7 @@ def take_in_process(rank: int, root: str, place: str) -> None:
 
     if rank == 1:
         wait_for(begun)
-    data = layouts.read("imagenet1k", Path(root))
+    data = layout.read("imagenet1k", Path(root))
     how = Extraction(Processes(), CPU, Scoring(batch_size=7, workers=0, features=folder, say=note))
     found = obtain(tiny_vit(), small("knn"), data, "val", how, hold_up)
     assert found is not None

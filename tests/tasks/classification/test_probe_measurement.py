@@ -16,7 +16,7 @@ from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
-from tasks.classification import classifier, layouts, logistic, scores
+from tasks.classification import classifier, layout, logistic, scores
 from tasks.classification.features import Extraction, Processes, obtain
 from tasks.classification.logistic import Solution, Tried
 from tasks.classification.probe import Probe, choose
@@ -30,7 +30,7 @@ FEW = {"neighbours": (3, 10, 48), "headline_neighbours": 10}
 def build(root: Path, protocol: str, limit: int | None = None, **changes) -> Probe:
     if protocol == "knn":
         changes = FEW | changes
-    data = layouts.read("imagenet1k", root)
+    data = layout.read("imagenet1k", root)
     return Probe(small(protocol, **changes), tiny_vit(), data, seed=0, limit=limit)
 
 
@@ -42,7 +42,7 @@ def quietly(probe: Probe, **how) -> Scored:
 def arrays(world: Path) -> list[np.ndarray]:
     """Train features (48, C) and classes, test features (24, C) and classes."""
     how = Extraction(Processes(), torch.device("cpu"), Scoring(workers=0))
-    data = layouts.read("imagenet1k", world / "imagenet1k")
+    data = layout.read("imagenet1k", world / "imagenet1k")
     parts = [
         obtain(tiny_vit(), small("knn"), data, part, how, lambda done: None)
         for part in ("train", "val")

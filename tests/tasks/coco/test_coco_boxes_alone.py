@@ -15,10 +15,10 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 import backbones
-from tasks.coco.annotations import BOXES_ALONE, CocoData, read
 from tasks.coco.augment import Jitter, jitter_instances
 from tasks.coco.data import EvalImages
 from tasks.coco.evaluation import rescore, score
+from tasks.coco.layout import BOXES_ALONE, CocoData, read
 from tasks.coco.mask_rcnn import Detections
 from tasks.coco.recipes import recipe
 from tasks.coco.task import Coco

@@ -15,9 +15,9 @@ from torchvision.models.detection._utils import Matcher
 from torchvision.ops import box_iou
 
 from tasks.coco import mask_rcnn
-from tasks.coco.annotations import CocoData, read
 from tasks.coco.data import decode_known
 from tasks.coco.evaluation import ground_truth
+from tasks.coco.layout import CocoData, read
 from tasks.errors import TaskError
 
 W, H = 400, 300

@@ -12,9 +12,9 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from tasks import miniature
-from tasks.coco.annotations import CocoData, read
 from tasks.coco.augment import draw_jitter, jitter_image, jitter_instances, resize_for_test
 from tasks.coco.data import EvalImages, TrainImages, decode_known
+from tasks.coco.layout import CocoData, read
 from tasks.errors import TaskError
 from tasks.images import UnreadableImage, decode
 from tasks.miniature import WorldSizes

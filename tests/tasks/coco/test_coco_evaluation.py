@@ -19,7 +19,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
-from tasks.coco import annotations
+from tasks.coco import layout
 from tasks.coco.data import EvalImages
 from tasks.coco.evaluation import FIGURES, Scored, score, to_results, write_per_class
 from tasks.coco.mask_rcnn import Detections
@@ -30,14 +30,14 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def data(coco_world: Path, tmp_path_factory) -> annotations.CocoData:
-    return annotations.read(few_images(coco_world, tmp_path_factory.mktemp("six") / "coco", 6))
+def data(coco_world: Path, tmp_path_factory) -> layout.CocoData:
+    return layout.read(few_images(coco_world, tmp_path_factory.mktemp("six") / "coco", 6))
 
 
 class Oracle:
     """Detections made of the ground truth, spoilt a little; `skill` 1 spoils nothing."""
 
-    def __init__(self, data: annotations.CocoData, skill: float) -> None:
+    def __init__(self, data: layout.CocoData, skill: float) -> None:
         self.data, self.skill = data, skill
         self.images = EvalImages(data.val, SIDE)
         self.known = {
@@ -167,9 +167,9 @@ def test_nothing_found_scores_zero(data, tmp_path):
 
 def test_an_unreadable_image_counts_as_one_without_detections(coco_world, tmp_path):
     folder = few_images(coco_world, tmp_path / "coco", 3)
-    whole = run(annotations.read(folder), 1.0)
-    (folder / "val2017" / annotations.read(folder).val.names[1]).write_bytes(b"no image")
-    spoilt = annotations.read(folder)
+    whole = run(layout.read(folder), 1.0)
+    (folder / "val2017" / layout.read(folder).val.names[1]).write_bytes(b"no image")
+    spoilt = layout.read(folder)
     oracle = Oracle.__new__(Oracle)
     oracle.data, oracle.skill, oracle.images = spoilt, 1.0, EvalImages(spoilt.val, SIDE)
     oracle.known = {oracle.images[[i]]["images"][0].sum().item(): i for i in (0, 2)}
@@ -183,7 +183,7 @@ def test_an_unreadable_image_counts_as_one_without_detections(coco_world, tmp_pa
 def test_a_users_file_may_lack_areas_and_crowds(coco_world, tmp_path):
     """And an annotation that reading leaves out is no ground truth."""
     folder = few_images(coco_world, tmp_path / "coco", 3)
-    before = run(annotations.read(folder), 1.0).metrics
+    before = run(layout.read(folder), 1.0).metrics
     file = folder / "annotations" / "instances_val2017.json"
     content = json.loads(file.read_text())
     for each in content["annotations"]:
@@ -191,7 +191,7 @@ def test_a_users_file_may_lack_areas_and_crowds(coco_world, tmp_path):
     broken = content["annotations"][0] | {"id": 10**6, "segmentation": [[1, 1, 5, 5]]}
     content["annotations"].append(broken)
     file.write_text(json.dumps(content))
-    after = run(annotations.read(folder), 1.0).metrics
+    after = run(layout.read(folder), 1.0).metrics
     assert after["ap_box"] == pytest.approx(before["ap_box"])
     assert after["ap_mask"] == pytest.approx(before["ap_mask"])
 
@@ -201,7 +201,7 @@ def score_in_process(rank: int, folder: str, store: str, out: str) -> None:
     dist.init_process_group("gloo", f"file://{store}", rank=rank, world_size=2)
     done: list[int] = []
     files = Path(out) if rank == 0 else None
-    found = run(annotations.read(folder), 0.8, files, on_progress=done.append)
+    found = run(layout.read(folder), 0.8, files, on_progress=done.append)
     (Path(out) / f"{rank}").write_text(repr((found.metrics, done)))
     dist.destroy_process_group()
 
@@ -211,7 +211,7 @@ def test_two_processes_predict_each_image_once(coco_world, tmp_path):
     folder = few_images(coco_world, tmp_path / "coco", 5)
     alone = tmp_path / "alone"
     alone.mkdir()
-    expected = run(annotations.read(folder), 0.8, alone).metrics
+    expected = run(layout.read(folder), 0.8, alone).metrics
     arguments = (str(folder), str(tmp_path / "store"), str(tmp_path))
     mp.start_processes(score_in_process, arguments, nprocs=2, start_method="fork")
     done = {0: [4, 5], 1: [4]}
@@ -249,7 +249,7 @@ def test_what_reading_accepts_can_be_scored(coco_world, tmp_path, changes):
     figures = []
     for each in (sound, sound | changes):
         file.write_text(json.dumps(content | {"annotations": [*content["annotations"], each]}))
-        figures.append(run(annotations.read(folder), 1.0).metrics)
+        figures.append(run(layout.read(folder), 1.0).metrics)
     assert figures[1] == pytest.approx(figures[0])
 
 

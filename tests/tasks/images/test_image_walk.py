@@ -7,7 +7,7 @@ import pytest
 from pictures import picture
 from PIL import Image
 
-from tasks.classification.layouts import read
+from tasks.classification.layout import read
 from tasks.errors import TaskError
 from tasks.images import UnlabelledImages, UnreadableImage, decode
 from tasks.images.walk import HELD_OUT, OWN_SUFFIXES, walk

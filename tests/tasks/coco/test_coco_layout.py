@@ -15,8 +15,8 @@ from pycocotools import mask as mask_api
 from pycocotools.coco import COCO
 
 from tasks import miniature
-from tasks.coco.annotations import read
 from tasks.coco.datasets import ARCHIVES, CATEGORY_IDS, NUM_CLASSES, NUM_IMAGES, NUM_TRAIN_USED
+from tasks.coco.layout import read
 from tasks.coco.segmentation import pack, string_lengths, unpack
 from tasks.errors import TaskError
 from tasks.miniature import WorldSizes

@@ -8,7 +8,7 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from tasks.classification.datasets import DATASETS
-from tasks.classification.layouts import read
+from tasks.classification.layout import read
 from tasks.errors import TaskError
 from tasks.images import UnreadableImage, decode
 from tasks.images.fingerprint import DIGITS
