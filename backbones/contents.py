@@ -20,17 +20,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from backbones.files import open_regular
+from backbones.files import INDEX_ENDING, NAMES, RUN_FILES, open_regular, weights_in
 from backbones.side_files import Index, in_a_line, read_side_file
 from backbones.sizes import BackboneError
 
-WHOLE = ("model.safetensors", "pytorch_model.bin")
-"""what Hugging Face calls the weights in a folder"""
-INDEX_ENDING = ".index.json"
-NAMES = tuple(name for whole in WHOLE for name in (whole, whole + INDEX_ENDING))
-"""of the files that a folder may have them in, best first"""
-RUN_FILES = ("run.json", "record.json")
-"""what tells the folder of a run"""
 OWN_METADATA = "mae_bench"
 """name in a torch file under which we write what a safetensors file says in its metadata"""
 
@@ -92,17 +85,6 @@ def files_in(folder: Path) -> tuple[list[Path], list[str]]:
         )
     others = f", not {', '.join(there[1:])}" if len(there) > 1 else ""
     return find_files(folder / there[0])[0], [f"of the folder {there[0]}{others}"]
-
-
-def weights_in(folder: Path) -> list[str]:
-    """The files of a folder that Hugging Face's names say hold all weights, best first."""
-    return [name for name in NAMES if (folder / name).exists()]
-
-
-def holds_weights(folder: Path) -> bool:
-    """Whether a folder is a checkpoint by the names in it, and not of a run of ours."""
-    ours = any((folder / name).exists() for name in RUN_FILES)
-    return bool(weights_in(folder)) and not ours
 
 
 def shards(index: Path) -> list[Path]:

@@ -22,6 +22,14 @@ KINDS = {
 HALF_WRITTEN = ".partial"
 """how the names of unfinished files end; a killed process may leave one"""
 
+WHOLE = ("model.safetensors", "pytorch_model.bin")
+"""what Hugging Face calls the weights in a folder"""
+INDEX_ENDING = ".index.json"
+NAMES = tuple(name for whole in WHOLE for name in (whole, whole + INDEX_ENDING))
+"""of the files that a folder may have them in, best first"""
+RUN_FILES = ("run.json", "record.json")
+"""what tells the folder of a run"""
+
 
 def open_regular(path: Path | str, most: int | None = None) -> io.FileIO:
     """A regular file, or a link to one, opened for reading without a buffer.
@@ -109,3 +117,14 @@ def naming(place: Path) -> Iterator[None]:
         if error.filename is None and error.errno is not None:
             error.filename = str(place)
         raise
+
+
+def weights_in(folder: Path) -> list[str]:
+    """The files of a folder that Hugging Face's names say hold all weights, best first."""
+    return [name for name in NAMES if (folder / name).exists()]
+
+
+def holds_weights(folder: Path) -> bool:
+    """Whether a folder is a checkpoint by the names in it, and not of a run of ours."""
+    ours = any((folder / name).exists() for name in RUN_FILES)
+    return bool(weights_in(folder)) and not ours

@@ -10,9 +10,10 @@ import backbones
 from backbones import side_files
 from backbones.checkpoint import check_keys, refuse_not_finite
 from backbones.choosing import choose_network, choose_state
-from backbones.contents import INDEX_ENDING, digest, find_files, read_files
+from backbones.contents import digest, find_files, read_files
 from backbones.conversion import Converted, convert, settle_grid, with_facts
 from backbones.dense import DenseViT
+from backbones.files import INDEX_ENDING
 from backbones.fit import (
     add_relative_positions,
     check_fit,

@@ -134,10 +134,6 @@ def refuse_source(
             f"--init {init} is the name of random weights, and --protocol {protocol} starts from "
             f"--checkpoint; name its weights otherwise; to start from random weights: {flag} alone"
         )
-    if checkpoint is None and init not in BASELINES:
-        raise RunError(
-            f"--protocol {protocol} needs --checkpoint FILE; to start from random weights: {flag}"
-        )
 
 
 def refuse_label(init: str, told: str | None, file: str, classifier: bool = False) -> None:

@@ -25,8 +25,9 @@ from mae_bench.commands.quickstart import Quickstart
 from mae_bench.commands.report import Report
 from mae_bench.commands.transfer import Transfer
 from mae_bench.errors import Interrupted, RunError, reason
-from mae_bench.flags import default_protocol, explained, refusing, with_recipe
+from mae_bench.flags import explained, refusing, with_recipe
 from mae_bench.signals import Stopped, leave_soon, obeyed
+from mae_bench.starting import DEFAULT, likely_backbone, one_scratch
 from mae_bench.streams import keep_going_unread, unwritten
 from tasks.errors import AloneError, TaskError
 
@@ -180,19 +181,24 @@ def known_command(argv: Sequence[str]) -> str:
 def shown_recipe(argv: Sequence[str]) -> dict[str, type]:
     """pretrain or transfer with a flag for each field of the recipe that `argv` asks for."""
     which = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    which.add_argument("--backbone", default="vit_mini")
+    for name in ("backbone", "protocol", "init", "checkpoint"):
+        which.add_argument(f"--{name}")
     which.add_argument("--task", default="imagenet1k")
-    which.add_argument("--protocol")
+    which.add_argument("--out", default="runs")
     try:
         known, _ = which.parse_known_args(argv[1:])
     except argparse.ArgumentError:  # a flag without its value: tyro says it better
         return {}
     made = {}
+    backbone = known.backbone or DEFAULT
     if argv[:1] in (["pretrain"], [COMPLETION]):
-        made["pretrain"] = with_recipe(Pretrain, recipes.PRETRAIN, known.backbone, "mae")
+        made["pretrain"] = with_recipe(Pretrain, recipes.PRETRAIN, backbone, "mae")
     if argv[:1] in (["transfer"], [COMPLETION]):
-        protocol = default_protocol(known.task) if known.protocol is None else known.protocol
-        made["transfer"] = with_recipe(Transfer, known.task, known.backbone, protocol)
+        protocol, init, _ = one_scratch(known.task, known.protocol, known.init)
+        helped = {"-h", "--help"} & set(argv)  # which says whose recipe it shows
+        if known.backbone is None and argv[:1] == ["transfer"] and (known.checkpoint or not helped):
+            backbone = likely_backbone(known.task, protocol, known.checkpoint, init, known.out)
+        made["transfer"] = with_recipe(Transfer, known.task, backbone, protocol)
     return made
 
 

@@ -8,7 +8,7 @@ from typing import Any, Unpack
 
 import tasks
 from backbones.checkpoint import check_keys, file_sha256, read_tensors
-from backbones.contents import holds_weights
+from backbones.files import holds_weights
 from backbones.loading import rebuild
 from mae_bench.again import score_again
 from mae_bench.arguments import check_common

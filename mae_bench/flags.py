@@ -16,10 +16,6 @@ from mae_bench.errors import RunError
 from tasks.classification.recipes import CURVE, PARTIAL
 
 
-def default_protocol(task: str) -> str:
-    return next(iter(tasks.protocols(task)))
-
-
 def with_recipe(command: type, task: str, backbone: str, protocol: str) -> type:
     """`command` with one more flag per recipe field: default, meaning, and the value's source."""
     hidden = {"protocol", "backbone"} | ({"trained_blocks"} if protocol == CURVE else set())

@@ -3,9 +3,11 @@
 from typing import Any
 
 import tasks
+from backbones.reading import ReadingOptions
 from mae_bench.errors import RunError
 from mae_bench.progress import say
 from mae_bench.report import show
+from mae_bench.starting import settle
 from mae_bench.transfer import transfer
 from results import Record
 from tasks.classification.recipes import CURVE, PARTIAL, curve, recipe
@@ -13,7 +15,7 @@ from tasks.classification.recipes import CURVE, PARTIAL, curve, recipe
 
 def partial_curve(
     task: str = "imagenet1k",
-    backbone: str = "vit_mini",
+    backbone: str | None = None,
     name: str | None = None,
     **arguments: Any,
 ) -> list[Record]:
@@ -27,6 +29,15 @@ def partial_curve(
         tasks.check_known(f"protocol of {task}", CURVE, list(tasks.protocols(task)))
     if "trained_blocks" in arguments:
         raise RunError(f"{CURVE} sets trained_blocks for each run; leave it out")
+    checkpoint, init = arguments.pop("checkpoint", None), arguments.pop("init", None)
+    out = arguments.get("out", "runs")
+    reading = {key: arguments[key] for key in ReadingOptions.__annotations__ if key in arguments}
+    begun = settle(
+        task, "partial:1", backbone, checkpoint, init, out, **reading
+    )  # once, for all points
+    for line in begun.said:
+        say(line)
+    _, backbone, arguments["checkpoint"], arguments["init"] = begun.choice
     points, records = curve(backbone), []
     for number, protocol in enumerate(points, start=1):
         say(f"{number}/{len(points)}  {protocol}")

@@ -17,6 +17,7 @@ from mae_bench.pretraining.pictures import reconstruction_sheet
 from mae_bench.pretraining.recipes import PRETRAIN, PretrainRecipe
 from mae_bench.pretraining.task import Pretraining
 from mae_bench.progress import duration, say
+from mae_bench.run.files import BACKBONE_FILE, MAE_FILE
 from mae_bench.run.writing import Run, open_run, run_folder
 from mae_bench.setup import PRETRAINING, Setup, already_finished, checkpoint_of, scoring, start
 from mae_bench.train import fit, refuse_unfit
@@ -24,8 +25,6 @@ from mae_bench.unreadable import write_unreadable
 from results import Data, Record, write_record
 from tasks.task import Scored
 
-BACKBONE_FILE = "backbone.safetensors"
-MAE_FILE = "mae.safetensors"
 PICTURE_FILE = "reconstructions.png"
 NUM_PICTURED = 12
 

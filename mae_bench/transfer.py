@@ -14,7 +14,7 @@ import backbones
 import tasks
 from backbones.baselines import BASELINES, find, name_of
 from backbones.checkpoint import save
-from backbones.contents import holds_weights
+from backbones.files import holds_weights
 from backbones.loading import anatomy_metadata
 from mae_bench import __version__
 from mae_bench.arguments import FEATURES, SCRATCH, check_common, refuse_label, transferring
@@ -26,6 +26,7 @@ from mae_bench.run.files import MODEL_FILE
 from mae_bench.run.writing import Run, open_run, run_folder
 from mae_bench.setup import Setup, Spent, already_finished, checkpoint_of, start
 from mae_bench.setup import scoring as scoring_for
+from mae_bench.starting import settle
 from mae_bench.train import fit, refuse_unfit
 from mae_bench.unreadable import write_unreadable
 from results import Data, Record, write_record
@@ -49,7 +50,7 @@ class DoneMeasurement:
 
 def transfer(
     task: str = "imagenet1k",
-    backbone: str = "vit_mini",
+    backbone: str | None = None,
     protocol: str | None = None,
     checkpoint: str | Path | None = None,
     data: str | Path = "mini",
@@ -69,23 +70,29 @@ def transfer(
 ) -> Record:
     """Train and evaluate a task's protocol on a backbone, and record the scores.
 
-    `protocol` is the first of `tasks.protocols(task)` by default. `init` names what the weights
-    came from (taken from the checkpoint by default; "scratch" without one); where it is one of
-    `backbones.baselines` and no file is given, its released file is taken from the folder
-    `checkpoint`, or from mae-bench/weights in the cache folder. `limit` takes only so many images
+    `protocol` is the first of `tasks.protocols(task)` by default. `checkpoint` is a file, the
+    folder of a run or the name of one in `out`; by default it is the newest finished pre-training
+    in `out`, of `backbone` if that is given, and `backbone` is by default what the checkpoint says.
+    `init` names what the weights came from (by default what the checkpoint says); "scratch" stands
+    for random weights; where it is one of `backbones.baselines` and no file is given, its released
+    file is taken from the folder `checkpoint`, or from mae-bench/weights in the cache folder.
+    `limit` takes only so many images
     of each split, which marks the result; `format` to `grid` say how to read the checkpoint, see
     `backbones.load`; `overrides` are recipe fields. A run of the same name goes on where it
     stopped, and a finished one is returned as it is. Bad input raises a one-line error before
     training.
     """
     how = execution or Execution()
-    protocol = next(iter(tasks.protocols(task))) if protocol is None else protocol
     check_common(out, name, seed, limit, data=data, checkpoint=checkpoint, init=init, format=format)
     reading: dict[str, Any] = {"format": format, "allow_pickle": allow_pickle, "key": key}
     reading |= {"prefix": prefix, "heads": heads, "grid": grid}
+    begun = settle(task, protocol, backbone, checkpoint, init, out, **reading)
+    protocol, backbone, checkpoint, init = begun.choice
     base, effective = transferring(
         task, backbone, protocol, checkpoint, init, overrides, how, **reading
     )
+    for line in begun.said:
+        say(line)
     checkpoint = released(init, backbone, checkpoint)
     accelerator = start(how, seed)
     options, weights = effective.backbone_options(), None

@@ -1,5 +1,6 @@
 """Flags that several commands share."""
 
+import shlex
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,6 +8,18 @@ from typing import Annotated, Any
 from tyro.conf import arg
 
 from mae_bench.execution import Execution
+
+
+def go_on(*words: object) -> None:
+    """Print, as the last line of a command, the next one to type."""
+    from mae_bench.progress import say
+
+    say(f"next       {shlex.join(['mae-bench', *map(str, words)])}")
+
+
+def flag(name: str, value: object, usual: object) -> list[object]:
+    """--name with its value, unless that is the usual one."""
+    return [] if str(value) == str(usual) else [f"--{name}", value]
 
 
 @dataclass

@@ -1,14 +1,13 @@
 """`mae-bench transfer`."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import mae_bench
 from mae_bench.arguments import check_common, transferring
-from mae_bench.commands.shared import ReadingFlags, RunFlags
-from mae_bench.errors import RunError
-from mae_bench.flags import changed, default_protocol, one_point
+from mae_bench.commands.shared import ReadingFlags, RunFlags, flag, go_on
+from mae_bench.flags import changed, one_point
+from mae_bench.starting import Start, settle
 from tasks.classification.recipes import CURVE
 
 
@@ -20,6 +19,9 @@ class Transfer(ReadingFlags, RunFlags):
     brackets where each value comes from.
     """
 
+    backbone: str | None = None  # type: ignore[assignment]
+    """as for pretrain (default: what the weights say they are of; the recipe below is then
+    vit_mini's, unless --checkpoint names a file)"""
     task: str = "imagenet1k"
     """imagenet1k, inat2017, inat2018, inat2019, places205, places365, folder (your own images in
     train/<class>/ and val/<class>/), coco or ade20k"""
@@ -28,36 +30,48 @@ class Transfer(ReadingFlags, RunFlags):
     train), partial:all (the whole curve), knn, logistic, scratch; coco: mask_rcnn-vitdet (default),
     mask_rcnn-fpn; ade20k: upernet-512-160k (default), upernet-512-100ep"""
     checkpoint: str | None = None
-    """weights: a file of MAE, MoCo v3, BEiT, DINO, DeiT, AugReg, timm, torchvision, OpenMMLab,
-    Hugging Face or our own; an index of shards or a folder of Hugging Face's; timm:<model> or
-    hf:<repository>, with a network; or the folder of --init's released file"""
+    """weights: a run's folder or its name in --out (default: the newest finished pre-training in
+    --out, of --backbone if that is given); a file of MAE, MoCo v3, BEiT, DINO, DeiT, AugReg, timm,
+    torchvision, OpenMMLab, Hugging Face or our own; an index of shards or a folder of Hugging
+    Face's; timm:<model> or hf:<repository>, with a network; or the folder of --init's released
+    file"""
     init: str | None = None
     """short name of what the weights came from, for the tables (default: from the checkpoint);
     mae, moco_v3, beit, dino or supervised without a file: the released weights of that name, see
-    mae-bench weights list; scratch: random weights (for imagenet1k and its like a protocol)"""
+    mae-bench weights list; scratch: random weights, the same as --protocol scratch"""
     limit: int | None = None
     """use so many images only; the result is marked as shortened"""
 
     def run(self) -> None:
-        protocol = default_protocol(self.task) if self.protocol is None else self.protocol
-        overrides = changed(self, self.task, protocol)
+        check_common(self.out, self.name, self.seed, self.limit)
+        begun = settle(
+            self.task,
+            self.protocol,
+            self.backbone,
+            self.checkpoint,
+            self.init,
+            self.out,
+            **self.reading(),
+        )
+        self.backbone = begun.backbone
+        overrides = changed(self, self.task, begun.protocol)
+        self.refuse_unfit(begun, overrides)
         given = self.arguments() | overrides
-        self.refuse_unfit(protocol, overrides)
-        if protocol == CURVE:
+        if begun.protocol == CURVE:
             del given["protocol"]
             mae_bench.partial_curve(**given)
         else:
             mae_bench.transfer(**given)
+        go_on("report", *flag("runs", self.out, "runs"))
 
-    def refuse_unfit(self, protocol: str, overrides: dict[str, Any]) -> None:
+    def refuse_unfit(self, begun: Start, overrides: dict[str, Any]) -> None:
         """Raise a one-line error for flags that contradict each other, before torch is imported."""
-        check_common(self.out, self.name, self.seed, self.limit)
         transferring(
             self.task,
-            self.backbone,
-            one_point(self.task, protocol),
-            self.checkpoint,
-            self.init,
+            begun.backbone,
+            one_point(self.task, begun.protocol),
+            begun.checkpoint,
+            begun.init,
             overrides,
             self.execution,
             **self.reading(),
@@ -66,6 +80,3 @@ class Transfer(ReadingFlags, RunFlags):
             from mae_bench.data import task_root
 
             task_root(self.task, self.data)
-        file = self.checkpoint
-        if file and not file.startswith(("timm:", "hf:")) and not Path(file).exists():
-            raise RunError(f"checkpoint {file}: no such file")

@@ -10,6 +10,10 @@ __all__ = ["HALF_WRITTEN", "atomic", "naming", "sweep", "write_json", "write_tor
 
 RUN_FILE = "run.json"
 RECORD_FILE = "record.json"
+BACKBONE_FILE = "backbone.safetensors"
+"""the encoder that a pre-training has made"""
+MAE_FILE = "mae.safetensors"
+"""the whole autoencoder"""
 MODEL_FILE = "model.safetensors"
 """weights that a transfer has trained"""
 LOCK_FILE = ".lock"
