@@ -99,7 +99,6 @@ def transferring(
     base = recipe(task, backbone, protocol)
     effective = override(base, overrides)
     trains = isinstance(effective, TrainingRecipe)
-    refuse_source(task, protocol, trains, checkpoint, init)
     given = [flag for flag, value in reading.items() if value not in (None, False)]
     unread = ", ".join(f"--{flag.replace('_', '-')}" for flag in given)
     if unread and checkpoint is None and init not in BASELINES:

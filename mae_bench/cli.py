@@ -194,7 +194,7 @@ def shown_recipe(argv: Sequence[str]) -> dict[str, type]:
     if argv[:1] in (["pretrain"], [COMPLETION]):
         made["pretrain"] = with_recipe(Pretrain, recipes.PRETRAIN, backbone, "mae")
     if argv[:1] in (["transfer"], [COMPLETION]):
-        protocol, init, _ = one_scratch(known.task, known.protocol, known.init)
+        protocol, init, _ = one_scratch(known.task, known.protocol, known.checkpoint, known.init)
         helped = {"-h", "--help"} & set(argv)  # which says whose recipe it shows
         if known.backbone is None and argv[:1] == ["transfer"] and (known.checkpoint or not helped):
             backbone = likely_backbone(known.task, protocol, known.checkpoint, init, known.out)

@@ -82,7 +82,8 @@ def weights_folder() -> Path:
 def announce(root: Path) -> bool:
     """Say where the data are; whether they belong to a miniature world."""
     inside = miniature.find(root) is not None
-    say(f"data: {root}" + (" (miniature world)" if inside else ""))
+    told = " (the built-in miniature world: drawn images; --data DIR takes yours)" if inside else ""
+    say(f"data: {root}{told}", style="bold" if inside else None)
     return inside
 
 

@@ -19,7 +19,16 @@ from mae_bench.pretraining.task import Pretraining
 from mae_bench.progress import duration, say
 from mae_bench.run.files import BACKBONE_FILE, MAE_FILE
 from mae_bench.run.writing import Run, open_run, run_folder
-from mae_bench.setup import PRETRAINING, Setup, already_finished, checkpoint_of, scoring, start
+from mae_bench.setup import (
+    PRETRAINING,
+    Setup,
+    already_finished,
+    checkpoint_of,
+    scoring,
+    start,
+    tell_changes,
+)
+from mae_bench.starting import located
 from mae_bench.train import fit, refuse_unfit
 from mae_bench.unreadable import write_unreadable
 from results import Data, Record, write_record
@@ -48,8 +57,9 @@ def pretrain(
     """Pre-train `backbone` on a folder of images and write its checkpoint into the run folder.
 
     `checkpoint` holds weights to start from in place of random ones: an encoder, or MAE's encoder
-    and decoder; `format` to `grid` say how to read it, see `backbones.load`. `overrides` are fields
-    of `PretrainRecipe`. A run of the same name goes on where it stopped, and a finished one is
+    and decoder, in a file, the folder of a run or a run of that name in `out`; `format` to `grid`
+    say how to read it, see `backbones.load`. `overrides` are fields of
+    `PretrainRecipe`. A run of the same name goes on where it stopped, and a finished one is
     returned as it is. Bad input raises a one-line error before training.
     """
     how = execution or Execution()
@@ -58,6 +68,10 @@ def pretrain(
     reading = Reading(**words, allow_pickle=allow_pickle, heads=heads)
     if checkpoint is None and reading != Reading():
         raise RunError("--format to --grid say how a checkpoint is read; there is no --checkpoint")
+    if checkpoint is not None:
+        checkpoint, chosen = located(checkpoint, out, whole=True)
+        for line in chosen:
+            say(line)
     base, effective = pretraining(backbone, overrides)
     assert isinstance(effective, PretrainRecipe)
     accelerator = start(how, seed)
@@ -77,6 +91,7 @@ def pretrain(
     for note in notes:
         say(note)
     setup = Setup(PRETRAIN, base, effective, seed, facts, init, weights, data_notes=notes)
+    tell_changes(base, effective)
     with open_run(folder, setup.identity()) as run:
         record = already_finished(run)
         if record is not None:

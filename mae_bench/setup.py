@@ -224,6 +224,13 @@ def scoring(
     )
 
 
+def tell_changes(base: Recipe, effective: Recipe) -> None:
+    """Say what a recipe changes of its protocol, also what follows from what a user asked for."""
+    changed = deviations(base, effective)
+    if changed:
+        say(f"differs from {base.protocol}: {'; '.join(changed)}")
+
+
 def already_finished(run: Run) -> Record | None:
     """The record of a finished run, after a line that says so."""
     record = run.record

@@ -14,9 +14,10 @@ import tasks
 from backbones import BackboneError
 from backbones.baselines import BASELINES
 from backbones.files import RUN_FILES, holds_weights
-from mae_bench.arguments import SCRATCH
+from mae_bench.arguments import SCRATCH, refuse_source
 from mae_bench.errors import RunError
 from mae_bench.run.files import BACKBONE_FILE, MAE_FILE, MODEL_FILE, RECORD_FILE
+from tasks.recipe import TrainingRecipe
 
 DEFAULT = "vit_mini"
 """the backbone of who names neither one nor weights"""
@@ -55,9 +56,12 @@ def settle(
     The weights are those of `checkpoint`: a file, the folder of a run or the name of one in `out`;
     or the released ones that `init` names; or else the newest finished pre-training in `out`, of
     `backbone` if one is named. The backbone is the one that the weights say they are of. `reading`
-    as for `backbones.load`. Raises `RunError` for weights that are not there, naming what is.
+    as for `backbones.load`. Raises `RunError` for what contradicts itself, and for weights that are
+    not there, naming what is.
     """
-    protocol, init, said = one_scratch(task, protocol, init)
+    protocol, init, said = one_scratch(task, protocol, checkpoint, init)
+    trains = issubclass(tasks.recipe_type(task, protocol), TrainingRecipe)
+    refuse_source(task, protocol, trains, checkpoint, init)
     if checkpoint is None and SCRATCH in (protocol, init):
         return Start(protocol, backbone or DEFAULT, None, init, said)
     if init in BASELINES and (checkpoint is None or is_plain_folder(checkpoint)):
@@ -94,16 +98,17 @@ def likely_backbone(
 
 
 def one_scratch(
-    task: str, protocol: str | None, init: str | None
+    task: str, protocol: str | None, checkpoint: str | Path | None, init: str | None
 ) -> tuple[str, str | None, tuple[str, ...]]:
     """Protocol and label, where `--protocol scratch` and `--init scratch` mean the same.
 
     Where a task has a protocol of that name, its recipe is that of training from random weights;
-    where it has none, random weights take the protocol of trained ones.
+    where it has none, random weights take the protocol of trained ones. What contradicts a
+    `checkpoint` is left for `refuse_source` to say.
     """
     usual = next(iter(tasks.protocols(task)))
     own = SCRATCH in tasks.protocols(task)
-    if own and init == SCRATCH and protocol in (None, usual):
+    if checkpoint is None and own and init == SCRATCH and protocol in (None, usual):
         line = f"--init {SCRATCH}: protocol {SCRATCH} of {task}, which has a recipe of its own"
         return SCRATCH, init, (line,)
     if not own and protocol == SCRATCH:

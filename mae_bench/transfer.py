@@ -24,7 +24,7 @@ from mae_bench.progress import duration, progress, say
 from mae_bench.report import show
 from mae_bench.run.files import MODEL_FILE
 from mae_bench.run.writing import Run, open_run, run_folder
-from mae_bench.setup import Setup, Spent, already_finished, checkpoint_of, start
+from mae_bench.setup import Setup, Spent, already_finished, checkpoint_of, start, tell_changes
 from mae_bench.setup import scoring as scoring_for
 from mae_bench.starting import settle
 from mae_bench.train import fit, refuse_unfit
@@ -121,6 +121,7 @@ def transfer(
     folder = run_folder(out, default if name is None else name)
     found_in = {"source": str(data), "anatomy": anatomy_metadata(vit)}
     found_in["tested_on"] = of_split(built.data.val, built.data.classes)
+    tell_changes(base, effective)
     with open_run(folder, setup.identity() | found_in) as run:
         record = already_finished(run)
         if record is not None:

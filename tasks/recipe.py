@@ -206,6 +206,16 @@ class TrainingRecipe(Recipe):
         stepped = self.schedule == "step"
         require(self, "milestones", stepped == bool(self.milestones), "some, for step alone")
 
+    def implied(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """A warmup as long, of all epochs, as the protocol's, where its own no longer fits."""
+        implied = super().implied(changes)
+        epochs = changes.get("epochs")
+        if isinstance(epochs, bool) or not isinstance(epochs, int):  # which is refused later
+            return implied
+        if "warmup_epochs" not in changes and 0 < epochs < self.warmup_epochs:
+            implied["warmup_epochs"] = self.warmup_epochs * epochs / self.epochs
+        return implied
+
     @property
     def lr(self) -> float:
         """Peak learning rate by the linear scaling rule (MAE, Table 8)."""

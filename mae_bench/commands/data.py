@@ -6,6 +6,9 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+import tasks
+from mae_bench.commands.shared import go_on
+
 SUMMARY = "Make the built-in miniature world, list the data sets, or check one on disk."
 
 
@@ -20,6 +23,7 @@ class Make:
         from mae_bench.data import make_miniature_world
 
         make_miniature_world(self.out)
+        go_on("pretrain")
 
 
 @dataclass(kw_only=True)
@@ -30,6 +34,7 @@ class List:
         from mae_bench.data import list_data
 
         list_data()
+        go_on("data", "check", "coco", "--root", "DIR")
 
 
 @dataclass(kw_only=True)
@@ -46,6 +51,11 @@ class Check:
 
         if not check_data(self.dataset, self.root):
             raise SystemExit(1)
+        task = self.dataset if self.dataset in tasks.known() else None
+        if task:
+            go_on("transfer", "--task", task, "--data", self.root)
+        else:
+            go_on("evaluate", "RUN", "--on", self.dataset, "--data", self.root)
 
 
 ACTIONS: dict[str, type] = {"make": Make, "list": List, "check": Check}

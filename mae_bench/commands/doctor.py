@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from mae_bench.commands.shared import go_on
+
 
 @dataclass
 class Doctor:
@@ -16,3 +18,4 @@ class Doctor:
 
         if not examine(self.out):
             raise SystemExit(1)
+        go_on("quickstart")

@@ -8,7 +8,7 @@ from tyro.conf import Positional, arg
 
 import mae_bench
 from mae_bench.arguments import check_common
-from mae_bench.commands.shared import ReadingFlags
+from mae_bench.commands.shared import ReadingFlags, flag, go_on
 from mae_bench.execution import Execution
 
 
@@ -63,7 +63,7 @@ class Evaluate(ReadingFlags):
         check_common(self.out, self.name, limit=self.limit)
         how = Execution(workers=self.workers, device=self.device, save_logits=self.save_logits)
         where = (self.data, self.out, self.name, self.limit)
-        mae_bench.evaluate(
+        record = mae_bench.evaluate(
             self.source,
             self.on,
             *where,
@@ -76,3 +76,6 @@ class Evaluate(ReadingFlags):
             test_crop_ratio=self.test_crop_ratio,
             **self.reading(),
         )
+        beside = "runs" if self.source.is_file() else self.source.parent
+        if record is not None:
+            go_on("report", *flag("runs", self.out or beside, "runs"))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import mae_bench
 from mae_bench import recipes
 from mae_bench.arguments import check_common, pretraining
-from mae_bench.commands.shared import ReadingFlags, RunFlags
+from mae_bench.commands.shared import ReadingFlags, RunFlags, flag, go_on
 from mae_bench.flags import changed
 
 
@@ -19,7 +19,7 @@ class Pretrain(ReadingFlags, RunFlags):
 
     checkpoint: str | None = None
     """weights to start from (default: random ones): an encoder of any layout that transfer takes,
-    or MAE's encoder and decoder, as mae_pretrain_vit_*_full.pth or a run's mae.safetensors"""
+    or MAE's encoder and decoder, as mae_pretrain_vit_*_full.pth; or a run's folder or its name"""
 
     def run(self) -> None:
         overrides = changed(self, recipes.PRETRAIN, "mae")
@@ -29,4 +29,5 @@ class Pretrain(ReadingFlags, RunFlags):
             from mae_bench.data import pretraining_folders
 
             pretraining_folders(self.data)
-        mae_bench.pretrain(**self.arguments(), **overrides)
+        record = mae_bench.pretrain(**self.arguments(), **overrides)
+        go_on("transfer", "--checkpoint", self.out / record.name, *flag("data", self.data, "mini"))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import mae_bench
 from mae_bench.arguments import check_common
+from mae_bench.commands.shared import go_on
 
 
 @dataclass
@@ -19,3 +20,4 @@ class Quickstart:
     def run(self) -> None:
         check_common(self.out, seed=self.seed)
         mae_bench.quickstart(self.out, self.seed)
+        go_on("pretrain", "--data", "DIR")

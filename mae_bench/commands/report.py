@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import mae_bench
+from mae_bench.commands.shared import flag, go_on
 from mae_bench.errors import RunError
 
 
@@ -48,3 +49,4 @@ class Report:
             formats=self.formats,
             watch=self.watch,
         )
+        go_on("runs", "list", *flag("runs", self.runs, "runs"))

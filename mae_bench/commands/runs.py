@@ -6,6 +6,9 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+import tasks
+from mae_bench.commands.shared import flag, go_on
+
 SUMMARY = "Look at the runs in a folder, clear them up, pack one into a file, check such a file."
 RunName = Annotated[Positional[str], arg(metavar="NAME", help="a run, as runs list shows it")]
 
@@ -30,7 +33,9 @@ class List(InFolder):
     def run(self) -> None:
         from mae_bench.runs import list_runs
 
-        list_runs(self.runs, self.task, self.protocol)
+        found = list_runs(self.runs, self.task, self.protocol)
+        if found:
+            go_on("runs", "show", found[-1].name, *flag("runs", self.runs, "runs"))
 
 
 @dataclass(kw_only=True)
@@ -42,7 +47,9 @@ class Show(InFolder):
     def run(self) -> None:
         from mae_bench.runs import show
 
-        show(self.name, self.runs)
+        run, where = show(self.name, self.runs), flag("runs", self.runs, "runs")
+        if run.record is not None:
+            go_on("runs", "pack", self.name, *where)
 
 
 @dataclass(kw_only=True)
@@ -56,6 +63,8 @@ class Compare(InFolder):
         from mae_bench.runs import compare
 
         compare(self.first, self.second, self.runs)
+        both = ["--compare", self.first, self.second]
+        go_on("report", *flag("runs", self.runs, "runs"), *both)
 
 
 @dataclass(kw_only=True)
@@ -73,6 +82,7 @@ class Prune(InFolder):
         from mae_bench.runs import prune
 
         prune(self.runs, self.names, weights=self.weights, yes=self.yes)
+        go_on("runs", "list", *flag("runs", self.runs, "runs"))
 
 
 @dataclass(kw_only=True)
@@ -88,9 +98,15 @@ class Pack(InFolder):
     """the file (default: beside the run's folder)"""
 
     def run(self) -> None:
+        from mae_bench.run.finding import find
         from mae_bench.runs import pack
 
-        pack(self.name, self.output, self.runs, weights=self.weights, pictures=self.pictures)
+        options = {"weights": self.weights, "pictures": self.pictures}
+        file = pack(self.name, self.output, self.runs, **options)
+        task = find(self.name, self.runs).task
+        if task in tasks.known():
+            apart = tasks.face_of(task).truth_with_data
+            go_on("runs", "rescore", file, *(["--data", "DIR"] if apart else []))
 
 
 @dataclass(kw_only=True)
@@ -107,6 +123,7 @@ class Rescore:
 
         if not all(row.same for row in rescore(self.file, self.data)):
             raise SystemExit(1)
+        go_on("report")
 
 
 ACTIONS: dict[str, type] = {

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from mae_bench.commands.shared import ReadingFlags
+from mae_bench.commands.shared import ReadingFlags, go_on
 
 SUMMARY = "Look into a checkpoint, convert it, or list the public weights of the paper's baselines."
 
@@ -27,6 +27,7 @@ class Inspect(OfCheckpoint):
         from mae_bench.weights import inspect_weights
 
         inspect_weights(self.checkpoint, **self.reading())
+        go_on("transfer", "--checkpoint", self.checkpoint)
 
 
 @dataclass(kw_only=True)
@@ -41,7 +42,8 @@ class Convert(OfCheckpoint):
     def run(self) -> None:
         from mae_bench.weights import convert_weights
 
-        convert_weights(self.checkpoint, self.to, self.output, **self.reading())
+        written = convert_weights(self.checkpoint, self.to, self.output, **self.reading())
+        go_on("weights", "inspect", written)
 
 
 @dataclass(kw_only=True)

@@ -49,7 +49,8 @@ class PretrainRecipe(TrainingRecipe):
     def implied(self, changes: Mapping[str, Any]) -> dict[str, Any]:
         """What follows from changes of fields for fields that they do not name."""
         other = changes.get("target", self.target) != "pixels"
-        return {"norm_pix": False} if other and "norm_pix" not in changes else {}
+        implied = super().implied(changes)
+        return implied | ({"norm_pix": False} if other and "norm_pix" not in changes else {})
 
 
 MAE = (

@@ -158,7 +158,7 @@ def test_broken_data_is_one_line_and_exit_code_2(root, spoil, said, tmp_path, ca
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "needs --checkpoint FILE; to start from random weights: --init scratch"),
+        ([], "to start from random weights: --init scratch"),
         (["--protocol", "upernet"], "did you mean upernet-512"),
         (["--init", "scratch", "--image-size", "100"], "image_size is 100"),
         (["--init", "scratch", "--device-batch", "1"], "device_batch is 1; batch norm needs 2"),

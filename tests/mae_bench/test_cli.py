@@ -122,7 +122,7 @@ def test_help_imports_nothing_slow(command):
         ("pretrain --limit 3", "does not take --limit 3; transfer and evaluate would (see"),
         ("pretrain --betas 0.9", "--betas lacks a value; expected 2"),
         ("pretrain --device-batch 7", "expected a divisor of batch_size 128 (give both)"),
-        ("pretrain --epochs 1", "warmup_epochs is 2.0; expected at most epochs 1 (give both)"),
+        ("pretrain --warmup-epochs 11", "warmup_epochs is 11.0; expected at most epochs 10 (give"),
         ("pretrain --base-lr nan", "base_lr is nan"),
         ("pretrain --base-lr inf", "base_lr is inf"),
         ("pretrain --epochs 2 --warmup-epochs 3", "warmup_epochs is 3.0; expected at most"),

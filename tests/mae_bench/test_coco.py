@@ -199,7 +199,7 @@ def test_broken_data_is_one_line_and_exit_code_2(root, spoil, said, tmp_path, ca
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "needs --checkpoint FILE; to start from random weights: --init scratch"),
+        ([], "to start from random weights: --init scratch"),
         (["--protocol", "finetune"], "unknown protocol 'finetune'"),
         (["--protocol", "mask_rcnn-fnp"], "did you mean mask_rcnn-fpn"),
         (["--init", "scratch", "--checkpoint", "x.pth"], "leave out --checkpoint"),

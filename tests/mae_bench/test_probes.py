@@ -88,7 +88,7 @@ def test_the_same_call_again_and_an_interrupted_one(
 def test_random_features_are_to_be_asked_for(world, pretrained, tmp_path):
     data, out = world / "imagenet1k", tmp_path / "runs"
     with pytest.raises(
-        RunError, match=r"--protocol knn needs --checkpoint FILE; .* --init scratch"
+        RunError, match=r"--protocol knn needs --checkpoint FILE: .* --init scratch"
     ):
         mae_bench.transfer(protocol="knn", data=data, out=out, **NEIGHBOURS)
     with pytest.raises(RunError, match="--init scratch starts from random weights; leave out"):
@@ -106,10 +106,10 @@ def test_random_features_are_to_be_asked_for(world, pretrained, tmp_path):
     assert other.name != record.name
 
 
-def test_finetuning_still_says_scratch_by_its_protocol(world, tmp_path):
+def test_a_linear_probe_says_scratch_by_its_protocol(world, tmp_path):
     with pytest.raises(RunError, match="to start from random weights: --protocol scratch"):
         mae_bench.transfer(
-            protocol="finetune", data=world / "imagenet1k", init="scratch", out=tmp_path
+            protocol="linear", data=world / "imagenet1k", init="scratch", out=tmp_path
         )
 
 

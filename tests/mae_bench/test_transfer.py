@@ -253,6 +253,7 @@ def test_released_weights_by_name(world, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     usual = tmp_path / "cache" / "mae-bench" / "weights"
     common = {"data": world / "imagenet1k", "out": tmp_path / "runs", "init": "mae", **SMALL}
+    common["backbone"] = "vit_mini"
     with pytest.raises(BackboneError, match=rf"{usual}/mae_mini.pth: not there; get it from http"):
         mae_bench.transfer(**common)
     usual.mkdir(parents=True)
