@@ -7,7 +7,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mae_bench.errors import RunError
 from mae_bench.progress import console, say
 from mae_bench.run.files import LOG_FILE, RECORD_FILE, RUN_FILE, atomic
-from mae_bench.run.finding import RunFolder, age, is_locked, read_run
+from mae_bench.run.finding import RunFolder, age, is_locked, runs_in
 from mae_bench.words import hand_in
 from results import (
     Record,
@@ -30,7 +30,7 @@ from results import (
 from results import formats as writers
 from results.formats import FORMATS, SHOWN, WITHOUT_FIGURES, Content
 from results.predictions import FILE_NAME, read_hits
-from results.store import folders_with, read_folders
+from results.store import folders_with
 from results.text import one_line
 
 if TYPE_CHECKING:
@@ -207,30 +207,19 @@ def output_files(chosen: Path, formats: Collection[str]) -> dict[str, Path]:
 
 def find_runs(root: str | Path) -> FoundRuns:
     """All runs in `root` and below; `RunError` if it is no folder."""
-    root = Path(root)
-    if not root.is_dir():
-        raise RunError(
-            f"--runs {root}: no such folder of runs; name the folder that `mae-bench transfer` "
-            "wrote to"
-        )
-    skipped: list[Skipped] = []
+    runs = sorted(runs_in(root), key=lambda run: run.folder)
+    skipped = sorted((run.fault for run in runs if run.fault), key=lambda each: each.path)
     finished, unfinished = [], []
-    for folder, found in read_folders(root, (RUN_FILE,)):
-        name = folder.relative_to(root).as_posix()
-        if isinstance(found, Record):
+    for run in runs:
+        if run.record is not None:
             # Where the run lies tells more than what it was called, and no two lie there.
-            record = found.model_copy(update={"name": found.name if name == "." else name})
-            finished.append((record.finished, name, RunFolder(name, folder, record)))
-        elif isinstance(found, Skipped):
-            skipped.append(found)
-        elif (run := read_run(name, folder)).fault:
-            file, _, reason = run.fault.partition(": ")
-            skipped.append(Skipped(folder / file, reason))
-        else:
+            name = run.record.name if run.name == "." else run.name
+            record = run.record.model_copy(update={"name": name})
+            finished.append((record.finished, run.name, replace(run, record=record)))
+        elif not run.fault:
             unfinished.append(run)
     finished.sort(key=lambda each: each[:2])
-    skipped.sort(key=lambda each: each.path)
-    return FoundRuns(root, [run for *_, run in finished], unfinished, skipped)
+    return FoundRuns(Path(root), [run for *_, run in finished], unfinished, skipped)
 
 
 def write(found: FoundRuns, tables: Sequence[Table], files: dict[str, Path]) -> None:

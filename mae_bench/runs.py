@@ -32,7 +32,7 @@ from mae_bench.run.finding import (
 from mae_bench.text_table import NOTHING, plain, show_table
 from mae_bench.words import hand_in
 from results import Record
-from results.bundle import SUFFIX, WEIGHTS, stale_partials, write_bundle
+from results.bundle import SUFFIX, WEIGHTS, stale_halves, write_bundle
 from results.labels import shown
 from results.protocol import ProtocolId
 
@@ -61,15 +61,13 @@ def list_runs(
     table = [TITLES]
     for run in found:
         where = "broken" if run.fault else state(run)
-        size = size_text(size_on_disk(run.folder))
-        weights = run.backbone, run.init
-        table.append(
-            (run.name, run.protocol, *weights, main_score(run.record), where, size, age(run))
-        )
+        outside = ("?", "?") if run.is_closed else (size_text(size_on_disk(run.folder)), age(run))
+        score = main_score(run.record)
+        table.append((run.name, run.protocol, run.backbone, run.init, score, where, *outside))
     show_table(table)
     for run in found:
         if run.fault:
-            say(f"broken: {plain(f'{run.folder}/{run.fault}')}")
+            say(f"broken: {plain(f'{run.fault.path}: {run.fault.reason}')}")
     return found
 
 
@@ -162,7 +160,7 @@ def prune(
 def prune_bundles(folders: Iterable[Path], yes: bool) -> int:
     """`prune` of bundles that were never written to their end, beside the runs."""
     total = 0
-    for file in (file for folder in sorted(folders) for file in stale_partials(folder)):
+    for file in (file for folder in sorted(folders) for file in stale_halves(folder)):
         try:
             size = size_of(file)
             if yes:

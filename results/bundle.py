@@ -131,7 +131,7 @@ def write_bundle(
         if not (folder / name).is_file():
             raise ResultsError(f"{folder} has no {name}; only a finished run can be packed")
     files = _files(folder, weights, pictures)
-    for left in stale_partials(output.parent, output.name):
+    for left in stale_halves(output.parent, output.name):
         left.unlink(missing_ok=True)
     try:
         with new_file(output) as partial:
@@ -148,7 +148,7 @@ def write_bundle(
     return output
 
 
-def stale_partials(folder: Path, name: str = f"*{SUFFIX}") -> list[Path]:
+def stale_halves(folder: Path, name: str = f"*{SUFFIX}") -> list[Path]:
     """What processes that are gone left half written of bundles of that name in a folder.
 
     A file that anybody wrote to within STALE_SECONDS stays: it may be another machine's.

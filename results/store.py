@@ -100,12 +100,17 @@ def read_folders(
         closed.append(Skipped(Path(error.filename), f"cannot be opened: {error.strerror}"))
 
     for folder in folders_with((FILE_NAME, *others), root, unreadable):
-        file = folder / FILE_NAME
-        try:
-            yield folder, read_record(file) if os.path.lexists(file) else None
-        except ResultsError as error:
-            yield folder, Skipped(file, str(error))
+        yield folder, read_folder(folder)
     yield from ((each.path, each) for each in closed)
+
+
+def read_folder(folder: Path) -> Record | Skipped | None:
+    """The record in a folder, or why it cannot be read; None: there is none."""
+    file = folder / FILE_NAME
+    try:
+        return read_record(file) if os.path.lexists(file) else None
+    except ResultsError as error:
+        return Skipped(file, str(error))
 
 
 def record_folders(root: Path, on_error: Callable[[OSError], None] | None = None) -> Iterator[Path]:

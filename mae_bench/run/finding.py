@@ -20,10 +20,10 @@ from mae_bench.run.files import (
     STATES,
 )
 from mae_bench.text_table import plain
-from results import Record, ResultsError
+from results import Record, ResultsError, Skipped
 from results.files import open_regular
 from results.objects import read_json
-from results.store import folders_with, read_record
+from results.store import folders_with, read_folder, read_folders
 
 MOST_RUN_BYTES = 4 * 1024**2
 MOST_STEPS = 10**15
@@ -42,7 +42,13 @@ class RunFolder:
     """None: not finished, or `fault` says why it cannot be read"""
     identity: dict[str, Any] | None = None
     """what run.json says; read of unfinished runs alone"""
-    fault: str = ""
+    fault: Skipped | None = None
+    """the file of a broken run that cannot be read, and why"""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the folder itself cannot be opened."""
+        return self.fault is not None and self.fault.path == self.folder
 
     @property
     def protocol(self) -> str:
@@ -65,50 +71,61 @@ class RunFolder:
         return str(self.identity["recipe"].get(name, "")) if self.identity else ""
 
 
-def folders_in(root: Path) -> dict[str, Path]:
-    """Name -> folder of all runs in `root` and below; `RunError` if it is no folder."""
+def all_runs_in(root: Path) -> Path:
+    """The folder itself; `RunError` unless it is one."""
     if not root.is_dir():
         raise RunError(
-            f"--runs {root}: no such folder; name the folder that `mae-bench transfer` wrote to"
+            f"--runs {root}: no such folder of runs; name the folder that `mae-bench transfer` "
+            "wrote to"
         )
-    found = folders_with((RECORD_FILE, RUN_FILE), root)
-    return {folder.relative_to(root).as_posix(): folder for folder in found}
+    return root
 
 
 def runs_in(root: str | Path) -> list[RunFolder]:
-    """All runs in `root` and below, by protocol, then by name; `RunError` if it is no folder."""
-    found = [read_run(name, folder) for name, folder in folders_in(Path(root)).items()]
+    """All runs in `root` and below, by protocol, then by name; `RunError` if it is no folder.
+
+    A folder that cannot be opened counts as a broken run.
+    """
+    root = all_runs_in(Path(root))
+    there = read_folders(root, (RUN_FILE,))
+    found = [run_of(name_of(folder, root), folder, said) for folder, said in there]
     return sorted(found, key=lambda run: (run.protocol, run.name))
 
 
 def read_run(name: str, folder: Path) -> RunFolder:
     """A run with what its files say, broken ones included."""
-    try:
-        if (folder / RECORD_FILE).exists():
-            return RunFolder(name, folder, record=read_record(folder / RECORD_FILE))
-    except ResultsError as error:
-        return RunFolder(name, folder, fault=f"{RECORD_FILE}: {error}")
+    return run_of(name, folder, read_folder(folder))
+
+
+def run_of(name: str, folder: Path, said: Record | Skipped | None) -> RunFolder:
+    """The run in a folder whose record is known."""
+    if isinstance(said, Record):
+        return RunFolder(name, folder, record=said)
+    if isinstance(said, Skipped):
+        return RunFolder(name, folder, fault=said)
     try:
         return RunFolder(name, folder, identity=read_identity(folder))
-    except RunError as error:
-        return RunFolder(name, folder, fault=str(error))
+    except ResultsError as error:
+        return RunFolder(name, folder, fault=Skipped(folder / RUN_FILE, str(error)))
+
+
+def name_of(folder: Path, root: Path) -> str:
+    """Of a run, among all in `root`."""
+    return folder.relative_to(root).as_posix()
 
 
 def read_identity(folder: Path) -> dict[str, Any]:
-    """What a run folder's run.json says; `RunError`, without the folder, if it says nothing."""
-    file = folder / RUN_FILE
-    try:
-        content: Any = read_json(file, MOST_RUN_BYTES)
-        if not isinstance(content, dict) or not isinstance(content.get("recipe"), dict):
-            raise ResultsError("names no recipe")
-    except ResultsError as error:
-        raise RunError(f"{RUN_FILE}: {error}") from None
+    """What a run folder's run.json says; `ResultsError`, without the file, if it says nothing."""
+    content: Any = read_json(folder / RUN_FILE, MOST_RUN_BYTES)
+    if not isinstance(content, dict) or not isinstance(content.get("recipe"), dict):
+        raise ResultsError("names no recipe")
     return dict(content)
 
 
 def find(name: str, root: str | Path) -> RunFolder:
     """The run of that name; `RunError` with near matches if there is none, or it is broken."""
-    folders = folders_in(Path(root))
+    there = folders_with((RECORD_FILE, RUN_FILE), all_runs_in(Path(root)))
+    folders = {name_of(folder, Path(root)): folder for folder in there}
     if name not in folders:
         last = {each.rpartition("/")[2]: each for each in folders}
         near = difflib.get_close_matches(name, [*folders, *last], n=3)
@@ -117,7 +134,7 @@ def find(name: str, root: str | Path) -> RunFolder:
         raise RunError(f"no run {name!r} in {root}; {hint}`mae-bench runs list` names them all")
     run = read_run(name, folders[name])
     if run.fault:
-        raise RunError(plain(f"run {name!r} is broken: {run.folder}/{run.fault}"))
+        raise RunError(plain(f"run {name!r} is broken: {run.fault.path}: {run.fault.reason}"))
     return run
 
 

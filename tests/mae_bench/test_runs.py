@@ -451,6 +451,20 @@ def test_pack_writes_beside_the_run_or_where_it_is_told(root, tmp_path, capsys):
     assert [run.name for run in runs_in(root)] == ["broken", "empty", "one", "study/other", "half"]
 
 
+def test_a_folder_that_cannot_be_opened_is_named(root, monkeypatch, capsys):
+    scandir = os.scandir
+
+    def closed(path):
+        if Path(path) == root / "study":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    listed = runs.list_runs(root)
+    assert [run.name for run in listed] == ["broken", "empty", "study", "one", "half"]
+    assert f"broken: {root}/study: cannot be opened: Permission denied" in capsys.readouterr().out
+
+
 def repacked(folder: Path, file: Path, change: Callable[[Path], None]) -> Path:
     """A bundle of a run whose files were changed by hand."""
     change(folder)
