@@ -115,6 +115,19 @@ def find(name: str, backbone: str, folder: Path) -> Path:
     Raises `BackboneError` if there are no such public weights, if the file is not there, saying
     where to get it, or if it is another one.
     """
+    release = release_of(name, backbone)
+    file = folder / release.file
+    if not file.is_file():
+        raise BackboneError(
+            f"{file}: not there; `mae-bench weights get {name}/{backbone}` gets it from "
+            f"{release.url}"
+        )
+    confirm(file, release)
+    return file
+
+
+def release_of(name: str, backbone: str) -> Release:
+    """The public file of a baseline; `BackboneError` if there is none, saying why."""
     if name not in BASELINES:
         raise BackboneError(
             f"no public weights are known by the name {name!r}; there are {', '.join(BASELINES)}: "
@@ -126,10 +139,11 @@ def find(name: str, backbone: str, folder: Path) -> Path:
             f"{name} with {backbone}: {reason}; there are {', '.join(BASELINES[name])}, "
             "or give a file of your own"
         )
-    release = BASELINES[name][backbone]
-    file = folder / release.file
-    if not file.is_file():
-        raise BackboneError(f"{file}: not there; get it from {release.url} and put it there")
+    return BASELINES[name][backbone]
+
+
+def confirm(file: Path, release: Release) -> None:
+    """Raise `BackboneError` unless a file has the hash that is published, if one is."""
     if release.digest is not None:
         kind, _, begins = release.digest.partition(":")
         with file.open("rb") as stream:
@@ -139,4 +153,3 @@ def find(name: str, backbone: str, folder: Path) -> Path:
                 f"{file}: its {kind} begins with {found[:8]}, the released file's with {begins}; "
                 f"get it again from {release.url}"
             )
-    return file

@@ -7,9 +7,11 @@ from shutil import rmtree
 from typing import TYPE_CHECKING, Unpack
 
 import backbones
-from backbones.baselines import BASELINES, UNRELEASED
+from backbones import BackboneError
+from backbones.baselines import BASELINES, UNRELEASED, confirm, release_of
 from backbones.reading import ReadingOptions
 from mae_bench.data import weights_folder
+from mae_bench.download import fetch
 from mae_bench.errors import RunError
 from mae_bench.progress import say
 from mae_bench.run.files import HALF_WRITTEN, write_json, write_torch
@@ -78,6 +80,38 @@ def convert_weights(
     return place
 
 
+def get_weights(name: str, to: str | Path | None = None) -> Path:
+    """Download the released file of a baseline, as "mae/vit_b", and check it; the file.
+
+    `to` is the folder, by default where `transfer --init` looks. A file that is there is checked
+    alone. What was confirmed is printed, and what nobody publishes. Raises `BackboneError` for an
+    unknown or unreleased name and for a file with another hash than the published one, `RunError`
+    if the download fails; the same call goes on with it.
+    """
+    baseline, slash, backbone = name.partition("/")
+    if not slash:
+        sizes = [f"{name}/{size}" for size in BASELINES.get(name, {})]
+        hint = ", ".join(sizes) or ", ".join(f"{known}/SIZE" for known in BASELINES)
+        raise RunError(f"weights get {name}: expected NAME/SIZE, one of {hint}")
+    release = release_of(baseline, backbone)
+    file = Path(to or weights_folder()) / release.file
+    there = file.is_file()
+    if not there:
+        found = fetch(release.url, file)
+        for line in found.checks:
+            say(f"  {line}")
+    try:
+        confirm(file, release)
+    except BackboneError:
+        if not there:
+            file.unlink()
+        raise
+    published = release.digest and f"its hash begins as published: {release.digest}"
+    say(f"  {published or 'no hash is published for it'}")
+    say(f"{'there already' if there else 'written to'}: {file}")
+    return file
+
+
 def list_weights() -> None:
     """Print the public weights of the paper's baselines, and what was never released."""
     for name, sizes in BASELINES.items():
@@ -90,6 +124,7 @@ def list_weights() -> None:
             if other == name:
                 say(f"  {backbone}  {reason}")
     say(
-        f"\nPut the files into {weights_folder()}, or into a folder that --checkpoint names;\n"
-        "then mae-bench transfer --init NAME takes them."
+        "\nmae-bench weights get NAME/SIZE, such as mae/vit_b, puts a file into\n"
+        f"{weights_folder()}; mae-bench transfer --init NAME takes it\n"
+        "from there, or from the folder --checkpoint."
     )

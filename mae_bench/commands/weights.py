@@ -8,7 +8,7 @@ from tyro.conf import Positional, arg
 
 from mae_bench.commands.shared import ReadingFlags, go_on
 
-SUMMARY = "Look into a checkpoint, convert it, or list the public weights of the paper's baselines."
+SUMMARY = "Look into a checkpoint, convert it; list and get the public weights of the baselines."
 
 
 @dataclass(kw_only=True)
@@ -54,6 +54,25 @@ class List:
         from mae_bench.weights import list_weights
 
         list_weights()
+        go_on("weights", "get", "mae/vit_b")
 
 
-ACTIONS: dict[str, type] = {"inspect": Inspect, "convert": Convert, "list": List}
+@dataclass(kw_only=True)
+class Get:
+    """Download a released file, going on where an earlier attempt stopped, and check it."""
+
+    name: Annotated[Positional[str], arg(metavar="NAME/SIZE")]
+    """which, as mae/vit_b; weights list shows them"""
+    to: Path | None = None
+    """folder for the file (default: where transfer --init looks)"""
+
+    def run(self) -> None:
+        from mae_bench.weights import get_weights
+
+        file = get_weights(self.name, self.to)
+        name, _, backbone = self.name.partition("/")
+        place = [] if self.to is None else ["--checkpoint", file.parent]
+        go_on("transfer", "--init", name, "--backbone", backbone, *place, "--data", "DIR")
+
+
+ACTIONS: dict[str, type] = {"inspect": Inspect, "convert": Convert, "list": List, "get": Get}

@@ -40,7 +40,11 @@ def test_a_file_without_a_published_hash_is_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "backbone", "told"),
     [
-        ("mae", "vit_h", "mae_pretrain_vit_huge.pth: not there; get it from https://dl.fbaipublic"),
+        (
+            "mae",
+            "vit_h",
+            "mae_pretrain_vit_huge.pth: not there; `mae-bench weights get mae/vit_h`",
+        ),
         ("moco_v3", "vit_l", "was never released; there are vit_s, vit_b, or give a file"),
         ("supervised", "vit_h", "trained with labels was never released; there are vit_t, vit_s"),
         ("mae", "vit_mini", "no public weights of this size; there are vit_b, vit_l, vit_h"),

@@ -254,7 +254,7 @@ def test_released_weights_by_name(world, tmp_path, monkeypatch, capsys):
     usual = tmp_path / "cache" / "mae-bench" / "weights"
     common = {"data": world / "imagenet1k", "out": tmp_path / "runs", "init": "mae", **SMALL}
     common["backbone"] = "vit_mini"
-    with pytest.raises(BackboneError, match=rf"{usual}/mae_mini.pth: not there; get it from http"):
+    with pytest.raises(BackboneError, match=rf"{usual}/mae_mini.pth: not there; `mae-bench wei"):
         mae_bench.transfer(**common)
     usual.mkdir(parents=True)
     torch.save({"model": vit.state_dict()}, usual / "mae_mini.pth")
