@@ -127,7 +127,7 @@ def score_again(
     accelerator = start(how, known.seed)
     source = str(source_of(trained, data))
     root = task_root(known.task, source)
-    found = look_at(known.task, root, how.max_bad_images, learnt(trained.folder))
+    found = look_at(known.task, root, how.max_bad_images, test_alone(trained, source))
     if not found.unlabelled:
         refuse(found, known.task, root)
     notes = found.notes()
@@ -239,6 +239,14 @@ def build(trained: Trained, data: Any, limit: int | None) -> Task:
     check_keys(trained.file, trained.recipe.backbone, trained.weights, task.state_dict())
     task.load_state_dict(trained.weights)
     return task
+
+
+def test_alone(trained: Trained, source: str) -> list[str] | None:
+    """The classes with which `source` may be a test set alone; None: the run trained on a part."""
+    own = trained.identity.source
+    same = own is not None and Path(own).resolve() == Path(source).resolve()
+    part = same and tasks.face_of(trained.identity.task).splits(source)
+    return None if part else learnt(trained.folder)
 
 
 def learnt(folder: Path) -> list[str] | None:

@@ -117,7 +117,9 @@ def refuse_source(
 
     And unless the label `init` says the same: tables call a run after it.
     """
-    named = trains and SCRATCH in tasks.protocols(task)  # then it is the protocol that says so
+    own = protocol in tasks.own_protocols(task)
+    # Then it is the protocol that says so.
+    named = trains and SCRATCH in tasks.protocols(task) and not own
     flag = f"--protocol {SCRATCH}" if named else f"--init {SCRATCH}"
     if init is not None and (not init.isprintable() or len(init) > MOST_LABEL):
         raise RunError(f"--init {init!r}: expected a short name on one line, for the tables")

@@ -5,12 +5,16 @@ from collections.abc import Generator, Iterator
 import numpy as np
 import torch
 
+import tasks
 from mae_bench.errors import RunError
 from mae_bench.execution import Execution
+from results.protocol import ProtocolId
 from tasks import loading
 from tasks.recipe import TrainingRecipe
 from tasks.task import Batch, TrainData
 
+STEPS = 4
+"""of an epoch at least, where a batch is proposed"""
 Keys = list[tuple[int, int]]
 """(epoch, index) of each image of a micro-batch"""
 
@@ -39,7 +43,7 @@ class MicroBatches:
         if not self.steps_per_epoch:
             raise RunError(
                 f"{num_images} training images are fewer than the batch of {recipe.batch_size}; "
-                "lower --batch-size, and --device-batch to a divisor of it"
+                f"these numbers work: {fitting(num_images, recipe, world)}"
             )
         self.epoch_steps: float = self.steps_per_epoch
         """optimiser steps of one of the recipe's epochs"""
@@ -69,6 +73,25 @@ class MicroBatches:
                 for number in self.mine():
                     begin = step * batch + number * size
                     yield [(epoch, int(i)) for i in order[begin : begin + size]]
+
+
+def fitting(num_images: int, recipe: TrainingRecipe, world: int) -> str:
+    """Flags that fit few images: a batch of a quarter of them, or the most that one can have.
+
+    And the protocol for few images, where the task has one.
+    """
+    if num_images < world:
+        return f"none; expected an image for each of {world} processes at least"
+    batch = world
+    while batch * 2 <= max(num_images // STEPS, world):
+        batch *= 2
+    device = batch // world
+    while device > recipe.device_batch:
+        device //= 2
+    task = ProtocolId.read(recipe.protocol).task
+    own = tasks.own_protocols(task) if task in tasks.known() else {}
+    other = "".join(f"--protocol {name}, or " for name in own)
+    return f"{other}--batch-size {batch} --device-batch {device}"
 
 
 def load(

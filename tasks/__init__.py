@@ -52,7 +52,12 @@ def face_of(name: str) -> Face:
 
 def protocols(task: str) -> dict[str, str]:
     """Protocols of a task and what trains in each; the first is the one that users ask for."""
-    return recipes_of(task).PROTOCOLS
+    return recipes_of(task).PROTOCOLS | own_protocols(task)
+
+
+def own_protocols(task: str) -> dict[str, str]:
+    """Of those, the ones that other tasks by the same recipes do not have."""
+    return dict(getattr(recipes_of(task), "OF_ONE_TASK", {}).get(task, {}))
 
 
 def recipe_type(task: str, protocol: str) -> type[Recipe]:

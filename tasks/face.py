@@ -64,7 +64,7 @@ class Face(ABC):
     @property
     @abstractmethod
     def recipes(self) -> Any:
-        """The module with PROTOCOLS, `recipe_type` and `sourced`."""
+        """The module with PROTOCOLS, `recipe_type` and `sourced`; some have OF_ONE_TASK."""
 
     @abstractmethod
     def datasets(self) -> list[DatasetRow]:
@@ -119,6 +119,10 @@ class Face(ABC):
 
     def takes(self, source: str | Path) -> bool:
         """Whether a source that is no folder is a form of its own."""
+        return False
+
+    def splits(self, source: str | Path) -> bool:
+        """Whether a source has no test set of its own, and is split here."""
         return False
 
     def scratch_note(self, protocol: str, backbone: str) -> str | None:

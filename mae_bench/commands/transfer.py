@@ -24,10 +24,12 @@ class Transfer(ReadingFlags, RunFlags):
     vit_mini's, unless --checkpoint names a file)"""
     task: str = "imagenet1k"
     """imagenet1k, inat2017, inat2018, inat2019, places205, places365, folder (your own images in
-    train/<class>/ and val/<class>/), coco or ade20k"""
+    train/<class>/ and val/<class>/, or one folder of class folders, which is split), coco or
+    ade20k"""
     protocol: str | None = None
     """classification: finetune (default), finetune-448, linear, partial:K (the last K blocks
-    train), partial:all (the whole curve), knn, logistic, scratch; coco: mask_rcnn-vitdet (default),
+    train), partial:all (the whole curve), knn, logistic, scratch, and for folder
+    small; coco: mask_rcnn-vitdet (default),
     mask_rcnn-fpn; ade20k: upernet-512-160k (default), upernet-512-100ep"""
     checkpoint: str | None = None
     """weights: a run's folder or its name in --out (default: the newest finished pre-training in

@@ -21,6 +21,7 @@ from tasks.classification.labelled import (
     refuse_one_class,
     untested,
 )
+from tasks.classification.one_folder import is_one_folder, split_folder
 from tasks.errors import TaskError
 from tasks.images.files import FileNames, shorten
 from tasks.images.fingerprint import Fingerprint
@@ -66,9 +67,16 @@ def read_class_folders(facts: DatasetFacts, root: Path, own: bool = False) -> La
 
 
 def read_own_folders(facts: DatasetFacts, root: Path) -> LabelledImages:
-    """The same for one's own data, which are called as their folder is."""
-    name = root.resolve().name or facts.name
-    return read_class_folders(replace(facts, name=name), root, own=True)
+    """The same for one's own data, which are called as their folder is; one folder is split."""
+    facts = replace(facts, name=root.resolve().name or facts.name)
+    folders, loose = visible(root, OWN_SUFFIXES) if root.is_dir() else ([], [])
+    if not is_one_folder(folders):
+        return read_class_folders(facts, root, own=True)
+    names, counts, notes = images_of(root, folders, OWN_SUFFIXES)
+    notes += alike(folders)
+    if loose:
+        notes.append(f"{len(loose)} images outside class folders are left out: {shorten(loose)}")
+    return split_folder(facts, root, folders, names, counts, notes)
 
 
 def class_folders(

@@ -319,7 +319,7 @@ FOLDER = DatasetFacts(
     num_classes=0,
     num_train=0,
     num_val=0,
-    layout="train/<class>/* and val/<class>/*",
+    layout="train/<class>/* and val/<class>/*, or <class>/* to be split",
     obtain="sort your images into one folder per class, the same names in train/ and val/",
 )
 """Any images; never the official data set of a table."""

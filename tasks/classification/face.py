@@ -46,6 +46,7 @@ class ClassificationFace(Face):
         "knn": "k-nearest neighbours",
         "logistic": "logistic regression",
         "scratch": "training from scratch",
+        "small": "fine-tuning, our recipe for few images",
         "released": "classifiers as released",
     }
     only_test = tuple(ROBUSTNESS)
@@ -88,6 +89,14 @@ class ClassificationFace(Face):
         from tasks.classification.check import check
 
         return check(name, source, on_progress, max_bad_images=max_bad_images)
+
+    def splits(self, source: str | Path) -> bool:
+        """One's own class folders without train/ and val/."""
+        from tasks.classification.class_folders import visible
+        from tasks.classification.one_folder import is_one_folder
+
+        root = Path(source).expanduser()
+        return root.is_dir() and is_one_folder(visible(root)[0])
 
     def check_test(
         self,

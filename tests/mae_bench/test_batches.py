@@ -63,7 +63,7 @@ def test_processes_share_every_step_and_nothing_else():
 
 
 def test_too_few_images_for_a_batch():
-    with pytest.raises(RunError, match="7 training images are fewer than the batch of 8; lower"):
+    with pytest.raises(RunError, match="7 training images are fewer than the batch of 8; these"):
         micro_batches(num_images=7)
 
 

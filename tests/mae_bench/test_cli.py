@@ -160,7 +160,7 @@ def test_a_bad_flag_in_a_terminal(encoding, columns):
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        ("--batch-size 64", "24 training images are fewer than the batch of 64; lower"),
+        ("--batch-size 64", "24 training images are fewer than the batch of 64; these numbers"),
         ("--image-size 33", "33 is not divisible by the patch size 8 of vit_mini; nearest: 32"),
         ("--mask-ratio 0.99", "mask_ratio 0.99 of 16 patches"),
         ("--decoder-dim 30", "decoder_dim is 30; expected a multiple of 4"),
