@@ -17,10 +17,6 @@ from tasks.check import MAX_BAD_IMAGES, Check, refuse
 from tasks.classification.datasets import KAGGLE
 
 MINI = "mini"
-NO_TWIN = (
-    "the miniature world has no images of your own; give {flag} DIR with train/<class>/ and "
-    "val/<class>/"
-)
 
 
 def task_root(task: str, data: str | Path) -> Path:
@@ -30,8 +26,7 @@ def task_root(task: str, data: str | Path) -> Path:
     """
     face = tasks.face_of(task) if task in tasks.checked() else None
     if str(data) == MINI:
-        if face and task in face.without_twin:
-            raise RunError(NO_TWIN.format(flag="--data"))
+        refuse_without_twin(task, "--data")
         return miniature_world() / task
     root = Path(data)
     if face and face.takes(data):
@@ -42,6 +37,16 @@ def task_root(task: str, data: str | Path) -> Path:
             "built-in world"
         )
     return root
+
+
+def refuse_without_twin(name: str, flag: str) -> None:
+    """Raise `RunError` if the miniature world has no data for a task or test set."""
+    if name not in tasks.checked():
+        return
+    face = tasks.face_of(name)
+    if name not in {twin.name for twin in face.twins()}:
+        layout = next(row.layout for row in face.datasets() if row.name == name)
+        raise RunError(f"the miniature world has no {name} data; give {flag} DIR with {layout}")
 
 
 def pretraining_folders(data: str | Path) -> list[Path]:
@@ -105,8 +110,8 @@ def check_data(name: str, root: str | Path) -> bool:
     check_known("data set", name, tasks.checked())
     from mae_bench.doctor import show
 
-    if str(root) == MINI and name in tasks.face_of(name).without_twin:
-        raise RunError(NO_TWIN.format(flag="--root"))
+    if str(root) == MINI:
+        refuse_without_twin(name, "--root")
     place = miniature_world() / name if str(root) == MINI else root
     say(f"reading what is in {place} ...")
     return show(look_at(name, place).findings)

@@ -13,6 +13,7 @@ from tasks.errors import TaskError
 from tasks.recipe import Recipe
 
 if TYPE_CHECKING:
+    from tasks.miniature.twin import Twin
     from tasks.task import Measurement, Scored
 
 
@@ -56,8 +57,6 @@ class Face(ABC):
     """heading of the pictures of its runs"""
     only_test: Sequence[str] = ()
     """data sets that are no task: they test what another one has trained"""
-    without_twin: Sequence[str] = ()
-    """tasks that the miniature world has no data for"""
     truth_with_data: bool = True
     """whether predictions alone do not tell the score: the truth lies with the data set"""
 
@@ -95,6 +94,10 @@ class Face(ABC):
 
         `data` is None without `truth_with_data`. Raises `TaskError` without predictions.
         """
+
+    def twins(self) -> Sequence[Twin]:
+        """What the miniature world draws for it: data sets of the same names, if any."""
+        return ()
 
     def check_test(
         self,

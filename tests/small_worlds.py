@@ -8,5 +8,4 @@ from tasks.miniature import WorldSizes
 
 def draw(folder: Path, **sizes: int) -> Path:
     """A world of the given sizes, all others being 0."""
-    none = dict.fromkeys(WorldSizes.__dataclass_fields__, 0)
-    return miniature.make(folder, sizes=WorldSizes(**(none | sizes)), workers=1)
+    return miniature.make(folder, sizes=WorldSizes.only(**sizes), workers=1)

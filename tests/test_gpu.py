@@ -61,10 +61,7 @@ def test_backbone_agrees_with_the_cpu():
 
 
 def test_pretrain_and_transfer_on_the_gpu(tmp_path):
-    sizes = miniature.WorldSizes(
-        **dict.fromkeys(miniature.WorldSizes.__dataclass_fields__, 0)
-        | {"imagenet1k_train": 40, "imagenet1k_val": 20, "unlabelled_train": 64}
-    )
+    sizes = miniature.WorldSizes.only(imagenet1k_train=40, imagenet1k_val=20, unlabelled_train=64)
     world = miniature.make(tmp_path / "world", sizes=sizes, workers=1)
     common = {"out": tmp_path / "runs", "precision": "bf16"}
     small = {"epochs": 2, "warmup_epochs": 1.0, "batch_size": 16, "device_batch": 8}
@@ -106,9 +103,8 @@ def test_detection_agrees_with_the_cpu():
 
 @pytest.mark.parametrize("protocol", ["mask_rcnn-vitdet", "mask_rcnn-fpn"])
 def test_coco_on_the_gpu(tmp_path, protocol):
-    sizes = dict.fromkeys(miniature.WorldSizes.__dataclass_fields__, 0)
-    sizes |= {"coco_train": 24, "coco_val": 8}
-    world = miniature.make(tmp_path / "world", sizes=miniature.WorldSizes(**sizes), workers=1)
+    sizes = miniature.WorldSizes.only(coco_train=24, coco_val=8)
+    world = miniature.make(tmp_path / "world", sizes=sizes, workers=1)
     record = mae_bench.transfer(
         task="coco", protocol=protocol, init="scratch", data=world / "coco",
         out=tmp_path / "runs", name="run", precision="bf16", epochs=4,
@@ -119,9 +115,8 @@ def test_coco_on_the_gpu(tmp_path, protocol):
 
 
 def test_ade20k_on_the_gpu(tmp_path):
-    sizes = dict.fromkeys(miniature.WorldSizes.__dataclass_fields__, 0)
-    sizes |= {"ade20k_train": 24, "ade20k_val": 6}
-    world = miniature.make(tmp_path / "world", sizes=miniature.WorldSizes(**sizes), workers=1)
+    sizes = miniature.WorldSizes.only(ade20k_train=24, ade20k_val=6)
+    world = miniature.make(tmp_path / "world", sizes=sizes, workers=1)
     record = mae_bench.transfer(
         task="ade20k", init="scratch", data=world / "ade20k",
         out=tmp_path / "runs", name="run", precision="bf16", epochs=4,

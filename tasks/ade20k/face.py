@@ -1,13 +1,18 @@
 """Semantic segmentation as everybody else sees it. Imports no torch."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tasks.ade20k import datasets as facts
 from tasks.check import Check, Progress
 from tasks.face import DatasetRow, Face, Metric, require
 from tasks.recipe import Recipe
+
+if TYPE_CHECKING:
+    from tasks.miniature.twin import Twin
 
 PREDICTIONS_FOLDER = "predictions"
 GIGABYTES = 1
@@ -35,6 +40,11 @@ class Ade20kFace(Face):
     def datasets(self) -> list[DatasetRow]:
         train, val = facts.NUM_IMAGES["train"], facts.NUM_IMAGES["val"]
         return [DatasetRow("ade20k", facts.NUM_CLASSES, train, val, GIGABYTES, facts.LAYOUT)]
+
+    def twins(self) -> Sequence[Twin]:
+        from tasks.miniature.ade20k import ADE20K
+
+        return (ADE20K,)
 
     def read(self, task: str, source: str | Path) -> Any:
         from tasks.ade20k import layout

@@ -1,13 +1,18 @@
 """Classification as everybody else sees it: a task for each data set. Imports no torch."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tasks.check import Check, Progress
 from tasks.classification.datasets import DATASETS, FOLDER, ROBUSTNESS
 from tasks.face import DatasetRow, Face, Metric, require
 from tasks.recipe import Recipe
+
+if TYPE_CHECKING:
+    from tasks.miniature.twin import Twin
 
 CORRUPTED = "imagenet_c"
 PREDICTIONS_FILE = "predictions.csv"
@@ -50,7 +55,6 @@ class ClassificationFace(Face):
         "released": "classifiers as released",
     }
     only_test = tuple(ROBUSTNESS)
-    without_twin = (FOLDER.name,)
     truth_with_data = False
 
     @property
@@ -77,6 +81,15 @@ class ClassificationFace(Face):
                 DatasetRow(test.name, test.num_classes, None, images, test.gigabytes, test.layout)
             )
         return rows
+
+    def twins(self) -> Sequence[Twin]:
+        """Also the unlabelled images, of the same scenes, that pre-training takes."""
+        from tasks.miniature.imagenet import IMAGENET, UNLABELLED
+        from tasks.miniature.inaturalist import INATURALIST
+        from tasks.miniature.places import PLACES205, PLACES365
+        from tasks.miniature.robustness import ROBUSTNESS
+
+        return (IMAGENET, *ROBUSTNESS, UNLABELLED, *INATURALIST, PLACES205, PLACES365)
 
     def read(self, task: str, source: str | Path) -> Any:
         from tasks.classification import layout

@@ -1,13 +1,18 @@
 """COCO as everybody else sees it. Imports no torch."""
 
+from __future__ import annotations
+
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tasks.check import Check, Progress
 from tasks.coco import datasets as facts
 from tasks.face import DatasetRow, Face, Metric, require
 from tasks.recipe import Recipe
+
+if TYPE_CHECKING:
+    from tasks.miniature.twin import Twin
 
 PREDICTIONS_FILE = "predictions.json"
 
@@ -38,6 +43,11 @@ class CocoFace(Face):
     def takes(self, source: str | Path) -> bool:
         """TRAIN.json,VAL.json, one's own annotations."""
         return ".json" in str(source).lower()
+
+    def twins(self) -> Sequence[Twin]:
+        from tasks.miniature.coco import COCO
+
+        return (COCO,)
 
     def read(self, task: str, source: str | Path) -> Any:
         from tasks.coco import layout

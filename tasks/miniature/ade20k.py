@@ -15,10 +15,11 @@ import numpy as np
 from PIL import Image
 
 from tasks.miniature.coco import IMAGE_SIZES
-from tasks.miniature.layout import Layout, Records, save_jpeg
+from tasks.miniature.pictures import class_colour, open_image
 from tasks.miniature.scene import Scene, draw_landscape
 from tasks.miniature.shapes import SHAPES
 from tasks.miniature.stuff import STUFF, Rng
+from tasks.miniature.twin import Facts, Records, Row, Twin, save_jpeg
 
 CLASSES = (*STUFF, *SHAPES)
 FOLDERS = {"train": "training", "val": "validation"}
@@ -74,4 +75,28 @@ def finish(folder: Path, records: Records) -> None:
     (root / "sceneCategories.txt").write_text("".join(lines))
 
 
-ADE20K = Layout("ade20k", CLASSES, write, finish)
+def rows(folder: Path, facts: Facts) -> list[Row]:
+    """Images, and below them their labels; unlabelled pixels are black."""
+    colours = np.array([(0, 0, 0)] + [class_colour(label) for label in range(len(CLASSES))])
+    root = folder / "ADEChallengeData2016"
+    paths = sorted((root / "images").glob("*/*.jpg"))[:12]
+    paths.sort(key=lambda path: -len(set(_labels(root, path).ravel())))
+    images = [open_image(path) for path in paths[:6]]
+    labels = [Image.fromarray(colours[_labels(root, path)].astype(np.uint8)) for path in paths[:6]]
+    return [("images", images), ("labels", labels)]
+
+
+def _labels(root: Path, image: Path) -> np.ndarray:
+    return np.asarray(Image.open(root / "annotations" / image.parent.name / f"{image.stem}.png"))
+
+
+ADE20K = Twin(
+    name="ade20k",
+    sizes={"train": 300, "val": 80},
+    classes=CLASSES,
+    write=write,
+    finish=finish,
+    title="ADE20K",
+    remark="a label for every pixel but those of pebbles",
+    rows=rows,
+)

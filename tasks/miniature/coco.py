@@ -8,16 +8,19 @@ what is visible of a thing, and crowds are uncompressed RLE with `iscrowd` 1.
 """
 
 import json
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image, ImageDraw
 
-from tasks.miniature.layout import Layout, Records, save_jpeg
 from tasks.miniature.outlines import area, box, mask_box, polygons, run_lengths
+from tasks.miniature.pictures import class_colour, open_image
 from tasks.miniature.scene import Scene, Thing, draw_landscape
 from tasks.miniature.shapes import SHAPES
 from tasks.miniature.stuff import Rng
+from tasks.miniature.twin import Facts, Records, Row, Twin, save_jpeg
 
 CLASSES = tuple(SHAPES)
 CATEGORY_IDS = dict(zip(CLASSES, (1, 2, 3, 5, 8, 13, 21, 34, 55, 89), strict=True))
@@ -107,4 +110,44 @@ def finish(folder: Path, records: Records) -> None:
         path.write_text(json.dumps(content))
 
 
-COCO = Layout("coco", CLASSES, write, finish)
+def rows(folder: Path, facts: Facts) -> list[Row]:
+    """Images, and below them the same with outlines and boxes; a crowd has its box only."""
+    split = "train" if (folder / "train2017").exists() else "val"
+    content = json.loads((folder / f"annotations/instances_{split}2017.json").read_text())
+    of_image = defaultdict(list)
+    for annotation in content["annotations"]:
+        of_image[annotation["image_id"]].append(annotation)
+    # The busiest of the first images, so that crowds and occlusion show.
+    busiest = sorted(content["images"][:60], key=lambda image: -len(of_image[image["id"]]))[:6]
+    plain = [open_image(folder / f"{split}2017" / image["file_name"]) for image in busiest]
+    drawn = [
+        _with_outlines(picture, of_image[image["id"]])
+        for picture, image in zip(plain, busiest, strict=True)
+    ]
+    return [("images", plain), ("annotations", drawn)]
+
+
+def _with_outlines(picture: Image.Image, annotations: list[dict[str, Any]]) -> Image.Image:
+    picture = Image.blend(picture, Image.new("RGB", picture.size, "white"), 0.35)
+    draw = ImageDraw.Draw(picture)
+    labels = list(CATEGORY_IDS.values())
+    for annotation in annotations:
+        colour = class_colour(labels.index(annotation["category_id"]))
+        x, y, width, height = annotation["bbox"]
+        draw.rectangle((x, y, x + width, y + height), outline=colour)
+        if not annotation["iscrowd"]:
+            for ring in annotation["segmentation"]:
+                draw.polygon(ring, fill=colour, outline="white")
+    return picture
+
+
+COCO = Twin(
+    name="coco",
+    sizes={"train": 400, "val": 100},
+    classes=CLASSES,
+    write=write,
+    finish=finish,
+    title="COCO 2017",
+    remark="polygons, boxes, crowd regions, images of many sizes",
+    rows=rows,
+)

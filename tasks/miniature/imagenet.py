@@ -7,10 +7,11 @@ unlabelled/<number>.JPEG
 
 from pathlib import Path
 
-from tasks.miniature.layout import Layout, save_jpeg
+from tasks.miniature.pictures import open_image
 from tasks.miniature.scene import draw_portrait
 from tasks.miniature.shapes import SHAPES
 from tasks.miniature.stuff import Rng
+from tasks.miniature.twin import Facts, Row, Twin, save_jpeg
 
 SIDE = 64
 """height and width in pixels"""
@@ -42,5 +43,34 @@ def write_unlabelled(folder: Path, split: str, index: int, rng: Rng) -> None:
     save_jpeg(folder / f"{index + 1:08d}.JPEG", scene.image)
 
 
-IMAGENET = Layout("imagenet1k", CLASSES, write)
-UNLABELLED = Layout("unlabelled", (), write_unlabelled)
+def rows(folder: Path, facts: Facts) -> list[Row]:
+    """A row for each class."""
+    split = "train" if facts["images"]["train"] else "val"
+    return [
+        (name, [open_image(path) for path in sorted((folder / split / wnid(label)).glob("*"))[:12]])
+        for label, name in enumerate(facts["classes"])
+    ]
+
+
+def unlabelled_rows(folder: Path, facts: Facts) -> list[Row]:
+    images = [open_image(path) for path in sorted(folder.iterdir())[:24]]
+    return [("", images[:12]), ("", images[12:])]
+
+
+IMAGENET = Twin(
+    name="imagenet1k",
+    sizes={"train": 1_000, "val": 2_000},
+    classes=CLASSES,
+    write=write,
+    title="ImageNet-1k",
+    remark="the class is the shape; colour, pattern, size and place tell nothing",
+    rows=rows,
+)
+UNLABELLED = Twin(
+    name="unlabelled",
+    sizes={"train": 20_000},
+    write=write_unlabelled,
+    title="Unlabelled",
+    remark="the same scenes without labels, for pre-training",
+    rows=unlabelled_rows,
+)

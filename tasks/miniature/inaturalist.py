@@ -15,9 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tasks.miniature.layout import Layout, Records, save_jpeg
+from tasks.miniature.pictures import open_image
 from tasks.miniature.scene import draw_portrait
 from tasks.miniature.stuff import Rng
+from tasks.miniature.twin import Facts, Records, Row, Twin, save_jpeg
 
 SIDE = 64
 """height and width in pixels"""
@@ -99,12 +100,28 @@ def finish(year: int, folder: Path, records: Records) -> None:
         (folder / "categories.json").write_text(json.dumps(full))
 
 
+def rows(year: int, folder: Path, facts: Facts) -> list[Row]:
+    """One image per category, of twelve categories spread over all."""
+    split = "train" if (folder / f"train{year}.json").exists() else "val"
+    content = json.loads((folder / f"{split}{year}.json").read_text())
+    files = {
+        annotation["category_id"]: image["file_name"]
+        for annotation, image in zip(content["annotations"], content["images"], strict=True)
+    }
+    chosen = sorted(files)[:: max(len(files) // 12, 1)]
+    return [(folder.name, [open_image(folder / files[category]) for category in chosen])]
+
+
 INATURALIST = tuple(
-    Layout(
-        f"inat{year}",
-        tuple(species_name(*each) for each in species(year)),
-        partial(write, year),
-        partial(finish, year),
+    Twin(
+        name=f"inat{year}",
+        sizes={"train": 300, "val": 90 if year == 2018 else 100},
+        classes=tuple(species_name(*each) for each in species(year)),
+        write=partial(write, year),
+        finish=partial(finish, year),
+        title="iNaturalist",
+        remark="a species is a shape with a pattern",
+        rows=partial(rows, year),
     )
     for year in YEARS
 )

@@ -10,12 +10,14 @@ Paths in Places365's lists start with a slash, except those of validation images
 """
 
 import hashlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tasks.miniature.layout import Layout, Records, save_jpeg
+from tasks.miniature.pictures import first_of_each_folder
 from tasks.miniature.scene import Scene, draw_landscape
 from tasks.miniature.stuff import PLACES, Rng
+from tasks.miniature.twin import Facts, Records, Row, Twin, save_jpeg
 
 SIDE = 64
 """height and width in pixels"""
@@ -75,5 +77,29 @@ def finish_365(folder: Path, records: Records) -> None:
         (folder / name).write_text("".join(f"{line}\n" for line in lines))
 
 
-PLACES205 = Layout("places205", CLASSES, write_205, finish_205)
-PLACES365 = Layout("places365", CLASSES, write_365, finish_365)
+def rows(images: str, folder: Path, facts: Facts) -> list[Row]:
+    return [(folder.name, first_of_each_folder(folder / images))]
+
+
+TITLE, REMARK = "Places", "the class is the place: what lies above what"
+
+PLACES205 = Twin(
+    name="places205",
+    sizes={"train": 320, "val": 80},
+    classes=CLASSES,
+    write=write_205,
+    finish=finish_205,
+    title=TITLE,
+    remark=REMARK,
+    rows=partial(rows, "data"),
+)
+PLACES365 = Twin(
+    name="places365",
+    sizes={"train": 320, "val": 80},
+    classes=CLASSES,
+    write=write_365,
+    finish=finish_365,
+    title=TITLE,
+    remark=REMARK,
+    rows=partial(rows, "data_256_standard"),
+)

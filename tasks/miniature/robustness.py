@@ -19,10 +19,11 @@ from PIL import Image
 
 from tasks.miniature.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from tasks.miniature.imagenet import CLASSES, IMAGENET, SIDE, val_name, wnid
-from tasks.miniature.layout import Layout, Records, encode_jpeg, save_jpeg
+from tasks.miniature.pictures import by_turns, open_image
 from tasks.miniature.renditions import RENDITIONS, line_drawing
 from tasks.miniature.scene import DIFFICULTIES, draw_hard_portrait, draw_portrait
 from tasks.miniature.stuff import Rng
+from tasks.miniature.twin import Facts, Records, Row, Twin, encode_jpeg, save_jpeg
 
 CLASSES_A = ("ring", "triangle", "star", "crescent", "arrow")
 CLASSES_R = ("disc", "star", "cross", "heart", "arrow")
@@ -103,9 +104,79 @@ def _write_readme(folder: Path, original: str, classes: tuple[str, ...]) -> None
     (folder / "README.txt").write_text("\n".join(lines) + "\n")
 
 
+def rows_a(folder: Path, facts: Facts) -> list[Row]:
+    """Difficulties take turns within a class, so the first of each class show them all."""
+    images = [open_image(path) for path in by_turns(folder.glob("n*"), "*.jpg")]
+    return [("", images[:12]), ("", images[12:24])]
+
+
+def rows_r(folder: Path, facts: Facts) -> list[Row]:
+    return [
+        (style, [open_image(path) for path in by_turns(folder.glob("n*"), f"{style}_*.jpg")[:12]])
+        for style in RENDITIONS
+    ]
+
+
+def rows_sketch(folder: Path, facts: Facts) -> list[Row]:
+    paths = by_turns((folder / "sketch").glob("n*"), "*.JPEG")
+    return [("", [open_image(path) for path in paths[:12]])]
+
+
+def rows_c(folder: Path, facts: Facts) -> list[Row]:
+    """Per corruption, two images at each severity, enlarged: the same two in all rows."""
+    rows = []
+    for name in CORRUPTIONS:
+        severities = [
+            [
+                open_image(path)
+                for path in by_turns((folder / name / str(level)).glob("n*"), "*")[-2:]
+            ]
+            for level in SEVERITIES
+        ]
+        images = [image for each in zip(*severities, strict=True) for image in each]
+        enlarged = [image.resize((SIDE, SIDE), Image.Resampling.NEAREST) for image in images]
+        rows.append((name.replace("_", "\n"), enlarged))
+    return rows
+
+
 ROBUSTNESS = (
-    Layout("imagenet_a", CLASSES_A, write_a, finish_a),
-    Layout("imagenet_r", CLASSES_R, write_r, finish_r),
-    Layout("imagenet_sketch", CLASSES, write_sketch),
-    Layout("imagenet_c", CLASSES, write_c, stream=IMAGENET.name),
+    Twin(
+        name="imagenet_a",
+        sizes={"val": 200},
+        classes=CLASSES_A,
+        write=write_a,
+        finish=finish_a,
+        title="ImageNet-A",
+        remark="hard to tell: small, cut off, hidden or camouflaged; half of the classes",
+        rows=rows_a,
+    ),
+    Twin(
+        name="imagenet_r",
+        sizes={"val": 200},
+        classes=CLASSES_R,
+        write=write_r,
+        finish=finish_r,
+        title="ImageNet-R",
+        remark="renditions in other styles; half of the classes",
+        rows=rows_r,
+    ),
+    Twin(
+        name="imagenet_sketch",
+        sizes={"val": 200},
+        classes=CLASSES,
+        write=write_sketch,
+        title="ImageNet-Sketch",
+        remark="black outlines on white",
+        rows=rows_sketch,
+    ),
+    Twin(
+        name="imagenet_c",
+        sizes={"val": 20},  # clean images: each is written in 75 corrupted versions
+        classes=CLASSES,
+        write=write_c,
+        stream=IMAGENET.name,
+        title="ImageNet-C",
+        remark="validation images in 15 corruptions, severities 1 to 5",
+        rows=rows_c,
+    ),
 )

@@ -1,11 +1,10 @@
 """Make, find and check a miniature world: small data sets of drawn scenes in official layouts.
 
-    root/imagenet1k/...  root/unlabelled/...  root/coco/...  and so on, see `LAYOUTS`
+    root/imagenet1k/...  root/unlabelled/...  root/coco/...  and so on, as the faces of tasks say
     root/world.json      the manifest; written last, so a world that has it is complete
 
-Image k of a split is a function of (seed, data set, split, k) alone: the same with one worker or
-many, and whatever the sizes of the splits. To the byte it also takes the same NumPy and Pillow,
-and for ImageNet-C's twin the same OpenCV.
+A twin that a world lacks, as of a task that is new, is drawn beside the others, which stay as they
+are. `drawing` says what an image depends on.
 """
 
 import errno
@@ -13,95 +12,63 @@ import json
 import os
 import shutil
 import time
-import zlib
-from collections.abc import Callable, Generator
-from contextlib import closing
-from dataclasses import asdict, dataclass
-from multiprocessing import get_context
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from filelock import FileLock
 
+import tasks
 from backbones.files import atomic_text, naming
 from tasks.cache import cache_folder
 from tasks.errors import TaskError
-from tasks.miniature.ade20k import ADE20K
-from tasks.miniature.coco import COCO
-from tasks.miniature.imagenet import IMAGENET, UNLABELLED
-from tasks.miniature.inaturalist import INATURALIST
-from tasks.miniature.layout import Layout
-from tasks.miniature.places import PLACES205, PLACES365
-from tasks.miniature.robustness import ROBUSTNESS
-from tasks.workers import worker_init
+from tasks.miniature.drawing import Progress, draw
+from tasks.miniature.twin import Twin
 
 FORMAT = "mae-bench miniature world"
 VERSION = 2
-"""counts changes that alter any file of a world"""
+"""counts changes that alter files of every twin; a twin counts its own"""
 MANIFEST = "world.json"
 UNFINISHED = "world.unfinished"
 """lies in a world from the start of its making to the end"""
+DRAWING = ".drawing"
+"""folder in a world where twins lie until they are whole"""
 LOCK = ".world.lock"
 MOMENT = 10.0
 """seconds after which nobody writes into a world any more whose maker was killed"""
-CHUNK = 50
-"""images a worker process makes per errand"""
-
-LAYOUTS: dict[str, Layout] = {
-    layout.name: layout
-    for layout in (
-        IMAGENET, *ROBUSTNESS, UNLABELLED, COCO, ADE20K, *INATURALIST, PLACES205, PLACES365
-    )
-}  # fmt: skip
-
-Progress = Callable[[int, int, str], None]
-"""called as (images done, images in total, data set in the making)"""
 
 
-@dataclass(frozen=True)
+def twins() -> list[Twin]:
+    """Of the data sets of all tasks."""
+    return [twin for face in tasks.faces() for twin in face.twins()]
+
+
 class WorldSizes:
     """Images per split; a data set whose splits are all 0 is left out.
 
     Of ImageNet-C it is the number of clean images: each is written in 75 corrupted versions.
     """
 
-    imagenet1k_train: int = 1_000
-    imagenet1k_val: int = 2_000
-    imagenet_a_val: int = 200
-    imagenet_r_val: int = 200
-    imagenet_sketch_val: int = 200
-    imagenet_c_val: int = 20
-    unlabelled_train: int = 20_000
-    coco_train: int = 400
-    coco_val: int = 100
-    ade20k_train: int = 300
-    ade20k_val: int = 80
-    inat2017_train: int = 300
-    inat2017_val: int = 100
-    inat2018_train: int = 300
-    inat2018_val: int = 90
-    inat2019_train: int = 300
-    inat2019_val: int = 100
-    places205_train: int = 320
-    places205_val: int = 80
-    places365_train: int = 320
-    places365_val: int = 80
+    def __init__(self, **images: int) -> None:
+        """`images`: coco_val=100 and so on; where nothing is said, as many as the twin says.
 
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
+        Raises TaskError for a split that there is none of, and a number below 0.
+        """
+        usual = {f"{t.name}_{split}": n for t in twins() for split, n in t.sizes.items()}
+        for name, value in images.items():
+            tasks.check_known("world size", name, list(usual))
             if not isinstance(value, int) or value < 0:
                 raise TaskError(f"world size {name} is {value!r}; expected an integer, 0 or more")
+        self.images: Mapping[str, int] = usual | images
 
-    def splits(self, layout: str) -> dict[str, int]:
+    @classmethod
+    def only(cls, **images: int) -> "WorldSizes":
+        """These images and no others."""
+        return cls(**dict.fromkeys(cls().images, 0) | images)
+
+    def splits(self, twin: Twin) -> dict[str, int]:
         """Images per split of one data set; empty if it is left out."""
-        counts = {
-            name.removeprefix(f"{layout}_"): count
-            for name, count in asdict(self).items()
-            if name.startswith(f"{layout}_")
-        }
+        counts = {split: self.images[f"{twin.name}_{split}"] for split in twin.sizes}
         return counts if any(counts.values()) else {}
 
 
@@ -120,19 +87,24 @@ def ensure(
 ) -> Path:
     """Return a complete world of this version, seed and sizes at `root`, made if need be.
 
-    An unfinished or damaged world is made again. Safe to call from several processes at once:
-    one makes the world, the others wait for it. Raises TaskError if `root` holds another
-    complete world, or files that are not a world; OSError as `make` does.
+    An unfinished world is made again; of a complete one only what is missing, damaged or of an
+    older version. Safe to call from several processes at once: one makes the world, the others
+    wait for it. Raises TaskError if `root` holds another complete world, or files that are not a
+    world; OSError as `make` does.
     """
     root = default_root() if root is None else Path(root)
     sizes = sizes or WorldSizes()
-    if _is_ready(root, seed, sizes):
+    if not _lacking(root, seed, sizes):
         return root
     _refuse_foreign(root)
     root.mkdir(parents=True, exist_ok=True)
     with FileLock(root / LOCK):
-        if not _is_ready(root, seed, sizes):
+        lacking = _lacking(root, seed, sizes)
+        manifest = _read_manifest(root)
+        if lacking and manifest is None:
             make(root, seed=seed, sizes=sizes, workers=workers, on_progress=on_progress)
+        elif lacking and manifest is not None:
+            _add(root, manifest, lacking, sizes, workers, on_progress)
     return root
 
 
@@ -163,31 +135,45 @@ def make(
     with naming(root / UNFINISHED):
         (root / UNFINISHED).write_text(f"{FORMAT}, being made\n")
     (root / MANIFEST).unlink(missing_ok=True)
-    for name in LAYOUTS:
-        _remove(root / name)
+    for twin in twins():
+        _remove(root / twin.name)
+    manifest = {"format": FORMAT, "version": VERSION, "seed": seed, "sizes": {}, "sets": {}}
+    wanted = [twin for twin in twins() if sizes.splits(twin)]
+    _add(root, manifest | {"sizes": dict(sizes.images)}, wanted, sizes, workers, on_progress)
+    (root / UNFINISHED).unlink()
+    return root
 
-    records = _draw_all(root, seed, sizes, workers, on_progress)
-    sets: dict[str, dict[str, Any]] = {}
-    for name, by_split in records.items():
-        with naming(root / name):
-            LAYOUTS[name].finish(root / name, by_split)
-        sets[name] = {
-            "classes": list(LAYOUTS[name].classes),
-            "images": sizes.splits(name),
-            "files": _count_files(root / name),
+
+def _add(
+    root: Path,
+    manifest: dict[str, Any],
+    wanted: list[Twin],
+    sizes: WorldSizes,
+    workers: int | None,
+    on_progress: Progress | None,
+) -> None:
+    """Draw some twins apart, put each in its place once all are whole, and note them."""
+    _remove(root / DRAWING)
+    splits = {twin: sizes.splits(twin) for twin in wanted}
+    draw(root / DRAWING, manifest["seed"], splits, workers, on_progress)
+    sets = dict(manifest["sets"])
+    for twin in wanted:
+        sets[twin.name] = {
+            "version": twin.version,
+            "classes": list(twin.classes),
+            "images": splits[twin],
+            "files": _count_files(root / DRAWING / twin.name),
         }
-    manifest = {
-        "format": FORMAT,
-        "version": VERSION,
-        "seed": seed,
-        "sizes": asdict(sizes),
+        _remove(root / twin.name)
+        (root / DRAWING / twin.name).rename(root / twin.name)
+    _remove(root / DRAWING)
+    whole = {
+        "sizes": manifest["sizes"] | sizes.images,
         "files": sum(each["files"] for each in sets.values()),
         "sets": sets,
     }
     with atomic_text(root / MANIFEST) as stream:
-        stream.write(json.dumps(manifest, indent=1) + "\n")
-    (root / UNFINISHED).unlink()
-    return root
+        stream.write(json.dumps(manifest | whole, indent=1) + "\n")
 
 
 def _remove(folder: Path) -> None:
@@ -223,23 +209,42 @@ def _read_manifest(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):  # absent, unreadable or not JSON: no world of ours
         return None
     is_ours = isinstance(manifest, dict) and manifest.get("format") == FORMAT
-    return manifest if is_ours else None
+    whole = is_ours and all(isinstance(manifest.get(key), dict) for key in ("sizes", "sets"))
+    return manifest if whole else None
 
 
-def _is_ready(root: Path, seed: int, sizes: WorldSizes) -> bool:
-    """Whether the world at `root` is complete; raises TaskError if it is another one."""
+def _lacking(root: Path, seed: int, sizes: WorldSizes) -> list[Twin]:
+    """Twins that the world at `root` is yet to get; raises TaskError if it is another one."""
+    wanted = [twin for twin in twins() if sizes.splits(twin)]
     manifest = _read_manifest(root)
     if manifest is None:
-        return False
-    wanted = {"version": VERSION, "seed": seed, "sizes": asdict(sizes)}
-    for key, value in wanted.items():
-        if manifest.get(key) != value:
+        return wanted
+    there = manifest["sizes"]
+    alike = {name: count for name, count in sizes.images.items() if name in there}
+    for key, found, value in (
+        ("version", manifest["version"], VERSION),
+        ("seed", manifest["seed"], seed),
+        ("sizes", {name: there[name] for name in alike}, alike),
+    ):
+        if found != value:
             raise TaskError(
-                f"{root} holds a miniature world of {key} {manifest.get(key)}; "
-                f"expected {value}: name another folder, or delete this one"
+                f"{root} holds a miniature world of {key} {found}; expected {value}: name another "
+                "folder, or delete this one"
             )
-    counts = {name: each["files"] for name, each in manifest["sets"].items()}
-    return counts == {name: _count_files(root / name) for name in LAYOUTS if sizes.splits(name)}
+    return [twin for twin in wanted if not _is_there(root, manifest["sets"].get(twin.name), twin)]
+
+
+def _is_there(root: Path, facts: dict[str, Any] | None, twin: Twin) -> bool:
+    """Whether a world has a twin whole; TaskError if a newer mae-bench has drawn it."""
+    if facts is None:
+        return False
+    version = facts.get("version", 1)  # older worlds name none
+    if version > twin.version:
+        raise TaskError(
+            f"{root} holds version {version} of {twin.name}, drawn by a newer mae-bench than this, "
+            f"which draws version {twin.version}: name another folder, or install the newer one"
+        )
+    return version == twin.version and facts["files"] == _count_files(root / twin.name)
 
 
 def _refuse_foreign(root: Path) -> None:
@@ -259,134 +264,3 @@ def _refuse_foreign(root: Path) -> None:
 
 def _count_files(folder: Path) -> int:
     return sum(len(files) for _, _, files in os.walk(folder))
-
-
-@dataclass(frozen=True)
-class _Errand:
-    """Images start to stop (exclusive) of one split."""
-
-    root: Path
-    seed: int
-    layout: str
-    split: str
-    start: int
-    stop: int
-
-
-def _run_errand(errand: _Errand) -> list[Any]:
-    layout = LAYOUTS[errand.layout]
-    stream = zlib.crc32(f"{layout.stream or layout.name}/{errand.split}".encode())
-    records = []
-    with naming(errand.root / layout.name):
-        for index in range(errand.start, errand.stop):
-            rng = np.random.default_rng([errand.seed, stream, index])
-            records.append(layout.write(errand.root / layout.name, errand.split, index, rng))
-    return records
-
-
-def _draw_all(
-    root: Path, seed: int, sizes: WorldSizes, workers: int | None, on_progress: Progress | None
-) -> dict[str, dict[str, list[Any]]]:
-    """Write all images; return what the layouts noted, per data set and split, in order."""
-    errands = [
-        _Errand(root, seed, layout, split, start, min(start + CHUNK, count))
-        for layout in LAYOUTS
-        for split, count in sizes.splits(layout).items()
-        for start in range(0, count, CHUNK)
-    ]
-    total = sum(errand.stop - errand.start for errand in errands)
-    notes: dict[_Errand, list[Any]] = {}
-    done = 0
-    with closing(_run_errands(errands, workers)) as results:
-        for errand, records in results:
-            notes[errand] = records
-            done += len(records)
-            if on_progress is not None:
-                on_progress(done, total, errand.layout)
-
-    by_set: dict[str, dict[str, list[Any]]] = {
-        layout: {split: [] for split in sizes.splits(layout)}
-        for layout in LAYOUTS
-        if sizes.splits(layout)
-    }
-    for errand in errands:
-        by_set[errand.layout][errand.split] += notes[errand]
-    return by_set
-
-
-def _run_errands(
-    errands: list[_Errand], workers: int | None
-) -> Generator[tuple[_Errand, list[Any]], None, None]:
-    """Run the errands, in this process or in several, and yield each with its result."""
-    if workers is None:
-        # Starting a process takes as long as drawing a few hundred images.
-        workers = min(_count_cores(), 1 + len(errands) // 8)
-    if workers == 1:
-        for errand in errands:
-            yield errand, _run_errand(errand)
-        return
-    yield from _share_out(errands, min(workers, len(errands)))
-
-
-def _share_out(
-    errands: list[_Errand], workers: int
-) -> Generator[tuple[_Errand, list[Any]], None, None]:
-    """Run the errands in so many processes, which end with this one and leave nothing behind.
-
-    Each is asked through a pipe of its own: the queues of a pool take semaphores that outlive it
-    when it is killed. A process waits for its next errand, so one that is idle is soon done.
-    """
-    context = get_context("spawn")
-    processes: dict[Connection, BaseProcess] = {}
-    busy: dict[Connection, _Errand] = {}
-    try:
-        for _ in range(workers):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs,), daemon=True)
-            process.start()
-            theirs.close()
-            processes[ours] = process
-        left, idle = errands[::-1], list(processes)
-        while left or busy:
-            while left and idle:
-                busy[pipe := idle.pop()] = left.pop()
-                pipe.send(busy[pipe])
-            for ready in wait(list(busy)):
-                assert isinstance(ready, Connection)
-                outcome = ready.recv()
-                if isinstance(outcome, Exception):
-                    raise outcome
-                yield busy.pop(ready), outcome
-                idle.append(ready)
-    except (EOFError, ConnectionError):
-        raise TaskError(
-            "a drawing process died, killed perhaps for want of memory; the same command draws "
-            "the world again"
-        ) from None
-    finally:
-        for pipe, helper in processes.items():
-            pipe.close()
-            helper.kill()
-        for helper in processes.values():
-            helper.join()
-
-
-def _serve(pipe: Connection) -> None:
-    """Run errands as they come, to the end of the pipe; send back what each returns or raises."""
-    worker_init()
-    while True:
-        try:
-            errand = pipe.recv()
-        except (EOFError, ConnectionError):
-            return
-        try:
-            outcome: Any = _run_errand(errand)
-        except Exception as error:
-            outcome = error
-        pipe.send(outcome)
-
-
-def _count_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

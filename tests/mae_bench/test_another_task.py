@@ -17,24 +17,21 @@ from mae_bench.execution import Execution
 from mae_bench.words import hand_in
 from results import Record, write_record
 from results.formats import FORMATS, SHOWN
+from tasks import miniature
 from tasks.face import Metric
+from tasks.miniature import WorldSizes
 
 ALONE = Execution(workers=0, device="cpu")
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """Four training images and two test images of random blocks, with their darkness."""
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 4), ("val", 2)):
-        for folder in (split, f"{split}_dark"):
-            (tmp_path / "data" / folder).mkdir(parents=True, exist_ok=True)
-        for number in range(count):
-            pixels = rng.integers(0, 256, (2, 2, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
-            dark = 255 - pixels.mean(axis=2).round().astype(np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "data" / split / f"{number}.png")
-            Image.fromarray(dark).save(tmp_path / "data" / f"{split}_dark" / f"{number}.png")
-    return tmp_path / "data"
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Four training images and two test images, as the official data set has."""
+    with monkeypatch.context() as patch:
+        patch.setattr(tasks, "FACES", ["toy_task.face"])
+        sizes = WorldSizes(toy_train=4, toy_val=2)
+        world = miniature.make(tmp_path / "world", sizes=sizes)
+    return (world / "toy").rename(tmp_path / "data")
 
 
 @pytest.fixture
@@ -105,6 +102,39 @@ def test_its_predictions_are_scored_again(toy, data, tmp_path):
     other = mae_bench.evaluate(tmp_path / "runs/one", execution=ALONE)
     assert other is not None
     assert other.metrics["gap"] == pytest.approx(row.recorded)
+
+
+def test_a_world_that_is_there_gets_its_twin_beside_the_others(toy, tmp_path, monkeypatch):
+    """As a world of an earlier version of mae-bench, which knew no such task."""
+    with monkeypatch.context() as patch:
+        patch.setattr(tasks, "FACES", tasks.FACES[:-1])
+        root = miniature.make(tmp_path / "w", sizes=WorldSizes.only(imagenet1k_val=3, coco_val=2))
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*/*")}
+    sizes = WorldSizes.only(imagenet1k_val=3, coco_val=2, toy_train=4, toy_val=2)
+    miniature.ensure(root, sizes=sizes)
+    after = {path: path.stat().st_mtime_ns for path in root.rglob("*/*")}
+    assert before.items() < after.items()
+    assert {path.relative_to(root).parts[0] for path in after.keys() - before.keys()} == {"toy"}
+    manifest = miniature.find(root)
+    assert manifest["sets"]["toy"] == {
+        "version": 1,
+        "classes": [],
+        "images": {"train": 4, "val": 2},
+        "files": 12,
+    }
+    assert manifest["files"] == sum(path.is_file() for path in after)
+
+
+def test_the_command_line_draws_and_takes_its_twin(tmp_path, monkeypatch, capsys):
+    """Of no other task, to be quick."""
+    monkeypatch.setattr(tasks, "FACES", ["toy_task.face"])
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    argv = ["transfer", "--task", "toy", "--init", "scratch", "--device", "cpu"]
+    assert call([*argv, "--out", str(tmp_path / "runs"), "--workers", "0"]) == 0
+    assert "mini-v2/toy (the built-in miniature world" in capsys.readouterr().out
+    assert call(["data", "make"]) == 0
+    with Image.open(tmp_path / "mae-bench/mini-v2/contact_sheet.png") as sheet:
+        assert sheet.height > 64
 
 
 def test_two_tasks_that_differ_in_a_metric_are_refused(toy, monkeypatch):

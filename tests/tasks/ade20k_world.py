@@ -12,8 +12,7 @@ from tasks.miniature import WorldSizes
 
 def draw(folder: Path, count: int) -> Path:
     """A world of `count` training images alone, and its ADE20K folder."""
-    none = dict.fromkeys(WorldSizes.__dataclass_fields__, 0)
-    sizes = WorldSizes(**(none | {"ade20k_train": count, "ade20k_val": 1}))
+    sizes = WorldSizes.only(ade20k_train=count, ade20k_val=1)
     return miniature.make(folder, sizes=sizes, workers=1) / "ade20k"
 
 

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from tasks import TaskError
 from tasks.check import Check, Finding, Progress, images
 from tasks.face import DatasetRow, Face, Metric, require
+from tasks.miniature.twin import Twin
 from tasks.recipe import Recipe
 
 
@@ -14,7 +15,6 @@ class ToyFace(Face):
     metrics: ClassVar = {"gap": Metric("distance", "grey levels", "lower")}
     titles: ClassVar = {"toy": "Toy pictures"}
     protocol_titles: ClassVar = {"regression": "pixel regression"}
-    without_twin = ("toy",)
 
     @property
     def recipes(self) -> Any:
@@ -24,6 +24,11 @@ class ToyFace(Face):
 
     def datasets(self) -> list[DatasetRow]:
         return [DatasetRow("toy", 0, 4, 2, None, "{train,val}/*.png {train,val}_dark/*.png")]
+
+    def twins(self) -> list[Twin]:
+        from toy_task.twin import TOY
+
+        return [TOY]
 
     def read(self, task: str, source: str | Path) -> Any:
         from toy_task.reader import read

@@ -26,9 +26,9 @@ JITTER = (SIZE, (0.1, 2.0), 0.5)
 @pytest.fixture(scope="module")
 def mini(tmp_path_factory: pytest.TempPathFactory) -> CocoData:
     """The miniature twin of COCO."""
-    sizes = dict.fromkeys(WorldSizes.__dataclass_fields__, 0) | {"coco_train": 16, "coco_val": 6}
+    sizes = WorldSizes.only(coco_train=16, coco_val=6)
     root = tmp_path_factory.mktemp("worlds") / "w"
-    return read(miniature.make(root, sizes=WorldSizes(**sizes), workers=1) / "coco")
+    return read(miniature.make(root, sizes=sizes, workers=1) / "coco")
 
 
 def test_a_training_batch_is_the_jitter_of_its_images(mini: CocoData) -> None:

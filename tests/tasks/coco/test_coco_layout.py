@@ -25,9 +25,9 @@ from tasks.miniature import WorldSizes
 @pytest.fixture(scope="module")
 def mini(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The miniature twin of COCO."""
-    sizes = dict.fromkeys(WorldSizes.__dataclass_fields__, 0) | {"coco_train": 40, "coco_val": 12}
+    sizes = WorldSizes.only(coco_train=40, coco_val=12)
     root = tmp_path_factory.mktemp("worlds") / "w"
-    return miniature.make(root, sizes=WorldSizes(**sizes), workers=1) / "coco"
+    return miniature.make(root, sizes=sizes, workers=1) / "coco"
 
 
 def refusal(source: Path | str) -> str:

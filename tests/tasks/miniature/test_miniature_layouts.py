@@ -24,11 +24,11 @@ COUNTS = {"coco": (60, 20), "ade20k": (12, 6), "places205": (24, 8), "places365"
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    sizes = dict.fromkeys(WorldSizes.__dataclass_fields__, 0)
+    sizes = {}
     for name, counts in COUNTS.items():
         sizes[f"{name}_train"], sizes[f"{name}_val"] = counts
     path = tmp_path_factory.mktemp("worlds") / "w"
-    return miniature.make(path, sizes=WorldSizes(**sizes), workers=1)
+    return miniature.make(path, sizes=WorldSizes.only(**sizes), workers=1)
 
 
 def scenes(count: int) -> list:

@@ -11,7 +11,6 @@ from small_worlds import draw
 from tasks.images import eval_crop
 from tasks.miniature.corruptions import CORRUPTIONS
 from tasks.miniature.imagenet import CLASSES, wnid
-from tasks.miniature.layout import save_jpeg
 from tasks.miniature.renditions import RENDITIONS, line_drawing
 from tasks.miniature.robustness import CLASSES_A, CLASSES_R, CROP
 from tasks.miniature.scene import (
@@ -23,6 +22,7 @@ from tasks.miniature.scene import (
 )
 from tasks.miniature.shapes import OUTLINES, SHAPES
 from tasks.miniature.stuff import pixel_grid
+from tasks.miniature.twin import save_jpeg
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -17,14 +18,11 @@ from PIL import Image
 
 from tasks import miniature
 from tasks.errors import TaskError
-from tasks.miniature import WorldSizes, world
+from tasks.miniature import WorldSizes, drawing, world
 
-NONE = dict.fromkeys(WorldSizes.__dataclass_fields__, 0)
-TINY = WorldSizes(**dict.fromkeys(NONE, 6))
-
-
-def only(**sizes: int) -> WorldSizes:
-    return WorldSizes(**(NONE | sizes))
+only = WorldSizes.only
+SPLITS = list(WorldSizes().images)
+TINY = WorldSizes(**dict.fromkeys(SPLITS, 6))
 
 
 def contents(root: Path) -> dict[str, str]:
@@ -43,7 +41,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_same_bytes_with_any_number_of_workers(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(world, "CHUNK", 4)
+    monkeypatch.setattr(drawing, "CHUNK", 4)
     parallel = miniature.make(tmp_path / "parallel", sizes=TINY, workers=2)
     assert contents(parallel) == contents(tiny)
 
@@ -67,7 +65,7 @@ def test_seed_changes_every_image(tiny: Path, tmp_path: Path) -> None:
 def test_no_image_occurs_twice(tiny: Path) -> None:
     digests = [value for name, value in contents(tiny).items() if name.endswith(("JPEG", "jpg"))]
     # Six per split, but of ImageNet-C six in 15 corruptions at 5 severities.
-    assert len(digests) == len(set(digests)) == 6 * (len(NONE) - 1 + 15 * 5)
+    assert len(digests) == len(set(digests)) == 6 * (len(SPLITS) - 1 + 15 * 5)
 
 
 def test_imagenet_folders(tmp_path: Path) -> None:
@@ -89,9 +87,9 @@ def test_manifest(tiny: Path) -> None:
     manifest = json.loads((tiny / "world.json").read_text())
     assert manifest["format"] == "mae-bench miniature world"
     assert (manifest["version"], manifest["seed"]) == (world.VERSION, 0)
-    assert WorldSizes(**manifest["sizes"]) == TINY
+    assert manifest["sizes"] == TINY.images
     assert manifest["files"] == len(contents(tiny)) - 1  # without itself
-    assert set(manifest["sets"]) == set(world.LAYOUTS)
+    assert set(manifest["sets"]) == {twin.name for twin in world.twins()}
     assert manifest["sets"]["imagenet1k"]["images"] == {"train": 6, "val": 6}
     assert manifest["sets"]["imagenet1k"]["classes"][:2] == ["disc", "ring"]
     assert manifest["sets"]["places205"]["classes"][0] == "barn"
@@ -138,9 +136,9 @@ def test_ensure_makes_an_unfinished_world_again(tmp_path: Path) -> None:
     root = tmp_path / "w"
     with pytest.raises(KeyboardInterrupt):
         miniature.ensure(root, sizes=sizes, on_progress=interrupt)
-    assert 0 < len(list((root / "unlabelled").iterdir())) < 120
+    assert 0 < len(list((root / world.DRAWING / "unlabelled").iterdir())) < 120
     assert miniature.find(root) is None
-    (root / "unlabelled" / "stray.JPEG").write_bytes(b"cut sho")
+    (root / world.DRAWING / "unlabelled" / "stray.JPEG").write_bytes(b"cut sho")
     miniature.ensure(root, sizes=sizes)
     assert len(list((root / "unlabelled").iterdir())) == 120
     assert miniature.find(root) is not None
@@ -150,9 +148,8 @@ def test_ensure_makes_an_unfinished_world_again(tmp_path: Path) -> None:
 def test_ensure_from_two_processes_at_once(tmp_path: Path) -> None:
     """Each fails if the other writes into, or removes, what it has made."""
     code = (
-        "import sys; from tasks.miniature import WorldSizes, ensure, find; from dataclasses import "
-        "fields; none = {field.name: 0 for field in fields(WorldSizes)}; "
-        "ensure(sys.argv[1], sizes=WorldSizes(**(none | {'unlabelled_train': 300}))); "
+        "import sys; from tasks.miniature import WorldSizes, ensure, find; "
+        "ensure(sys.argv[1], sizes=WorldSizes.only(unlabelled_train=300)); "
         "sys.exit(find(sys.argv[1]) is None)"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "w")]
@@ -163,13 +160,11 @@ def test_ensure_from_two_processes_at_once(tmp_path: Path) -> None:
 
 KILLED = """
 import sys
-from dataclasses import fields
 from tasks.miniature import WorldSizes, ensure
-none = {field.name: 0 for field in fields(WorldSizes)}
 def told(*_):
     print("drawing", flush=True)
 if __name__ == "__main__":
-    ensure(sys.argv[1], sizes=WorldSizes(**(none | {"unlabelled_train": 300})), workers=2,
+    ensure(sys.argv[1], sizes=WorldSizes.only(unlabelled_train=300), workers=2,
            on_progress=told)
 """
 
@@ -247,6 +242,51 @@ def test_ensure_refuses_another_world(tmp_path: Path) -> None:
         miniature.ensure(root, sizes=only(unlabelled_train=3))
 
 
+def test_a_twin_of_an_older_version_is_drawn_anew_and_no_other(tmp_path: Path, monkeypatch) -> None:
+    sizes = only(imagenet1k_val=2, unlabelled_train=3)
+    root = miniature.make(tmp_path / "w", sizes=sizes)
+    drawn = contents(root)
+    (root / "unlabelled/00000001.JPEG").write_text("as an older version has drawn it")
+    kept = (root / "imagenet1k").stat().st_mtime_ns
+    newer = [replace(t, version=2) if t.name == "unlabelled" else t for t in world.twins()]
+    with monkeypatch.context() as patch:
+        patch.setattr(world, "twins", lambda: newer)
+        miniature.ensure(root, sizes=sizes)
+    manifest = json.loads((root / "world.json").read_text())
+    versions = {name: each["version"] for name, each in manifest["sets"].items()}
+    assert versions == {"imagenet1k": 1, "unlabelled": 2}
+    assert (root / "imagenet1k").stat().st_mtime_ns == kept
+    assert contents(root) | {"world.json": ""} == drawn | {"world.json": ""}
+    with pytest.raises(TaskError, match="holds version 2 of unlabelled, drawn by a newer"):
+        miniature.ensure(root, sizes=sizes)
+
+
+def test_a_world_of_before_twins_had_versions_is_complete(tmp_path: Path) -> None:
+    root = miniature.make(tmp_path / "w", sizes=only(unlabelled_train=3))
+    manifest = json.loads((root / "world.json").read_text())
+    del manifest["sets"]["unlabelled"]["version"]
+    (root / "world.json").write_text(json.dumps(manifest))
+    before = (root / "unlabelled").stat().st_mtime_ns
+    miniature.ensure(root, sizes=only(unlabelled_train=3))
+    assert (root / "unlabelled").stat().st_mtime_ns == before
+    assert json.loads((root / "world.json").read_text()) == manifest
+
+
+def test_a_killed_addition_leaves_the_world_as_it_was(tmp_path: Path) -> None:
+    root = miniature.make(tmp_path / "w", sizes=only(imagenet1k_val=2, unlabelled_train=3))
+    before = contents(root)
+    (root / "unlabelled/00000002.JPEG").unlink()
+
+    def interrupt(*_) -> None:
+        raise KeyboardInterrupt
+
+    sizes = only(imagenet1k_val=2, unlabelled_train=3)
+    with pytest.raises(KeyboardInterrupt):
+        miniature.ensure(root, sizes=sizes, on_progress=interrupt)
+    assert miniature.find(root) is not None
+    assert contents(miniature.ensure(root, sizes=sizes)) == before
+
+
 @pytest.mark.parametrize("function", [miniature.make, miniature.ensure])
 def test_foreign_folders_are_left_alone(function, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
@@ -272,8 +312,8 @@ def test_failing_to_write_leaves_no_manifest(
 ) -> None:
     """A file lies where the images of one class should go."""
     root = tmp_path / "w"
-    (root / "imagenet1k" / "train").mkdir(parents=True)
-    (root / "imagenet1k" / "train" / "n00000003").write_text("in the way")
+    (root / world.DRAWING / "imagenet1k" / "train").mkdir(parents=True)
+    (root / world.DRAWING / "imagenet1k" / "train" / "n00000003").write_text("in the way")
     (root / world.UNFINISHED).write_text("")
     monkeypatch.setattr(world.shutil, "rmtree", lambda path: None)
     with pytest.raises(OSError, match="n00000003"):
