@@ -6,7 +6,7 @@ Those of pre-training are in `mae_bench.pretraining`, those of the downstream ta
 import dataclasses
 import difflib
 from dataclasses import fields
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import backbones
 import tasks
@@ -14,6 +14,9 @@ from mae_bench.errors import RunError
 from mae_bench.pretraining import recipes as pretraining
 from mae_bench.pretraining.recipes import PRETRAIN
 from tasks.recipe import Recipe, Sourced, made
+
+if TYPE_CHECKING:
+    from results.record import Changed
 
 # Published numbers are compared across number formats and device counts all the time; both stay
 # in the recipe and in its hash.
@@ -73,11 +76,13 @@ def typed(name: str, value: Any, kind: Any) -> Any:
         raise ValueError(f"recipe field {name} is {value!r}; {reason}") from None
 
 
-def deviations(base: Recipe, effective: Recipe) -> list[str]:
+def changes(base: Recipe, effective: Recipe) -> list["Changed"]:
     """What an effective recipe changes of its protocol: "epochs 100 -> 1"."""
+    from results.record import Changed  # pydantic's: as above
+
     old, new = base.to_dict(), effective.to_dict()
     return [
-        f"{name} {old[name]} -> {new[name]}"
+        Changed(field=name, value=new[name], standard=old[name])
         for name in old
         if old[name] != new[name] and name not in NOT_THE_PROTOCOL
     ]

@@ -19,6 +19,7 @@ from mae_bench.arguments import refuse_label
 from mae_bench.errors import RunError
 from mae_bench.progress import say
 from mae_bench.setup import checkpoint_of
+from results import Changed
 from results.protocol import ProtocolId
 from tasks.classification import recipes
 from tasks.classification.classifier import Classifier
@@ -51,7 +52,7 @@ class Released:
     init: str
     classes: list[str]
     """wnids in the order of their indices"""
-    deviations: tuple[str, ...] = ()
+    changed: tuple[Changed, ...] = ()
     """how a user has it tested otherwise than the file says"""
 
     @property
@@ -82,7 +83,8 @@ class Released:
             "checkpoint": checkpoint_of(self.report),
             "recipe": self.recipe.to_dict(),
             "recipe_hash": self.recipe.digest(),
-            "deviations": list(self.deviations),
+            "deviations": list(map(str, self.changed)),
+            "changed": list(self.changed),
             "seed": 0,
             "complete": True,
         }
@@ -122,7 +124,7 @@ def read_released(
         f"  and its classifier {head.key} of {outputs} classes, on {POOLED[how.recipe.pooling]},\n"
         f"    at {how.recipe.image_size} pixels, {how.recipe.crop_ratio:.3g} of the resized image"
     )
-    return Released(name_of(file), model, report, label, wnids, how.deviations)
+    return Released(name_of(file), model, report, label, wnids, how.changed)
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ class Test:
     """How a released classifier is tested."""
 
     recipe: ClassificationRecipe
-    deviations: tuple[str, ...]
+    changed: tuple[Changed, ...]
 
 
 def settle_test(
@@ -143,13 +145,13 @@ def settle_test(
 ) -> Test:
     """Image size, crop and pooling: a user's, else the file's, else the recipe's as assumed."""
     base = recipes.recipe("imagenet1k", backbone, "finetune")
-    deviations = []
+    changed = []
     own = report.tested.get("image_size") or side_in(converted)
     size = options.get("image_size") or own or base.image_size
     if own is None and options.get("image_size") is None:
         report.assumed.append(f"images of {size} pixels; --image-size for others")
     elif own not in (None, size):
-        deviations.append(f"image_size {own} -> {size}")
+        changed.append(Changed(field="image_size", value=size, standard=own))
     told, crop = report.tested.get("crop_ratio"), options.get("test_crop_ratio")
     recipe = replace(
         base,
@@ -167,13 +169,13 @@ def settle_test(
             "rule; --test-crop-ratio for another"
         )
     elif told is not None and crop not in (None, told):
-        deviations.append(f"test_crop_ratio {told:g} -> {crop:g}")
+        changed.append(Changed(field="test_crop_ratio", value=crop, standard=told))
     if "cut" in report.tested:
         report.assumed.append(
             f"images with their shorter side resized (bicubic) and the middle cut out; "
             f"{report.tested['cut']}"
         )
-    return Test(recipe, tuple(deviations))
+    return Test(recipe, tuple(changed))
 
 
 def side_in(converted: Converted) -> int | None:

@@ -19,7 +19,7 @@ from mae_bench.errors import RunError
 from mae_bench.execution import Execution
 from mae_bench.processes import meeting
 from mae_bench.progress import say
-from mae_bench.recipes import deviations
+from mae_bench.recipes import changes
 from mae_bench.run.writing import Run
 from mae_bench.unreadable import reasons
 from results import Checkpoint, Cost, Data, Record
@@ -123,11 +123,12 @@ class Setup:
         complete: bool = True,
     ) -> Record:
         """The finished run; `more` deviations from its protocol."""
-        changed = deviations(self.base, self.effective)
-        changed += measured.caveats(accelerator.num_processes)
+        changed = changes(self.base, self.effective)
+        deviations = list(map(str, changed))
+        deviations += measured.caveats(accelerator.num_processes)
         if self.limit is not None:
-            changed.append(f"limited to {self.limit} images")
-        changed += more
+            deviations.append(f"limited to {self.limit} images")
+        deviations += more
         return make_record(
             {
                 "name": run.folder.name,
@@ -140,7 +141,8 @@ class Setup:
                 "data": self.data,
                 "recipe": self.effective.to_dict(),
                 "recipe_hash": self.effective.digest(),
-                "deviations": changed,
+                "deviations": deviations,
+                "changed": changed,
                 "seed": self.seed,
                 "complete": complete,
                 "data_notes": list(self.data_notes),
@@ -226,9 +228,9 @@ def scoring(
 
 def tell_changes(base: Recipe, effective: Recipe) -> None:
     """Say what a recipe changes of its protocol, also what follows from what a user asked for."""
-    changed = deviations(base, effective)
+    changed = changes(base, effective)
     if changed:
-        say(f"differs from {base.protocol}: {'; '.join(changed)}")
+        say(f"differs from {base.protocol}: {'; '.join(map(str, changed))}")
 
 
 def already_finished(run: Run) -> Record | None:

@@ -13,7 +13,7 @@ from results.formats.terminal import to_terminal
 from results.paper import PAPER_TABLES, paper_table, paper_tables
 from results.predictions import RunScores, read_run_scores
 from results.published import Published, headline, published
-from results.record import Checkpoint, Cost, Data, Environment, Named, Record, parse_record
+from results.record import Changed, Checkpoint, Cost, Data, Environment, Named, Record, parse_record
 from results.statistics import compare
 from results.store import Skipped, read_records, record_folders, write_record
 from results.table import Cell, Column, Note, Table
@@ -21,6 +21,7 @@ from results.table import Cell, Column, Note, Table
 __all__ = [
     "PAPER_TABLES",
     "Cell",
+    "Changed",
     "Checkpoint",
     "Column",
     "Configuration",

@@ -54,10 +54,10 @@ MAX_CURVES = 8
 MAX_BLOCKS = 1000.0
 """no backbone has more; the name of a stranger's protocol may hold any number"""
 TOLD = {
-    "mask_ratio": ("mask_ratio ", "epochs ", "norm_pix "),
-    "epochs": ("epochs ", "norm_pix "),
+    "mask_ratio": {"mask_ratio", "epochs", "norm_pix"},
+    "epochs": {"epochs", "norm_pix"},
 }
-"""Axis -> changes of the pre-training recipe that the axis or the names of the lines tell."""
+"""Axis -> changed fields of the pre-training recipe that it or the names of the lines tell."""
 
 
 @dataclass(frozen=True)
@@ -448,7 +448,7 @@ def _pretraining_panels(
                 for c, o in group
                 if isinstance(value := o.recipe.get(axis), int | float)
             ]
-            told = all(d.startswith(TOLD[axis]) for _, o in group for d in o.deviations)
+            told = all(_tells(axis, o) for _, o in group)
             like = told and (origin.data.standard or origin.data.miniature)
             label = _pretraining_label(axis, origin)
             ours.append((first, _our_line(first, label, points, like)))
@@ -462,6 +462,11 @@ def _pretraining_panels(
         lines = [*_curves(_told_apart(ours)), *_published_lines(rows)]
         panels.append(Panel(_title(protocol) + _where(same), metric, tuple(lines)))
     return panels
+
+
+def _tells(axis: str, origin: Record) -> bool:
+    """Whether the axis and the names of the lines tell all that a pre-training did otherwise."""
+    return not origin.other_deviations and {e.field for e in origin.changed} <= TOLD[axis]
 
 
 def _all_but(axis: str, record: Record, origin: Record) -> str:

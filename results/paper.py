@@ -337,7 +337,8 @@ class _Filling:
             for name, value in paper.items()
             if given.get(name) != value
         ]
-        parts += [text for text in before.deviations if text.split(" ")[0] not in paper]
+        parts += [str(each) for each in before.changed if each.field not in paper]
+        parts += before.other_deviations
         if before.backbone != spot.where["backbone"].removesuffix(LARGE):
             parts.append(f"backbone {before.backbone} (paper: {spot.where['backbone']})")
         if not before.data.standard:

@@ -1,6 +1,9 @@
 """What one run was, what it scored and what it cost: the file `record.json`."""
 
+import ast
 import math
+import re
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -167,6 +170,48 @@ class Environment(_Part):
     command: str
 
 
+class Changed(_Part):
+    """A field of the recipe that a run changed of its protocol."""
+
+    field: Text
+    value: Annotated[JsonValue, BeforeValidator(_json_safe)]
+    standard: Annotated[JsonValue, BeforeValidator(_json_safe)]
+    """what the protocol has there"""
+
+    def __str__(self) -> str:
+        """ "epochs 100 -> 1", as it stands among a record's deviations."""
+        return f"{self.field} {_python(self.standard)} -> {_python(self.value)}"
+
+
+def _python(value: Any) -> Any:
+    """A value of JSON as a recipe has it: tuples in place of lists."""
+    return tuple(map(_python, value)) if isinstance(value, list) else value
+
+
+CHANGE = re.compile(r"(\w+) (\(.+\)|\S+) -> (\(.+\)|\S+)")
+
+
+def read_changes(deviations: Iterable[str]) -> list[Changed]:
+    """What older records tell as text alone: the one place where that text is read."""
+    found = []
+    for text in deviations:
+        match = CHANGE.fullmatch(text)
+        if match is not None:
+            name, standard, value = match.groups()
+            changed = Changed(field=name, value=_literal(value), standard=_literal(standard))
+            found += [changed] if str(changed) == text else []
+    return found
+
+
+def _literal(text: str) -> Any:
+    """A number, a truth value, None or a tuple of them; else the text itself."""
+    try:
+        value = ast.literal_eval(text)
+        return value if str(_python(_json_safe(value))) == text else text
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
+
+
 class Record(_Part):
     """One run. Percentages are 0 to 100, so a top-1 of 83.6 is `metrics["top1"] == 83.6`."""
 
@@ -187,6 +232,8 @@ class Record(_Part):
     recipe_hash: HexDigest
     deviations: list[Text]
     """differences from the protocol, for people: "epochs 100 -> 1", "limited to 64 images" """
+    changed: list[Changed] = Field(default_factory=list)
+    """those of them that are fields of the recipe"""
     seed: Count
     metrics: dict[Text, float]
     intervals: dict[Text, tuple[float, float]] = Field(default_factory=dict)
@@ -221,6 +268,12 @@ class Record(_Part):
         """Whether the scores may be subtracted from published ones of the same protocol."""
         return self.complete and not self.deviations and self.data.standard
 
+    @property
+    def other_deviations(self) -> list[str]:
+        """Those that are no field of the recipe: "limited to 64 images"."""
+        told = set(map(str, self.changed))
+        return [text for text in self.deviations if text not in told]
+
     def to_json(self) -> str:
         return self.model_dump_json(indent=2) + "\n"
 
@@ -236,6 +289,8 @@ def parse_record(text: str | bytes) -> Record:
         raise ResultsError(_reason(error)) from error
     if "schema_version" not in record.model_fields_set:
         raise ResultsError("schema_version is missing; not a record of mae-bench")
+    if "changed" not in record.model_fields_set:
+        return record.model_copy(update={"changed": read_changes(record.deviations)})
     return record
 
 

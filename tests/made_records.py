@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from results import Checkpoint, Cost, Data, Environment, Named, Record
+from results.record import read_changes
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -61,4 +62,5 @@ def make(**changes: Any) -> Record:
         "complete": True,
         "skipped_images": 0,
     }
-    return Record(**{**fields, **changes})
+    told = {"changed": read_changes(changes.get("deviations", ()))}
+    return Record(**{**fields, **told, **changes})

@@ -327,7 +327,7 @@ def _verdict(record: Record) -> tuple[str, str]:
 
 def _recipe(record: Record) -> list[tuple[str, str, str]]:
     """Field, value, and what the run changed about it."""
-    changed = {text.partition(" ")[0]: text for text in record.deviations}
+    changed = {each.field: f"protocol: {_value(each.standard)}" for each in record.changed}
     return [(name, _value(value), changed.get(name, "")) for name, value in record.recipe.items()]
 
 

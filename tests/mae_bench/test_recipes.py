@@ -4,7 +4,7 @@ import pytest
 
 import tasks
 from mae_bench.errors import RunError
-from mae_bench.recipes import PRETRAIN, deviations, override, recipe, sourced
+from mae_bench.recipes import PRETRAIN, changes, override, recipe, sourced
 from results.protocol import ProtocolId
 from tasks.errors import TaskError
 
@@ -64,18 +64,20 @@ def test_the_digest_names_the_numbers():
     assert override(changed, {"mask_ratio": 0.75}).digest() == base.digest()
 
 
-def test_deviations_name_what_changed():
+def test_changes_are_data_and_words():
     base = recipe(PRETRAIN, "vit_b", "mae")
-    assert deviations(base, base) == []
-    assert deviations(base, override(base, {"epochs": 1, "warmup_epochs": 0.5})) == [
-        "epochs 800 -> 1",
-        "warmup_epochs 40.0 -> 0.5",
+    assert changes(base, base) == []
+    found = changes(base, override(base, {"epochs": 1, "betas": (0.9, 0.99)}))
+    assert [(c.field, c.value, c.standard) for c in found] == [
+        ("epochs", 1, 800),
+        ("betas", [0.9, 0.99], [0.9, 0.95]),
     ]
-    assert deviations(base, override(base, {"precision": "fp32", "device_batch": 32})) == []
+    assert list(map(str, found)) == ["epochs 800 -> 1", "betas (0.9, 0.95) -> (0.9, 0.99)"]
+    assert changes(base, override(base, {"precision": "fp32", "device_batch": 32})) == []
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("given", "said"),
     [
         ({"mask_ration": 0.5}, "did you mean mask_ratio"),
         ({"protocol": "x/y@1"}, "unknown recipe field"),
@@ -87,9 +89,9 @@ def test_deviations_name_what_changed():
         ({"precision": "fp16"}, "recipe field precision"),
     ],
 )
-def test_bad_overrides_are_refused_in_one_line(changes, said):
+def test_bad_overrides_are_refused_in_one_line(given, said):
     with pytest.raises(RunError, match=said) as refused:
-        override(recipe(PRETRAIN, "vit_b", "mae"), changes)
+        override(recipe(PRETRAIN, "vit_b", "mae"), given)
     assert "\n" not in str(refused.value)
 
 

@@ -179,7 +179,7 @@ def test_behind_a_row_is_its_recipe_environment_and_command(records):
         "0.9, 0.999",
         "clip_grad none",
         "ema yes",
-        "epochs 10 epochs 100 -> 10",
+        "epochs 10 protocol: 100",
         "1,281,167 training, 50,000 validation",
         "torch 2.15.0",
         "timm 1.0.31",

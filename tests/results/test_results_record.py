@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from pydantic import ValidationError
 
-from results import ResultsError, parse_record
+from results import Changed, ResultsError, parse_record
 
 
 def edited(record, **changes) -> str:
@@ -116,3 +116,41 @@ def test_comparable_needs_all_four(make_record):
 def test_results_import_no_torch():
     code = "import sys, results; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_changed_fields_are_data_beside_their_words(make_record):
+    changed = [
+        Changed(field="epochs", value=1, standard=100),
+        Changed(field="neighbours", value=(5, 20), standard=(10, 20)),
+    ]
+    words = [*map(str, changed), "limited to 64 images"]
+    record = make_record(deviations=words, changed=changed)
+    assert words[:2] == ["epochs 100 -> 1", "neighbours (10, 20) -> (5, 20)"]
+    assert record.other_deviations == ["limited to 64 images"]
+    assert parse_record(record.to_json()) == record
+
+
+def test_older_records_tell_their_changes_as_text_alone(make_record):
+    """Typed as versions before wrote them; what is no change of a field stays words alone."""
+    words = [
+        "epochs 100 -> 1",
+        "base_lr 0.00015 -> 1e-05",
+        "betas (0.9, 0.95) -> (0.9, 0.99)",
+        "clip_grad None -> 1.0",
+        "mask random -> block",
+        "limited to 64 images",
+        "the map a.b -> c of one's own",
+        "epochs [1] -> __import__('os')",
+    ]
+    written = json.loads(make_record(deviations=words).to_json())
+    del written["changed"]
+    record = parse_record(json.dumps(written))
+    assert [(c.field, c.value, c.standard) for c in record.changed] == [
+        ("epochs", 1, 100),
+        ("base_lr", 1e-05, 0.00015),
+        ("betas", [0.9, 0.99], [0.9, 0.95]),
+        ("clip_grad", 1.0, None),
+        ("mask", "block", "random"),
+        ("epochs", "__import__('os')", "[1]"),
+    ]
+    assert record.other_deviations == words[5:7]

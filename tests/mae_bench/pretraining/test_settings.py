@@ -22,7 +22,7 @@ def test_a_run_tells_its_settings_and_its_weights_load(settings, world: Path, tm
     options = {**SMALL_MAE, **settings}
     record = mae_bench.pretrain(data=world / "unlabelled", out=tmp_path, name="run", **options)
     assert {name: record.recipe[name] for name in settings} == settings
-    told = [text.split(" ")[0] for text in record.deviations]
+    told = [each.field for each in record.changed]
     assert set(settings) <= set(told)
     backbones.load("vit_mini", tmp_path / "run" / "backbone.safetensors", 32)
     assert (tmp_path / "run" / "reconstructions.png").stat().st_size > 1000
