@@ -9,6 +9,27 @@ from PIL import Image, ImageDraw, ImageFont
 MARGIN, CAPTION = 12, 30
 TONES = ((0.8, 0.78), (0.55, 0.92), (0.9, 0.5))
 """saturation and value of every third class"""
+TOLD_APART = (
+    (195, 75, 255),
+    (150, 255, 210),
+    (120, 0, 15),
+    (90, 150, 135),
+    (225, 195, 0),
+    (45, 60, 105),
+    (225, 60, 15),
+    (0, 210, 165),
+    (120, 30, 210),
+    (165, 150, 225),
+    (45, 105, 105),
+    (195, 195, 255),
+    (240, 240, 105),
+    (210, 150, 60),
+    (135, 105, 180),
+    (180, 15, 0),
+)
+"""of the first classes; any two of them differ also for the colour-blind: by 0.1 and more in OKLab,
+with each of Machado et al.'s three simulations (2009)"""
+FONT = 14
 
 
 def spread(count: int, most: int) -> list[int]:
@@ -17,7 +38,9 @@ def spread(count: int, most: int) -> list[int]:
 
 
 def class_colour(label: int) -> tuple[int, int, int]:
-    """Hues at the golden ratio, so that neighbours differ, in TONES of saturation and value."""
+    """TOLD_APART; after them hues at the golden ratio, in TONES of saturation and value."""
+    if label < len(TOLD_APART):
+        return TOLD_APART[label]
     saturation, value = TONES[label % len(TONES)]
     red, green, blue = colorsys.hsv_to_rgb(label * 0.618034 % 1, saturation, value)
     return round(255 * red), round(255 * green), round(255 * blue)
@@ -53,4 +76,23 @@ def sheet(rows: list[list[Image.Image]], titles: Sequence[str], side: int) -> Im
         for column, image in enumerate(row):
             canvas.paste(image, (MARGIN + column * step, top))
         top += tall + MARGIN
+    return canvas
+
+
+def contours(regions: np.ndarray) -> np.ndarray:
+    """Where a pixel of `regions` (h, w) has another value than the one right of it or below it."""
+    edge = np.zeros(regions.shape, bool)
+    edge[:, :-1] |= regions[:, :-1] != regions[:, 1:]
+    edge[:-1] |= regions[:-1] != regions[1:]
+    return edge
+
+
+def captioned(image: Image.Image, text: str) -> Image.Image:
+    """An image with a line of text below it, cut to its width."""
+    font = ImageFont.load_default(size=FONT)
+    while len(text) > 1 and font.getlength(text) > image.width:
+        text = text.removesuffix("…")[:-1] + "…"
+    canvas = Image.new("RGB", (image.width, image.height + FONT + 8), "white")
+    canvas.paste(image, (0, 0))
+    ImageDraw.Draw(canvas).text((0, image.height + 3), text, fill="black", font=font)
     return canvas

@@ -21,7 +21,7 @@ from tasks.ade20k.data import EvalImages
 from tasks.ade20k.datasets import IGNORED
 from tasks.ade20k.labels import decode_label, read_label
 from tasks.ade20k.layout import SegmentationData
-from tasks.ade20k.pictures import NUM_PICTURED, overlay_sheet
+from tasks.ade20k.pictures import NUM_PICTURED, comparison_sheet
 from tasks.ade20k.upernet import load_mmseg
 from tasks.errors import TaskError
 from tasks.images import Unreadable
@@ -125,7 +125,7 @@ def finish(parts: Sequence[ImageResult], data: SegmentationData, folder: Path | 
         write_predictions(folder / PREDICTIONS_FOLDER, data, found)
         pictured = [i for i in spread(len(data.val), NUM_PICTURED) if i in found]
         if pictured:
-            overlay_sheet({i: pixels(found[i]) for i in pictured}, data, folder / PICTURE_FILE)
+            comparison_sheet({i: pixels(found[i]) for i in pictured}, data, folder / PICTURE_FILE)
     return Scored(metrics)
 
 

@@ -1,6 +1,6 @@
 """Segmentations beside the ground truth, to look at."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
 
@@ -9,44 +9,47 @@ from PIL import Image, ImageDraw, ImageFont
 
 from backbones.files import atomic
 from tasks.ade20k.data import decode_pair
-from tasks.ade20k.datasets import IGNORED
+from tasks.ade20k.datasets import IGNORED, NUM_CLASSES
 from tasks.ade20k.layout import SegmentationData
 from tasks.images import UnreadableImage
-from tasks.pictures import MARGIN, class_colour, fitted, sheet
+from tasks.pictures import FONT, MARGIN, captioned, class_colour, contours, fitted, sheet
 
 NUM_PICTURED = 6
 SIDE = 264
 """longer side of a drawn image, pixels"""
-OPACITY = 0.65
 SWATCH, LINE = 16, 26
 """side of a legend's square and height of its lines, pixels"""
-TITLES = ("image", "ground truth", "prediction")
-UNLABELLED = "unlabelled"
+TITLES = ("image", "ground truth", "prediction", "errors")
+UNLABELLED, WRONG = "unlabelled", "error (last column)"
+NO_CLASS, ERROR, RIGHT = (0, 0, 0), (213, 45, 45), (255, 255, 255)
+PALE = 0.7
+"""share of RIGHT in the picture below the errors"""
 
 
-def overlay_sheet(
+def comparison_sheet(
     predictions: Mapping[int, np.ndarray], data: SegmentationData, file: Path
 ) -> None:
-    """Write a PNG of test images: the image, its ground truth, its prediction; below, a legend.
+    """Write a PNG of test images: the image, ground truth, prediction, errors; below, a legend.
 
     `predictions` maps the index of a test image to classes (H, W); there is at least one.
     """
-    triples: list[list[Image.Image]] = []
+    palette = colours(data)
+    rows: list[list[Image.Image]] = []
     present: set[int] = set()
     for index, predicted in predictions.items():
         try:
             pixels, labels = decode_pair(data.val, index, data.rule)
         except UnreadableImage:
             continue
-        triples.append([overlay(pixels, None), overlay(pixels, labels), overlay(pixels, predicted)])
+        rows.append(compared(pixels, labels, predicted, palette))
         present |= set(np.unique(labels).tolist()) | set(np.unique(predicted).tolist())
     # Two images a row, so that the sheet is about as wide as it is high.
-    rows = [list(chain(*triples[start : start + 2])) for start in range(0, len(triples), 2)]
-    pictures = sheet(rows, TITLES * min(2, len(triples)), SIDE)
-    names = {label: data.classes[label] for label in sorted(present - {IGNORED})}
+    pairs = [list(chain(*rows[start : start + 2])) for start in range(0, len(rows), 2)]
+    pictures = sheet(pairs, TITLES * min(2, len(rows)), SIDE)
+    shown = [(data.classes[label], palette[label]) for label in sorted(present - {IGNORED})]
     if IGNORED in present:
-        names[IGNORED] = UNLABELLED
-    below = legend(names, pictures.width)
+        shown.append((UNLABELLED, palette[IGNORED]))
+    below = legend([*shown, (WRONG, np.array(ERROR))], pictures.width)
     canvas = Image.new("RGB", (pictures.width, pictures.height + below.height), "white")
     canvas.paste(pictures, (0, 0))
     canvas.paste(below, (0, pictures.height))
@@ -54,29 +57,83 @@ def overlay_sheet(
         canvas.save(stream, "PNG")
 
 
-def overlay(pixels: np.ndarray, labels: np.ndarray | None) -> Image.Image:
-    """An image (H, W, 3), enlarged or reduced to SIDE, under the colours of `labels` (H, W)."""
+def colours(data: SegmentationData) -> np.ndarray:
+    """A colour of each label, uint8 (256, 3): ADE20K's own for its classes, black for none.
+
+    Source of ADE20K's: mmsegmentation, mmseg/utils/class_names.py, which has them from the
+    authors' color150.mat.
+    """
+    palette = np.array([class_colour(label) for label in range(IGNORED + 1)], np.uint8)
+    if data.official and len(data.classes) == NUM_CLASSES:
+        from mmseg.utils import ade_palette
+
+        own = ade_palette()
+        palette[: len(own)] = own
+    palette[IGNORED] = NO_CLASS
+    return palette
+
+
+def compared(
+    pixels: np.ndarray, labels: np.ndarray, predicted: np.ndarray, palette: np.ndarray
+) -> list[Image.Image]:
+    """An image (H, W, 3), its true and predicted classes (H, W), and where these differ.
+
+    Each is enlarged or reduced to SIDE. Classes have lines between them, in white. Errors are
+    drawn on the pale image, with the ground truth's outlines.
+    """
     image = Image.fromarray(pixels)
     size = fitted(image, SIDE)
     image = image.resize(size, Image.Resampling.BICUBIC)
-    if labels is None:
-        return image
-    palette = np.array([colour(label) for label in range(IGNORED + 1)], np.uint8)
-    reduced = Image.fromarray(labels).resize(size, Image.Resampling.NEAREST)
-    return Image.blend(image, Image.fromarray(palette[np.asarray(reduced)]), OPACITY)
+    truth, found = (
+        np.asarray(Image.fromarray(each).resize(size, Image.Resampling.NEAREST))
+        for each in (labels, predicted)
+    )
+    grey = np.asarray(image.convert("L").convert("RGB"))
+    errors = (grey + PALE * (np.array(RIGHT) - grey)).round().astype(np.uint8)
+    errors[(truth != found) & (truth != IGNORED)] = ERROR
+    errors[contours(truth)] = 0
+    drawn = [image]
+    for each in (truth, found):
+        drawn.append(Image.fromarray(np.where(contours(each)[..., None], 255, palette[each])))
+    drawn.append(Image.fromarray(errors))
+    captions = ("", classes_in(labels), said(iou(labels, predicted)), wrong(labels, predicted))
+    return [captioned(*each) for each in zip(drawn, captions, strict=True)]
 
 
-def colour(label: int) -> tuple[int, int, int]:
-    """That of the class; black where nothing counts."""
-    return (0, 0, 0) if label == IGNORED else class_colour(label)
+def classes_in(labels: np.ndarray) -> str:
+    count = len(np.unique(labels[labels != IGNORED]))
+    return f"{count} class{'' if count == 1 else 'es'}"
 
 
-def legend(names: Mapping[int, str], width: int) -> Image.Image:
-    """Squares of colour with the names of classes, in lines of up to `width` pixels."""
-    font = ImageFont.load_default(size=14)
+def iou(labels: np.ndarray, predicted: np.ndarray) -> float | None:
+    """Mean IoU in percent over the classes in an image's truth or prediction; None: no label."""
+    counted = labels != IGNORED
+    truth, found = labels[counted], predicted[counted]
+    both, true, claimed = (
+        np.bincount(each, minlength=IGNORED) for each in (truth[truth == found], truth, found)
+    )
+    union = true + claimed - both
+    return float(100 * (both[union > 0] / union[union > 0]).mean()) if truth.size else None
+
+
+def said(value: float | None) -> str:
+    return "no labels" if value is None else f"mIoU {value:.1f}"
+
+
+def wrong(labels: np.ndarray, predicted: np.ndarray) -> str:
+    """The share of an image's labelled pixels that have another class than the true one."""
+    counted = labels != IGNORED
+    if not counted.any():
+        return ""
+    return f"{100 * np.mean(labels[counted] != predicted[counted]):.1f} % of labelled pixels"
+
+
+def legend(shown: list[tuple[str, np.ndarray]], width: int) -> Image.Image:
+    """Squares of colour with what they stand for, in lines of up to `width` pixels."""
+    font = ImageFont.load_default(size=FONT)
     places: list[tuple[int, int]] = []
     x, y = MARGIN, 0
-    for name in names.values():
+    for name, _ in shown:
         wide = SWATCH + 6 + round(font.getlength(name)) + 2 * MARGIN
         if x + wide > width and x > MARGIN:
             x, y = MARGIN, y + LINE
@@ -84,13 +141,7 @@ def legend(names: Mapping[int, str], width: int) -> Image.Image:
         x += wide
     canvas = Image.new("RGB", (width, y + LINE + MARGIN // 2), "white")
     draw = ImageDraw.Draw(canvas)
-    for (label, name), (x, y) in zip(names.items(), places, strict=True):
-        draw.rectangle((x, y, x + SWATCH, y + SWATCH), fill=blended(colour(label)))
+    for (name, colour), (x, y) in zip(shown, places, strict=True):
+        draw.rectangle((x, y, x + SWATCH, y + SWATCH), fill=tuple(colour.tolist()))
         draw.text((x + SWATCH + 6, y), name, fill="black", font=font)
     return canvas
-
-
-def blended(rgb: Sequence[int]) -> tuple[int, int, int]:
-    """A colour as it looks over a medium grey."""
-    red, green, blue = (round(OPACITY * value + (1 - OPACITY) * 128) for value in rgb)
-    return red, green, blue

@@ -23,7 +23,7 @@ from tasks.coco.data import EvalImages
 from tasks.coco.layout import CocoData
 from tasks.coco.mask_rcnn import Detections
 from tasks.coco.masks import paste
-from tasks.coco.pictures import overlay_sheet
+from tasks.coco.pictures import comparison_sheet
 from tasks.coco.segmentation import BAD_RLE, pack_run_lengths
 from tasks.errors import TaskError
 from tasks.spreadsheet import harmless
@@ -105,7 +105,7 @@ def finish(parts: Sequence[list[Result]], data: CocoData, folder: Path | None) -
     metrics, per_class = figures(truth, results, data)
     if folder is not None:
         write_per_class(folder / PER_CLASS_FILE, data, per_class)
-        overlay_sheet(truth, results, data, folder / PICTURE_FILE)
+        comparison_sheet(truth, results, data, folder / PICTURE_FILE)
     return Scored(metrics)
 
 
