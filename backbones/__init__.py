@@ -20,6 +20,8 @@ from backbones.reading import Reading, ReadingOptions
 from backbones.sizes import SIZES, Anatomy, BackboneError, Dense, Size, shape_of, size_of
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from backbones.dense import DenseViT
     from backbones.exporting import Export
     from backbones.inspection import Inspection
@@ -38,6 +40,7 @@ __all__ = [
     "inspect",
     "load",
     "register",
+    "resize_positions",
     "size_of",
 ]
 
@@ -145,6 +148,23 @@ def load(
 
     how = Reading(**reading)
     return load_checkpoint(name, checkpoint, image_size, drop_path, dense, how)
+
+
+def resize_positions(table: Tensor, side: int, before: int = 1) -> Tensor:
+    """A table of positions (1, before + n², C) resized to (1, before + side², C).
+
+    The `before` rows, of a class token or registers, are kept. Bicubic, corners not aligned, no
+    antialiasing, as every backbone here is resized. Raises `BackboneError` for no square.
+    """
+    import torch
+
+    from backbones.posembed import is_square, resize_grid
+
+    if table.ndim != 3 or len(table) != 1 or not is_square(table.shape[1] - before):
+        raise BackboneError(
+            f"positions of shape {tuple(table.shape)}; expected (1, {before} + a square, channels)"
+        )
+    return torch.cat([table[:, :before], resize_grid(table[:, before:].float(), side)], dim=1)
 
 
 def inspect(checkpoint: str | Path, **reading: Unpack[ReadingOptions]) -> Inspection:

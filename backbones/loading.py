@@ -6,9 +6,11 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 import backbones
 from backbones import side_files
-from backbones.checkpoint import check_keys, refuse_not_finite
+from backbones.checkpoint import check_keys, refuse_not_finite, shorten
 from backbones.choosing import choose_network, choose_state
 from backbones.contents import digest, find_files, read_files
 from backbones.conversion import Converted, convert, settle_grid, with_facts
@@ -23,7 +25,7 @@ from backbones.fit import (
     refuse_homeless_tables,
     spread_shared_table,
 )
-from backbones.formats import FORMATS
+from backbones.formats import FORMATS, Tensors
 from backbones.hub import fetch, is_remote, neighbours
 from backbones.plugin import find
 from backbones.reading import Reading
@@ -298,8 +300,9 @@ def load_plugin(
     if reading.prefix is not None:
         chosen = choose_network(place, chosen, reading)
     own = vit.state_dict()
-    check_keys(place, name, chosen.tensors, own)
-    vit.load_state_dict(chosen.tensors)
+    state, changes = fit_plugin(place, name, vit, chosen.tensors)
+    check_keys(place, name, state, own)
+    vit.load_state_dict(state)
     total = sum(value.numel() for value in own.values())
     return vit, LoadReport(
         place.name,
@@ -308,6 +311,7 @@ def load_plugin(
         backbone=name,
         loaded=sorted(own),
         skipped=dict(chosen.skipped),
+        resized=changes,
         parameters_loaded=total,
         parameters=total,
         num_heads=shape_of(name)[0].num_heads,
@@ -317,3 +321,41 @@ def load_plugin(
         read_as=read_as(reading, {}),
         metadata=chosen.metadata,
     )
+
+
+def fit_plugin(
+    place: Path, name: str, vit: Any, tensors: Tensors
+) -> tuple[Tensors, dict[str, str]]:
+    """A file's tensors by the hooks of a plug-in, and what these changed; see `plugin`.
+
+    Raises `BackboneError` for a hook that returns no tensors, or where one is lacking.
+    """
+    state, changes = dict(tensors), dict[str, str]()
+    if hasattr(vit, "convert_checkpoint"):
+        state = vit.convert_checkpoint(dict(tensors))
+        if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+            raise BackboneError(
+                f"backbone {name!r}: convert_checkpoint() returned no dictionary of tensors"
+            )
+        if state.keys() != tensors.keys():
+            changes["all tensors"] = (
+                f"{len(tensors)} -> {len(state)}, by its convert_checkpoint(), without "
+                f"{shorten(sorted(tensors.keys() - state.keys()))}"
+            )
+    own = vit.state_dict()
+    others = [key for key in state if key in own and state[key].shape != own[key].shape]
+    for key in others if hasattr(vit, "resize_tensor") else ():
+        before, wanted = tuple(state[key].shape), tuple(own[key].shape)
+        state[key] = vit.resize_tensor(key, state[key])
+        if tuple(getattr(state[key], "shape", ())) != wanted:
+            raise BackboneError(
+                f"backbone {name!r}: resize_tensor({key!r}) made no tensor of {wanted} of {before}"
+            )
+        changes[key] = f"{before} -> {wanted}, by its resize_tensor()"
+    if others and not hasattr(vit, "resize_tensor"):
+        shapes = f"{tuple(state[others[0]].shape)} for {tuple(own[others[0]].shape)}"
+        raise BackboneError(
+            f"checkpoint {place} does not fit {name}: {others[0]} {shapes}; the backbone has no "
+            "resize_tensor() for it, see backbones/plugin.py"
+        )
+    return state, changes

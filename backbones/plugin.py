@@ -40,14 +40,30 @@ or, for dense prediction,
 `pixel_mean` and `pixel_std`, three numbers each, say what normalises its images; ImageNet's where
 it has none. All this is checked when the backbone is made, with one image of zeros.
 
-Without `--checkpoint` the weights are the factory's. A checkpoint is loaded strictly by the
-module's own names, resized nowhere. Pre-training (`mae-bench pretrain`) takes no plug-ins: it
-computes on visible patches inside our own `ViT`.
+Without `--init scratch` the weights are those of `--checkpoint`, a file of tensors that is loaded
+strictly by the module's own names. Two further methods, where it has them, let one file serve every
+protocol:
+
+    convert_checkpoint(state) -> state          a dictionary of the file's tensors by name; returns
+                                                those of the module, renamed, without what it has
+                                                no use for, as the class token for maps
+    resize_tensor(name, tensor) -> tensor       for each tensor whose shape is not the module's, as
+                                                positions for other images; `resize_positions` is
+                                                the rule by which all our backbones are resized
+
+What they did is in the report, and the result has to fit to the last tensor. Pre-training
+(`mae-bench pretrain`) takes no plug-ins: it computes on visible patches inside our own `ViT`. A
+walk through all this is docs/own_backbone.md.
 """
 
+import hashlib
 import importlib
+import importlib.util
+import inspect
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backbones.colour import IMAGENET_MEAN, IMAGENET_STD
@@ -71,6 +87,10 @@ class Plugin:
 PLUGINS: dict[str, Plugin] = {}
 """those that `register` was told of"""
 
+FILES: dict[str, dict[str, Plugin]] = {}
+"""module made of a file -> what it has registered; another file may have used the names since"""
+PYTHON = ".py"
+
 NUMBERS = ("embed_dim", "depth", "patch_size", "image_size")
 
 
@@ -90,28 +110,89 @@ def register(name: str, factory: Factory, size: Size) -> None:
 
 
 def find(name: str) -> Plugin | None:
-    """The plug-in of a name, or of "module:name", which imports the module; None: it is none's.
+    """The plug-in of a name, or of "module:name" or "file.py:name", which is imported first.
 
-    Raises `BackboneError` if the module is not found or registers no such name.
+    None: it is no plug-in's. Raises `BackboneError` if there is no such module or file, if it
+    fails, or registers no such name.
     """
     if name in SIZES or name.startswith(TIMM):
         return None
-    module, colon, own = name.rpartition(":")
+    place, colon, own = name.rpartition(":")
     if not colon:
         return PLUGINS.get(name)
+    if place.endswith(PYTHON):
+        registered = import_file(name, Path(place).expanduser())
+    else:
+        import_module(name, place)
+        registered = PLUGINS
+    if own not in registered:
+        raise BackboneError(
+            f"backbone {name!r}: {place} registers no {own!r}; expected it to call "
+            f"backbones.register({own!r}, factory, size)"
+        )
+    return registered[own]
+
+
+def import_module(name: str, module: str) -> None:
+    """Import a module from the folders of PYTHONPATH."""
     try:
         importlib.import_module(module)
     except (ImportError, ValueError) as error:
         raise BackboneError(
-            f"backbone {name!r}: cannot import {module!r} ({error}); expected a module that Python "
-            "finds, as by PYTHONPATH=. from its folder"
+            f"backbone {name!r}: cannot import {module!r} ({error}); expected a file, as "
+            f"path/to/{module or 'my_vits'}.py:NAME, or a module that Python finds by PYTHONPATH"
         ) from None
-    if own not in PLUGINS:
+
+
+def import_file(name: str, file: Path) -> dict[str, Plugin]:
+    """Run a file once, as a module of a name that no other one has; what it has registered."""
+    if not file.is_file():
+        raise BackboneError(f"backbone {name!r}: {file}: no such file")
+    whole = file.resolve()
+    alias = f"mae_bench_plugin_{whole.stem}_{hashlib.sha256(bytes(whole)).hexdigest()[:8]}"
+    if alias in FILES:
+        return FILES[alias]
+    spec = importlib.util.spec_from_file_location(alias, whole)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[alias] = module
+    before = dict(PLUGINS)
+    if str(whole.parent) not in sys.path:
+        sys.path.append(str(whole.parent))  # last: a `tasks.py` beside it must not hide ours
+    try:
+        spec.loader.exec_module(module)
+    except BackboneError:
+        del sys.modules[alias]
+        raise
+    except Exception as error:
+        del sys.modules[alias]
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BackboneError(
-            f"backbone {name!r}: module {module} registers no {own!r}; expected it to call "
-            f"backbones.register({own!r}, factory, size)"
-        )
-    return PLUGINS[own]
+            f"backbone {name!r}: {file} fails when it is imported: {type(error).__name__}: {said}"
+        ) from error
+    FILES[alias] = {key: each for key, each in PLUGINS.items() if before.get(key) is not each}
+    return FILES[alias]
+
+
+def short(name: str) -> str:
+    """A backbone's name without folders: "my_vits:my_vit" of "a/my_vits.py:my_vit"."""
+    place, _, own = name.rpartition(":")
+    return f"{Path(place).stem}:{own}" if place.endswith(PYTHON) else name
+
+
+def code_of(name: str) -> str | None:
+    """SHA-256 of the file that defines a plug-in's factory; None: no plug-in, or no file."""
+    plugin = find(name)
+    source = None if plugin is None else defined_in(plugin)
+    return None if source is None else hashlib.sha256(Path(source).read_bytes()).hexdigest()
+
+
+def defined_in(plugin: Plugin) -> str | None:
+    try:
+        return inspect.getsourcefile(inspect.unwrap(plugin.factory))
+    except (TypeError, OSError):  # a built-in, or typed in at a prompt
+        return None
 
 
 def build(plugin: Plugin, image_size: int, drop_path: float, dense: Dense | None) -> Any:

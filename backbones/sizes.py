@@ -140,5 +140,5 @@ def shape_of(name: str) -> tuple[Size, Anatomy]:
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     raise BackboneError(
         f"unknown backbone {name!r}; {hint}there are {', '.join(SIZES)}, {TIMM}<model> and "
-        "<module>:<name> of your own"
+        "FILE.py:<name> of your own"
     )

@@ -16,6 +16,7 @@ from backbones.baselines import BASELINES, find, name_of
 from backbones.checkpoint import save
 from backbones.files import holds_weights
 from backbones.loading import anatomy_metadata
+from backbones.plugin import code_of, short
 from mae_bench import __version__
 from mae_bench.arguments import FEATURES, SCRATCH, check_common, refuse_label, transferring
 from mae_bench.data import announce, task_root, usable, weights_folder
@@ -117,12 +118,14 @@ def transfer(
     facts = Data.model_validate(built.data_facts() | {"miniature": announce(root)})
     trained_on = of_split(built.data.train, built.data.classes)
     setup = Setup(task, base, effective, seed, facts, init, weights, limit, trained_on, notes)
-    default = re.sub("[/:]", "-", f"{task}-{protocol}-{backbone}-{init}-seed{seed}")
+    default = re.sub("[/:]", "-", f"{task}-{protocol}-{short(backbone)}-{init}-seed{seed}")
     folder = run_folder(out, default if name is None else name)
     found_in = {"source": str(data), "anatomy": anatomy_metadata(vit)}
     found_in["tested_on"] = of_split(built.data.val, built.data.classes)
     tell_changes(base, effective)
-    with open_run(folder, setup.identity() | found_in) as run:
+    code = code_of(backbone)
+    made_by = {} if code is None else {"backbone_code": code}
+    with open_run(folder, setup.identity() | made_by | found_in) as run:
         record = already_finished(run)
         if record is not None:
             return record

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from backbones.sizes import Dense, size_of
 from tasks import check_known
+from tasks.errors import TaskError
 from tasks.recipe import (
     MOST,
     Pixels,
@@ -207,6 +208,9 @@ MINIATURE: dict[str, Any] = {
 """vit_mini on the miniature world: what differs from the published recipe"""
 
 
+THIRDS = 3
+
+
 def taps(depth: int) -> tuple[int, ...]:
     """Blocks at a third, a half, two thirds and the end of the depth: 3, 5, 7, 11 of 12."""
     return (depth // 3 - 1, depth // 2 - 1, depth * 2 // 3 - 1, depth - 1)
@@ -224,6 +228,11 @@ def sourced(task: str, backbone: str, protocol: str) -> Sourced:
     """Every recipe field with its value and source, in the order of the fields."""
     check_known("protocol", protocol, list(PROTOCOLS))
     row, size = row_of(backbone, BY_SIZE), size_of(backbone)
+    if size.depth < THIRDS:
+        raise TaskError(
+            f"{task} with {backbone}: it has {size.depth} blocks; expected {THIRDS} at least, for "
+            "maps at a third, a half, two thirds and the end of the depth"
+        )
     rows = upernet() | LENGTH[protocol] | BY_SIZE[row]
     rows |= said_by("BEiT: 3, 5, 7, 11 of 12 and 7, 11, 15, 23 of 24", taps=taps(size.depth))
     rows |= said_by("BEiT and mmseg: the tokens' width", head_channels=size.embed_dim)

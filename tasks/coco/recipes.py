@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from backbones.sizes import Dense, size_of
 from tasks import check_known
+from tasks.errors import TaskError
 from tasks.recipe import (
     MOST,
     Count,
@@ -263,9 +264,12 @@ def scratch_note(protocol: str, backbone: str) -> str | None:
     )
 
 
+QUARTERS = 4
+
+
 def taps(pyramid: str, depth: int) -> tuple[int, ...]:
     """Blocks at one, two, three and four quarters of the depth, or the last one alone."""
-    quarters = tuple(depth * quarter // 4 - 1 for quarter in (1, 2, 3, 4))
+    quarters = tuple(depth * quarter // QUARTERS - 1 for quarter in (1, 2, 3, 4))
     return quarters if pyramid == "fpn" else quarters[-1:]
 
 
@@ -287,6 +291,11 @@ def sourced(task: str, backbone: str, protocol: str) -> Sourced:
     if backbone == "vit_mini":
         rows |= said_by("ours: tuned on the miniature world", **MINIATURE)
     depth = size_of(backbone).depth
+    if depth < QUARTERS:
+        raise TaskError(
+            f"{task} with {backbone}: it has {depth} blocks; expected {QUARTERS} at least, for "
+            "maps and global attention at the quarters of the depth"
+        )
     blocks = "Li21 and ViTDet: at the quarters of the depth"
     rows |= said_by(blocks, taps=taps(rows["pyramid"][0], depth), global_blocks=taps("fpn", depth))
     rows |= said_by("ours: what was asked for", protocol=f"{task}/{protocol}@1", backbone=backbone)
