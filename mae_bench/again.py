@@ -42,10 +42,10 @@ from mae_bench.unreadable import write_unreadable
 from results import Checkpoint, Data, Record, ResultsError, parse_record, write_record
 from results.protocol import ProtocolId
 from tasks.check import refuse
-from tasks.classification.scores import CLASSES_FILE, read_classes
 from tasks.errors import TaskError
 from tasks.identity import of_split
 from tasks.images.unreadable import restored
+from tasks.learnt import CLASSES_FILE, as_lines, read_classes
 from tasks.recipe import Recipe, TrainingRecipe
 from tasks.task import Task
 
@@ -259,9 +259,9 @@ def refuse_other_classes(trained: Trained, here: Sequence[str]) -> None:
     """Raise `RunError` unless the classes are those that the run has learnt, in their order."""
     there = learnt(trained.folder)
     if there is not None:
-        escaped = [name.replace("\r", "\\r").replace("\n", "\\n") for name in here]
-        if escaped != there:
-            pairs = zip(there, escaped, strict=False)
+        lines = as_lines(here)
+        if lines != there:
+            pairs = zip(there, lines, strict=False)
             what = ", the first that differs being {!r} there and {!r} here"
             odd = [what.format(a, b) for a, b in pairs if a != b]
             raise RunError(

@@ -30,7 +30,7 @@ from tasks import check_known
 from tasks.classification.classifier import Classifier
 from tasks.classification.recipe import ClassificationRecipe
 from tasks.classification.robustness import CORRUPTED, SETS, Robustness
-from tasks.classification.scores import CLASSES_FILE, read_classes
+from tasks.learnt import CLASSES_FILE, read_classes
 
 TRAINED_ON = "imagenet1k"
 

@@ -24,7 +24,7 @@ from results.protocol import ProtocolId
 from tasks.classification import recipes
 from tasks.classification.classifier import Classifier
 from tasks.classification.recipe import ClassificationRecipe
-from tasks.classification.scores import read_classes
+from tasks.learnt import read_classes
 
 PROTOCOL = ProtocolId("imagenet1k", "released", "1")
 KNOWN_POOLING = ("moco_v3", "deit", "augreg", "torchvision", "hf_vit", "hf_beit", "dino")

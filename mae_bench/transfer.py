@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,18 +25,33 @@ from mae_bench.execution import Execution
 from mae_bench.progress import duration, progress, say
 from mae_bench.report import show
 from mae_bench.run.files import MODEL_FILE
+from mae_bench.run.keeping import Fitted
 from mae_bench.run.writing import Run, open_run, run_folder
 from mae_bench.setup import Setup, Spent, already_finished, checkpoint_of, start, tell_changes
 from mae_bench.setup import scoring as scoring_for
-from mae_bench.starting import settle
+from mae_bench.starting import Start, settle
 from mae_bench.train import fit, refuse_unfit
 from mae_bench.unreadable import write_unreadable
-from results import Data, Record, write_record
-from tasks.classification.probe import Probe
-from tasks.classification.scores import CLASSES_FILE, write_classes
+from results import Checkpoint, Data, Record, write_record
 from tasks.identity import of_split
+from tasks.learnt import CLASSES_FILE, write_classes
 from tasks.recipe import Recipe
 from tasks.task import Measurement, Scored, Scoring, Task
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A backbone with the weights that a transfer starts from."""
+
+    vit: Any
+    init: str
+    """what the weights came from"""
+    checkpoint: Checkpoint | None
+    """None: random ones"""
+
+    @property
+    def anatomy(self) -> dict[str, str]:
+        return anatomy_metadata(self.vit)
 
 
 @dataclass(frozen=True)
@@ -94,58 +110,132 @@ def transfer(
     )
     for line in begun.said:
         say(line)
-    checkpoint = released(init, backbone, checkpoint)
     accelerator = start(how, seed)
-    options, weights = effective.backbone_options(), None
-    if checkpoint is None:
-        vit, init = backbones.create(backbone, **options), init or SCRATCH
-    else:
-        vit, loaded = backbones.load(backbone, checkpoint, **options, **reading)
-        say(str(loaded))
-        weights = checkpoint_of(loaded)
-        init = init or loaded.method or name_of(Path(checkpoint))
-        refuse_label(init, loaded.maker, loaded.file)
+    loaded = load(begun, effective, reading)
     root = task_root(task, data)
     checked = usable(task, root, how.max_bad_images)
-    built = tasks.build(task, effective, vit, checked.data, seed, limit)
+    built = tasks.build(task, effective, loaded.vit, checked.data, seed, limit)
     if isinstance(built, Task):
         refuse_unfit(built, accelerator, seed)
-    scoring = scoring_for(built, how, accelerator, batch_size=effective.device_batch)
+    more = {"batch_size": effective.device_batch, "features": Path(out) / FEATURES}
+    scoring = scoring_for(built, how, accelerator, **more)
     notes = list(dict.fromkeys([*checked.notes(), *built.notes()]))
-    scratch = None if checkpoint else tasks.scratch_note(task, protocol, backbone)
-    for note in [*notes, *filter(None, [scratch])]:
-        say(f"note: {note}")
-    facts = Data.model_validate(built.data_facts() | {"miniature": announce(root)})
-    trained_on = of_split(built.data.train, built.data.classes)
-    setup = Setup(task, base, effective, seed, facts, init, weights, limit, trained_on, notes)
-    default = re.sub("[/:]", "-", f"{task}-{protocol}-{short(backbone)}-{init}-seed{seed}")
+    tell_notes(notes, task, begun, loaded)
+    setup = set_up(task, built, root, base, effective, seed, loaded, limit, notes)
+    default = re.sub("[/:]", "-", f"{task}-{protocol}-{short(backbone)}-{loaded.init}-seed{seed}")
     folder = run_folder(out, default if name is None else name)
-    found_in = {"source": str(data), "anatomy": anatomy_metadata(vit)}
-    found_in["tested_on"] = of_split(built.data.val, built.data.classes)
     tell_changes(base, effective)
     code = code_of(backbone)
     made_by = {} if code is None else {"backbone_code": code}
-    with open_run(folder, setup.identity() | made_by | found_in) as run:
-        record = already_finished(run)
-        if record is not None:
-            return record
-        if accelerator.is_main_process and built.data.classes:
-            write_classes(folder / CLASSES_FILE, [str(each) for each in built.data.classes])
-        scoring = replace(scoring, folder=folder)
-        if isinstance(built, Task):
-            found = train_and_score(built, run, accelerator, seed, how, scoring)
-        else:
-            found = probe(built, replace(scoring, features=Path(out) / FEATURES))
-        more = [run.other_test] if run.other_test else []
-        record = setup.record(run, found.measured, found.spent, found.scored, accelerator, more)
-        if accelerator.is_main_process:
-            if found.weights and not isinstance(built, Task):
-                keep(found.weights, effective, vit, folder)
-            write_unreadable(folder, found.spent.skipped, found.scored.unreadable)
-            write_record(folder, record)
-            show([record])
-            tell(record, found, folder)
+    with open_run(folder, setup.identity() | made_by | found_in(built, data, loaded)) as run:
+        done = already_finished(run)
+        return done or measure(built, run, setup, loaded, accelerator, how, scoring)
+
+
+def load(begun: Start, recipe: Recipe, reading: dict[str, Any]) -> Loaded:
+    """The backbone that a transfer starts from: random, of a file, or a released one."""
+    options, init = recipe.backbone_options(), begun.init
+    file = released(init, begun.backbone, begun.checkpoint)
+    if file is None:
+        return Loaded(backbones.create(begun.backbone, **options), init or SCRATCH, None)
+    vit, report = backbones.load(begun.backbone, file, **options, **reading)
+    say(str(report))
+    known = checkpoint_of(report)
+    init = init or report.method or name_of(Path(file))
+    refuse_label(init, report.maker, report.file)
+    return Loaded(vit, init, known)
+
+
+def tell_notes(notes: Sequence[str], task: str, begun: Start, loaded: Loaded) -> None:
+    """What a user should hear of the data, and of random weights."""
+    scratch = None
+    if loaded.checkpoint is None:
+        scratch = tasks.scratch_note(task, begun.protocol, begun.backbone)
+    for note in [*notes, *filter(None, [scratch])]:
+        say(f"note: {note}")
+
+
+def set_up(
+    task: str,
+    built: Measurement,
+    root: Path,
+    base: Recipe,
+    effective: Recipe,
+    seed: int,
+    loaded: Loaded,
+    limit: int | None,
+    notes: list[str],
+) -> Setup:
+    """All that determines the result; says where the data are."""
+    facts = Data.model_validate(built.data_facts() | {"miniature": announce(root)})
+    trained_on = of_split(built.data.train, built.data.classes)
+    more = (loaded.init, loaded.checkpoint, limit, trained_on, notes)
+    return Setup(task, base, effective, seed, facts, *more)
+
+
+def found_in(built: Measurement, data: str | Path, loaded: Loaded) -> dict[str, Any]:
+    """What scoring the run again needs to know: where the data lay, and of which shape the ViT."""
+    tested_on = of_split(built.data.val, built.data.classes)
+    return {"source": str(data), "anatomy": loaded.anatomy, "tested_on": tested_on}
+
+
+def measure(
+    built: Measurement,
+    run: Run,
+    setup: Setup,
+    loaded: Loaded,
+    accelerator: Accelerator,
+    how: Execution,
+    scoring: Scoring,
+) -> Record:
+    """Train or fit, score, and write all that comes out into the run's folder."""
+    folder, first = run.folder, accelerator.is_main_process
+    if first and built.data.classes:
+        write_classes(folder / CLASSES_FILE, [str(each) for each in built.data.classes])
+    scoring = replace(scoring, folder=folder)
+    if isinstance(built, Task):
+        fitted = fit(built, run, accelerator, setup.seed, how)
+        found = score_trained(fitted, run, loaded, accelerator, scoring)
+    else:
+        found = fit_and_score(built, scoring)
+    more = [run.other_test] if run.other_test else []
+    record = setup.record(run, found.measured, found.spent, found.scored, accelerator, more)
+    if first:
+        if found.weights and not isinstance(built, Task):
+            keep(found.weights, setup.effective, loaded, folder)
+        write_unreadable(folder, found.spent.skipped, found.scored.unreadable)
+        write_record(folder, record)
+        show([record])
+        tell(record, found, folder)
     return record
+
+
+def score_trained(
+    fitted: Fitted, run: Run, loaded: Loaded, accelerator: Accelerator, scoring: Scoring
+) -> DoneMeasurement:
+    """Keep what was trained, and evaluate it."""
+    task, weights = fitted.model, fitted.model.state_dict()
+    if accelerator.is_main_process:  # whatever becomes of the scoring
+        keep(weights, task.recipe, loaded, run.folder)
+    with progress("evaluating", task.data_facts()["val_images"]) as bar:
+        scored = task.evaluate(replace(scoring, on_progress=bar.update))
+    return DoneMeasurement(task, scored, fitted.spent, weights)
+
+
+def fit_and_score(measured: Measurement, scoring: Scoring) -> DoneMeasurement:
+    """Evaluate what no loop trains: a probe of frozen features."""
+    started, began = datetime.now(UTC), time.monotonic()
+    facts = measured.data_facts()
+    with progress("extracting features", facts["train_images"] + facts["val_images"]) as bar:
+        scored = measured.evaluate(replace(scoring, on_progress=bar.update))
+    spent = Spent(started, time.monotonic() - began, skipped=tuple(measured.skipped()))
+    return DoneMeasurement(measured, scored, spent, measured.fitted())
+
+
+def keep(weights: dict[str, Tensor], recipe: Recipe, loaded: Loaded, folder: Path) -> None:
+    """Write what was trained into the run's folder."""
+    origin = {"producer": "mae-bench", "protocol": recipe.protocol}
+    save(weights, folder / MODEL_FILE, origin | loaded.anatomy)
 
 
 def tell(record: Record, found: DoneMeasurement, folder: Path) -> None:
@@ -159,37 +249,6 @@ def tell(record: Record, found: DoneMeasurement, folder: Path) -> None:
         f"{', '.join(f'{k} {v:.2f}' for k, v in record.metrics.items())} "
         f"in {duration(found.spent.seconds)}"
     )
-
-
-def train_and_score(
-    task: Task, run: Run, accelerator: Accelerator, seed: int, how: Execution, scoring: Scoring
-) -> DoneMeasurement:
-    """Fit a task and evaluate it."""
-    fitted = fit(task, run, accelerator, seed, how)
-    weights = fitted.model.state_dict()
-    if accelerator.is_main_process:  # whatever becomes of the scoring
-        keep(weights, task.recipe, task.get_submodule("backbone"), run.folder)
-    with progress("evaluating", task.data_facts()["val_images"]) as bar:
-        scored = fitted.model.evaluate(replace(scoring, on_progress=bar.update))
-    return DoneMeasurement(fitted.model, scored, fitted.spent, weights)
-
-
-def keep(weights: dict[str, Tensor], recipe: Recipe, vit: Any, folder: Path) -> None:
-    """Write what was trained into the run's folder."""
-    origin = {"producer": "mae-bench", "protocol": recipe.protocol}
-    save(weights, folder / MODEL_FILE, origin | anatomy_metadata(vit))
-
-
-def probe(measured: Measurement, scoring: Scoring) -> DoneMeasurement:
-    """Evaluate a probe of frozen features."""
-    assert isinstance(measured, Probe)
-    started, began = datetime.now(UTC), time.monotonic()
-    facts = measured.data_facts()
-    with progress("extracting features", facts["train_images"] + facts["val_images"]) as bar:
-        scored = measured.evaluate(replace(scoring, on_progress=bar.update))
-    skipped = tuple(measured.outcome.skipped)
-    spent = Spent(started, time.monotonic() - began, skipped=skipped)
-    return DoneMeasurement(measured, scored, spent, measured.outcome.head)
 
 
 def released(init: str | None, backbone: str, checkpoint: str | Path | None) -> str | Path | None:

@@ -117,6 +117,14 @@ class Measurement(ABC):
             "upright": getattr(data, "upright", False),
         }
 
+    def fitted(self) -> dict[str, Tensor]:
+        """What `evaluate` itself has fitted on the training set; empty where the loop trains."""
+        return {}
+
+    def skipped(self) -> list[Unreadable]:
+        """Training images that `evaluate` could not read, where it fits on them."""
+        return []
+
     def notes(self) -> list[str]:
         """What a user should hear at the start: what was left out of the data, and so on."""
         return []

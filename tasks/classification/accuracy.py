@@ -17,6 +17,7 @@ from backbones.checkpoint import save
 from tasks import scoring
 from tasks.classification import scores
 from tasks.errors import TaskError
+from tasks.learnt import CLASSES_FILE, write_classes
 from tasks.scoring import ScoredImages
 from tasks.task import Batch, Scored, Scoring
 
@@ -155,7 +156,7 @@ def write(found: Answers, names: Iterable[str], report: Report, folder: Path) ->
     rows = range(len(report.classes)) if report.among is None else report.among
     file = folder / scores.PER_CLASS_FILE
     scores.write_per_class(file, report.classes, rows, targets, best[:, 0] == targets)
-    scores.write_classes(folder / scores.CLASSES_FILE, report.classes)
+    write_classes(folder / CLASSES_FILE, report.classes)
     if found.logits is not None:
         tensors = {"logits": torch.from_numpy(found.logits), "targets": torch.from_numpy(targets)}
         save(tensors, folder / LOGITS_FILE, {})

@@ -147,10 +147,11 @@ class ClassificationFace(Face):
     def rescore(self, task: str, folder: Path, data: Any) -> Any:
         from tasks.classification import scores
         from tasks.classification.robustness import rescore_views
+        from tasks.learnt import CLASSES_FILE, read_classes
 
-        file, names = folder / PREDICTIONS_FILE, folder / scores.CLASSES_FILE
+        file, names = folder / PREDICTIONS_FILE, folder / CLASSES_FILE
         require(file)
-        num_classes = len(scores.read_classes(names)) if names.is_file() else None
+        num_classes = len(read_classes(names)) if names.is_file() else None
         found = (rescore_views if task == CORRUPTED else scores.rescore)(file, num_classes)
         found.images = len(scores.read_predictions(file)[0])
         return found

@@ -71,6 +71,12 @@ class Probe(Measurement):
         """See `Measurement`: after `evaluate`, that the solver has not converged."""
         return self.outcome.caveats
 
+    def fitted(self) -> dict[str, Tensor]:
+        return self.outcome.head
+
+    def skipped(self) -> list[Unreadable]:
+        return self.outcome.skipped
+
     def evaluate(self, how: Scoring = SCORING) -> Scored:
         """Score on the val set: "top1", "top5" and "per_class" in percent, with intervals.
 

@@ -12,20 +12,19 @@ from typing import TextIO
 
 import numpy as np
 
-from backbones.files import atomic_text, open_regular, read_regular
+from backbones.files import atomic_text, open_regular
 from tasks.errors import TaskError
+from tasks.learnt import CLASSES_FILE
 from tasks.spreadsheet import harmless
 from tasks.task import Scored
 
 PREDICTIONS_FILE = "predictions.csv"
 PER_CLASS_FILE = "per_class.csv"
-CLASSES_FILE = "classes.txt"
 
 MOST_KEPT = 5
 """best classes kept of an image; of five classes or fewer, all but the worst"""
 MOST_CLASSES = 100_000
 MOST_BYTES = 2 * 1024**3
-MOST_CLASS_BYTES = 64 * 1024**2
 MOST_LINE = 64 * 1024
 """of a file to score again; a line in characters"""
 SLACK, SUM_SLACK = 1e-5, 0.02
@@ -225,23 +224,3 @@ def write_per_class(
             total, right = int(images[index]), int(correct[index])
             share = 100 * right / total if total else ""
             writer.writerow([index, harmless(classes[index]), total, right, share])
-
-
-def write_classes(file: Path, classes: Sequence[str]) -> None:
-    """Class names in the order of their indices, one per line; a line break in one as \\n."""
-    escaped = (name.replace("\r", "\\r").replace("\n", "\\n") for name in classes)
-    with atomic_text(file) as stream:
-        stream.writelines(f"{name}\n" for name in escaped)
-
-
-def read_classes(file: Path) -> list[str]:
-    """Class names of a run, in the order of their indices; `TaskError` if there is no such file."""
-    try:
-        text = read_regular(file, MOST_CLASS_BYTES).decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise TaskError(
-            f"{file}: {reason}; expected the names of the run's classes, one per line, in the "
-            "order of their indices"
-        ) from None
-    return text.removesuffix("\n").split("\n")

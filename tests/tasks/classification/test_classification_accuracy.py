@@ -246,15 +246,6 @@ def test_table_by_class(tmp_path: Path) -> None:
     assert list(pd.read_csv(tmp_path / "per_class.csv")["index"]) == among
 
 
-def test_classes_are_lines(tmp_path: Path) -> None:
-    scores.write_classes(tmp_path / "classes.txt", ["n1", "a b", "two\nlines", "\udcff", "\x85"])
-    assert scores.read_classes(tmp_path / "classes.txt") == [
-        "n1", "a b", r"two\nlines", r"\udcff", "\x85"
-    ]  # fmt: skip
-    with pytest.raises(TaskError, match=r"none.txt: No such file or directory; expected the names"):
-        scores.read_classes(tmp_path / "none.txt")
-
-
 def test_logits_are_kept_if_asked(tmp_path: Path) -> None:
     logits, targets = drawn()
     report = Report(NAMES, CLASSES, folder=tmp_path)
