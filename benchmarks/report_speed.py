@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import pydantic
 
-from mae_bench.report import find_runs
+from mae_bench.report_runs import find_runs
 from results import (
     Checkpoint,
     Cost,

@@ -14,7 +14,9 @@ from small_runs import PATIENCE
 import mae_bench
 from mae_bench.cli import call
 from mae_bench.errors import RunError
-from mae_bench.report import REFRESH_SECONDS, Wanted, find_runs, keep_up, output_files
+from mae_bench.report import output_files
+from mae_bench.report_page import REFRESH_SECONDS, keep_up
+from mae_bench.report_runs import Wanted, find_runs
 from results import PAPER_TABLES, Cost, Record, ResultsError, write_record
 
 

@@ -31,7 +31,8 @@ from results import (
 )
 from results.drawing import INK, MUTED, OTHERS, PAPER, RULE, STYLES
 from results.figures import figures
-from results.formats.html import MAX_PICTURES, PICTURE_SIDE, ShownRun, Unfinished, to_html
+from results.formats.html import ShownRun, Unfinished, to_html
+from results.formats.html.pictures import MAX_PICTURES, PICTURE_SIDE
 from results.logs import Log
 from results.text import one_line
 
@@ -317,8 +318,9 @@ def test_huge_text_is_cut(make_record):
 
 
 def test_many_configurations_are_bounded_and_counted(make_record, monkeypatch):
-    monkeypatch.setattr(results.formats.html, "MAX_CONFIGURATIONS", 2)
-    monkeypatch.setattr(results.formats.html, "MAX_RUNS", 3)
+    for part in (results.formats.html.runs, results.formats.html.tables):
+        monkeypatch.setattr(part, "MAX_CONFIGURATIONS", 2)
+    monkeypatch.setattr(results.formats.html.runs, "MAX_RUNS", 3)
     records = [make_record(init=f"init {i}", metrics={"top1": 80.0 + i}) for i in range(4)]
     records += [make_record(init="init 0", seed=s, metrics={"top1": 80.0}) for s in range(1, 6)]
     page = check_safe(whole(records))
@@ -356,7 +358,7 @@ def test_large_pictures_are_made_smaller(make_record, tmp_path):
 
 
 def test_what_is_no_picture_is_left_out_and_counted(make_record, tmp_path, monkeypatch):
-    monkeypatch.setattr(results.formats.html, "MAX_PICTURE_PIXELS", 10_000)
+    monkeypatch.setattr(results.formats.html.pictures, "MAX_PICTURE_PIXELS", 10_000)
     (tmp_path / "no.png").write_bytes(b"<svg onload=alert(1)>")
     whole_file = png(tmp_path / "cut.png", (90, 90)).read_bytes()
     (tmp_path / "cut.png").write_bytes(whole_file[: len(whole_file) // 2])
