@@ -3,107 +3,46 @@
 Finished or not: a training is never lost. Of an interrupted one the newest good state is scored.
 """
 
-import hashlib
-import json
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
-from zipfile import BadZipFile
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    NonNegativeInt,
-    PositiveInt,
-    TypeAdapter,
-    ValidationError,
-)
-from torch import Tensor
+from accelerate import Accelerator
 
 import tasks
-from backbones.checkpoint import check_keys, read_tensors
-from backbones.files import read_regular
+from backbones.checkpoint import check_keys
 from backbones.loading import rebuild
-from mae_bench.batches import MicroBatches
 from mae_bench.data import MINI, announce, look_at, task_root
-from mae_bench.errors import RunError, first_line
+from mae_bench.errors import RunError
 from mae_bench.execution import Execution
-from mae_bench.progress import duration, progress, say
-from mae_bench.recipes import recipe
+from mae_bench.progress import duration, say
 from mae_bench.report import show
-from mae_bench.run.files import MODEL_FILE, RECORD_FILE, RUN_FILE, STATE_FOLDER, STATES
-from mae_bench.run.writing import open_run, read_state, run_folder
-from mae_bench.setup import Setup, Spent, already_finished, scoring, start
+from mae_bench.run.trained import Trained, base_of, learnt, read_run_file, read_trained
+from mae_bench.run.writing import Run, open_run, run_folder
+from mae_bench.setup import Setup, Spent, already_finished, scoring, start, timed
 from mae_bench.unreadable import write_unreadable
-from results import Checkpoint, Data, Record, ResultsError, parse_record, write_record
-from results.protocol import ProtocolId
+from results import Data, Record, write_record
 from tasks.check import refuse
-from tasks.errors import TaskError
 from tasks.identity import of_split
-from tasks.images.unreadable import restored
-from tasks.learnt import CLASSES_FILE, as_lines, read_classes
-from tasks.recipe import Recipe, TrainingRecipe
-from tasks.task import Task
-
-MOST_BYTES = 2**24
-"""of a run.json or record.json"""
-
-
-class Identity(BaseModel):
-    """What a run.json says, as far as it is used here."""
-
-    model_config = ConfigDict(strict=True, extra="ignore")
-
-    task: str
-    recipe: dict[str, Any]
-    seed: NonNegativeInt
-    data: Data
-    init: str
-    checkpoint: Checkpoint | None = None
-    limit: PositiveInt | None = None
-    source: str | None = None
-    """where the data lay"""
-    tested_on: str | None = None
-    """names the test images alone; see `tasks.identity`"""
-    anatomy: dict[str, str] = {}
-    """of the backbone, for `backbones.loading.rebuild`"""
+from tasks.learnt import CLASSES_FILE, as_lines
+from tasks.task import Scoring, Task
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What a run has trained so far."""
+class TestSet:
+    """A test set of the classes of a run, and the run's network on it."""
 
-    folder: Path
-    identity: Identity
-    recipe: TrainingRecipe
-    finished: bool
-    """whether there is a record"""
-    file: Path
-    """of the weights"""
-    weights: dict[str, Tensor]
-    metadata: dict[str, str]
-    step: int
-    """optimiser steps behind the weights"""
-    steps: int
-    """of the whole training"""
-    spent: Spent | None
-    """None of a run with a record, which has it"""
-
-    @property
-    def name(self) -> str:
-        return self.folder.resolve().name
-
-    def digest(self) -> str:
-        """Of the weights, for the identity of what is scored with them."""
-        found = hashlib.sha256()
-        for name, value in sorted(self.weights.items()):
-            found.update(f"{name} {tuple(value.shape)}\n".encode())
-            found.update(value.detach().cpu().contiguous().numpy().tobytes())
-        return found.hexdigest()
+    source: str
+    """as a user names it"""
+    root: Path
+    task: Task
+    facts: Data
+    limit: int | None
+    notes: list[str]
+    unlabelled: bool
+    own: bool
+    """whether these are the very images that the run began with"""
 
 
 def score_again(
@@ -125,7 +64,30 @@ def score_again(
     if on not in (None, known.task):
         raise RunError(f"run {run}: is of {known.task}, and is not scored on {on}; leave out --on")
     accelerator = start(how, known.seed)
-    source = str(source_of(trained, data))
+    test = test_set(trained, str(source_of(trained, data)), limit, how)
+    how_to_score = scoring(test.task, how, accelerator, batch_size=trained.recipe.device_batch)
+    first = is_first(trained, test)
+    said = differences(trained, test.facts, test.own, first)
+    for line in said:
+        say(f"note: {line}")
+    more = (known.seed, test.facts, known.init, known.checkpoint, test.limit)
+    base = base_of(trained)
+    setup = Setup(known.task, base, trained.recipe, *more, data_notes=test.notes)
+    if first:
+        folder, identity = trained.folder, read_run_file(trained.folder)
+    else:
+        beside = trained.folder.resolve().parent
+        folder = run_folder(out or beside, name or title(trained, test.facts))
+        identity = setup.identity() | {"weights": trained.digest(), "source": test.source}
+    with open_run(folder, identity) as opened:
+        done = already_finished(opened)
+        spent = trained.spent if first else None
+        return done or score(opened, trained, test, setup, spent, accelerator, how_to_score, said)
+
+
+def test_set(trained: Trained, source: str, limit: int | None, how: Execution) -> TestSet:
+    """What is to be scored; `RunError` or `TaskError` for data that cannot be."""
+    known = trained.identity
     root = task_root(known.task, source)
     found = look_at(known.task, root, how.max_bad_images, test_alone(trained, source))
     if not found.unlabelled:
@@ -133,51 +95,55 @@ def score_again(
     notes = found.notes()
     for note in notes:
         say(f"note: {note}")
-    limit = known.limit if limit is None and unchanged(trained, found.data) else limit
+    same = unchanged(trained, found.data)
+    limit = known.limit if limit is None and same else limit
     task = build(trained, found.data, limit)
-    how_to_score = scoring(task, how, accelerator, batch_size=trained.recipe.device_batch)
     facts = Data.model_validate(task.data_facts() | {"miniature": announce(root)})
-    own = unchanged(trained, found.data) and limit == known.limit
-    as_begun = own and facts.fingerprint == known.data.fingerprint
-    first = as_begun and not trained.finished and trained.step >= trained.steps
-    said = differences(trained, facts, own, first)
-    for line in said:
-        say(f"note: {line}")
-    base = base_of(trained)
-    more = (known.seed, facts, known.init, known.checkpoint, limit)
-    setup = Setup(known.task, base, trained.recipe, *more, data_notes=notes)
-    identity = setup.identity() | {"weights": trained.digest(), "source": source}
-    if first:
-        folder, identity = trained.folder, read_json(trained.folder / RUN_FILE)
-    else:
-        folder = run_folder(out or trained.folder.resolve().parent, name or title(trained, facts))
-    with open_run(folder, identity) as opened:
-        record = already_finished(opened)
-        if record is not None:
-            return record
-        task.to(accelerator.device)
-        began, started = time.monotonic(), datetime.now(UTC)
-        with progress("evaluating", facts.val_images) as bar:
-            scored = task.evaluate(replace(how_to_score, on_progress=bar.update, folder=folder))
-        seconds = time.monotonic() - began
-        spent = Spent(started, seconds, facts.val_images / seconds)
-        if first and trained.spent is not None:
-            spent = trained.spent
-        if accelerator.is_main_process:
-            write_unreadable(folder, spent.skipped, scored.unreadable)
-        if found.unlabelled and not scored.metrics:
-            say(
-                f"the test images of {root} are not labelled: predictions without scores are in "
-                f"{folder} ({duration(seconds)}), and there is no record"
-            )
-            return None
-        complete = trained.step >= trained.steps
-        record = setup.record(opened, task, spent, scored, accelerator, said, complete)
-        if accelerator.is_main_process:
-            write_record(folder, record)
-            scores = ", ".join(f"{k} {v:.2f}" for k, v in record.metrics.items())
-            show([record])
-            say(f"predictions  {folder}\n{record.protocol}, run {trained.name}: {scores}")
+    own = same and limit == known.limit
+    return TestSet(source, root, task, facts, limit, notes, found.unlabelled, own)
+
+
+def is_first(trained: Trained, test: TestSet) -> bool:
+    """Whether this is the score that a training which has come to its end still lacks."""
+    as_begun = test.own and test.facts.fingerprint == trained.identity.data.fingerprint
+    return as_begun and not trained.finished and trained.step >= trained.steps
+
+
+def score(
+    opened: Run,
+    trained: Trained,
+    test: TestSet,
+    setup: Setup,
+    spent: Spent | None,
+    accelerator: Accelerator,
+    how: Scoring,
+    said: Sequence[str],
+) -> Record | None:
+    """Score, and write all that comes out into the run's folder; None without labels.
+
+    `spent`: what the training took, where the score is its own.
+    """
+    folder = opened.folder
+    test.task.to(accelerator.device)
+    scored, scoring_took = timed(
+        test.task, replace(how, folder=folder), "evaluating", test.facts.val_images
+    )
+    spent = spent or scoring_took
+    if accelerator.is_main_process:
+        write_unreadable(folder, spent.skipped, scored.unreadable)
+    if test.unlabelled and not scored.metrics:
+        say(
+            f"the test images of {test.root} are not labelled: predictions without scores are in "
+            f"{folder} ({duration(scoring_took.seconds)}), and there is no record"
+        )
+        return None
+    complete = trained.step >= trained.steps
+    record = setup.record(opened, test.task, spent, scored, accelerator, said, complete)
+    if accelerator.is_main_process:
+        write_record(folder, record)
+        scores = ", ".join(f"{k} {v:.2f}" for k, v in record.metrics.items())
+        show([record])
+        say(f"predictions  {folder}\n{record.protocol}, run {trained.name}: {scores}")
     return record
 
 
@@ -249,12 +215,6 @@ def test_alone(trained: Trained, source: str) -> list[str] | None:
     return None if part else learnt(trained.folder)
 
 
-def learnt(folder: Path) -> list[str] | None:
-    """The classes of a run; None: it keeps none."""
-    file = folder / CLASSES_FILE
-    return read_classes(file) if file.is_file() else None
-
-
 def refuse_other_classes(trained: Trained, here: Sequence[str]) -> None:
     """Raise `RunError` unless the classes are those that the run has learnt, in their order."""
     there = learnt(trained.folder)
@@ -279,126 +239,3 @@ def refuse_other_classes(trained: Trained, here: Sequence[str]) -> None:
     if count:
         kept = f"which keeps no {CLASSES_FILE}"
         say(f"note: assumed: the {count} classes are those of the run, {kept}")
-
-
-def read_trained(folder: Path) -> Trained:
-    """What a run has trained; `RunError` if it is none that can be scored again."""
-    if not folder.is_dir():
-        raise RunError(f"run {folder}: no such folder; expected the folder of a run")
-    identity = read_identity(folder)
-    effective = read_recipe(folder, identity)
-    whole = getattr(effective, "epoch_images", None) if identity.data.standard else None
-    try:
-        plan = MicroBatches(identity.data.train_images, effective, 0, 0, 1, whole)
-    except RunError as error:
-        raise RunError(f"run {folder}: {error}") from None
-    steps = plan.num_steps
-    if finished(folder):
-        file = folder / MODEL_FILE
-        weights, metadata = read_tensors(file)
-        return Trained(
-            folder, identity, effective, True, file, weights, metadata, steps, steps, None
-        )
-    file, state = newest_state(folder)
-    try:
-        step = int(state["step"])
-        averaged = effective.ema_decay is not None and "ema" in state
-        weights = {
-            key.removeprefix("module.") if averaged else key: value
-            for key, value in state["ema" if averaged else "model"].items()
-        }
-        spent = Spent(
-            started=datetime.fromtimestamp(state["started"], UTC),
-            seconds=float(state["seconds"]),
-            images_per_second=step * effective.batch_size / max(float(state["seconds"]), 1e-9),
-            skipped=tuple(restored(state["skipped"])),
-        )
-    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
-        raise RunError(
-            f"{file}: is no state of this version of mae-bench ({first_line(error)})"
-        ) from None
-    metadata = identity.anatomy
-    return Trained(folder, identity, effective, False, file, weights, metadata, step, steps, spent)
-
-
-def finished(folder: Path) -> bool:
-    """Whether a run has a record, which has to be one, and its weights."""
-    file = folder / RECORD_FILE
-    if not file.exists():
-        return False
-    try:
-        parse_record(read_regular(file, MOST_BYTES))
-    except (OSError, ResultsError) as error:
-        raise RunError(f"{file}: damaged ({error}); expected a run's {RECORD_FILE}") from None
-    if not (folder / MODEL_FILE).is_file():
-        raise RunError(f"run {folder}: has left no {MODEL_FILE}, so there is nothing to score")
-    return True
-
-
-def newest_state(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """The newest readable state of a run that has no record yet; damaged ones are named."""
-    for file in sorted((folder / STATE_FOLDER).glob(STATES), reverse=True):
-        try:
-            state = read_state(file)
-        except (BadZipFile, RuntimeError, EOFError, KeyError, OSError, UnpicklingError) as error:
-            say(f"{file} is damaged ({first_line(error)})", style="yellow")
-            continue
-        if isinstance(state, dict):
-            return file, state
-        say(f"{file} is no state", style="yellow")
-    raise RunError(f"run {folder}: has neither a record nor a readable state; nothing to score")
-
-
-def read_json(file: Path) -> Any:
-    """The content of a run's JSON file; `RunError` if there is none."""
-    try:
-        return json.loads(read_regular(file, MOST_BYTES))
-    except OSError as error:
-        raise RunError(f"{file}: {error.strerror}; expected the folder of a run") from None
-    except (ValueError, RecursionError) as error:
-        raise RunError(f"{file}: damaged ({first_line(error)}); expected a run's") from None
-
-
-def read_identity(folder: Path) -> Identity:
-    """What run.json says of a run that trains; `RunError` for anything else."""
-    file = folder / RUN_FILE
-    content = read_json(file)
-    try:
-        found = Identity.model_validate_json(json.dumps(content))
-    except (ValidationError, RecursionError) as error:
-        reason = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": ""}
-        where = ".".join(map(str, reason["loc"]))
-        raise RunError(
-            f"{file}: {where}: {reason['msg']}; expected the run of a downstream task"
-        ) from None
-    if found.task not in tasks.known():
-        what = "a pre-training has no scores" if found.task == "pretrain" else "no task of ours"
-        raise RunError(f"run {folder}: is of {found.task!r}: {what}; nothing to evaluate")
-    return found
-
-
-def protocol_of(identity: Identity) -> str:
-    """The protocol's name, as `mae-bench transfer --protocol` takes it."""
-    return ProtocolId.read(str(identity.recipe.get("protocol"))).asked
-
-
-def read_recipe(folder: Path, identity: Identity) -> TrainingRecipe:
-    """The run's own recipe; `RunError` unless this version trains by such."""
-    expected = "expected the run of a protocol that trains, by this version of mae-bench"
-    try:
-        kind = tasks.recipe_type(identity.task, protocol_of(identity))
-        found = TypeAdapter(kind).validate_python(identity.recipe)
-    except (TaskError, ValidationError, ValueError) as error:
-        raise RunError(f"run {folder}: its recipe: {first_line(error)}; {expected}") from None
-    if not isinstance(found, TrainingRecipe):
-        raise RunError(
-            f"run {folder}: {found.protocol} is a probe, which is scored as it is fitted: give "
-            "mae-bench transfer with the other --data"
-        )
-    return found
-
-
-def base_of(trained: Trained) -> Recipe:
-    """The protocol's recipe, from which the run's own may deviate."""
-    identity = trained.identity
-    return recipe(identity.task, trained.recipe.backbone, protocol_of(identity))

@@ -1,8 +1,6 @@
 """`mae-bench evaluate`: score an ImageNet-1k classifier, of a run or released, on a test set."""
 
-import time
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -15,12 +13,12 @@ from mae_bench.arguments import check_common
 from mae_bench.data import announce, task_root
 from mae_bench.errors import RunError
 from mae_bench.execution import Execution
-from mae_bench.progress import duration, progress, say
+from mae_bench.progress import duration, say
 from mae_bench.released import Released, ReleasedOptions, read_released
 from mae_bench.report import show
 from mae_bench.run.files import MODEL_FILE
 from mae_bench.run.writing import RECORD_FILE, open_run, run_folder
-from mae_bench.setup import Spent, already_finished, make_record, start
+from mae_bench.setup import already_finished, make_record, start, timed
 from mae_bench.setup import scoring as scoring_for
 from mae_bench.unreadable import write_unreadable
 from results import Data, Named, Record, ResultsError, write_record
@@ -71,15 +69,33 @@ def evaluate(
     how = execution or Execution()
     if on is None or (on not in SETS and on in tasks.known()):
         given: dict[str, Any] = {"backbone": backbone, "init": init, "classes": classes, **options}
-        extra = [f"--{key.replace('_', '-')}" for key, value in given.items() if value]
-        if Path(run).is_file() or extra:
-            what = f"{', '.join(extra)}: for a file" if extra else f"{run} is a file"
-            raise RunError(f"{what}; expected --on too, one of {', '.join(SETS)}")
+        refuse_file(Path(run), given)
         return score_again(Path(run), data, out, name, limit, how, on)
-    data = "mini" if data is None else data
     check_known("test set", on, list(SETS))
     source = read_source(Path(run), backbone, init, classes, **options)
-    root = task_root(on, data)
+    root = task_root(on, "mini" if data is None else data)
+    beside = Path(run).resolve().parent if isinstance(source, Finished) else Path("runs")
+    folder = run_folder(beside if out is None else out, name or f"{source.name}-{on}")
+    return score_on(on, source, root, folder, limit, how)
+
+
+def refuse_file(run: Path, given: dict[str, Any]) -> None:
+    """Raise `RunError` for a file, and for options of files, where a run's own set is scored."""
+    extra = [f"--{key.replace('_', '-')}" for key, value in given.items() if value]
+    if run.is_file() or extra:
+        what = f"{', '.join(extra)}: for a file" if extra else f"{run} is a file"
+        raise RunError(f"{what}; expected --on too, one of {', '.join(SETS)}")
+
+
+def score_on(
+    on: str,
+    source: "Finished | Released",
+    root: Path,
+    folder: Path,
+    limit: int | None,
+    how: Execution,
+) -> Record:
+    """Score a classifier on a robustness set, into a run folder of its own."""
     accelerator = start(how, source.fields()["seed"])
     model = source.model().to(accelerator.device)
     measured = Robustness(model, source.classes, on, root, limit)
@@ -88,19 +104,12 @@ def evaluate(
     for note in notes:
         say(f"note: {note}")
     facts = Data.model_validate(measured.data_facts() | {"miniature": announce(root)})
-    beside = Path(run).resolve().parent if isinstance(source, Finished) else Path("runs")
-    folder = run_folder(
-        beside if out is None else out, f"{source.name}-{on}" if name is None else name
-    )
     with open_run(folder, identity(source, on, facts, limit)) as opened:
-        record = already_finished(opened)
-        if record is not None:
-            return record
-        started, clock = datetime.now(UTC), time.monotonic()
-        with progress(f"evaluating on {on}", facts.val_images) as bar:
-            scored = measured.evaluate(replace(scoring, on_progress=bar.update, folder=folder))
-        seconds = time.monotonic() - clock
-        spent = Spent(started, seconds, images_per_second=facts.val_images / seconds)
+        done = already_finished(opened)
+        if done is not None:
+            return done
+        into_folder = replace(scoring, folder=folder)
+        scored, spent = timed(measured, into_folder, f"evaluating on {on}", facts.val_images)
         known = source.fields() | {
             "name": folder.name,
             "protocol": source.protocol(on),
@@ -116,7 +125,7 @@ def evaluate(
             write_record(folder, record)
             what = "run " if isinstance(source, Finished) else ""
             show([record])
-            say(f"predictions  {folder}  ({duration(seconds)})")
+            say(f"predictions  {folder}  ({duration(spent.seconds)})")
             say(f"{record.protocol}, {what}{source.name}: {told(record)}")
     return record
 

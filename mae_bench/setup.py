@@ -3,9 +3,10 @@
 import json
 import math
 import os
+import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,7 +19,7 @@ from mae_bench.arguments import check_seed
 from mae_bench.errors import RunError
 from mae_bench.execution import Execution
 from mae_bench.processes import meeting
-from mae_bench.progress import say
+from mae_bench.progress import progress, say
 from mae_bench.recipes import changes
 from mae_bench.run.writing import Run
 from mae_bench.unreadable import reasons
@@ -224,6 +225,15 @@ def scoring(
         say=say,
         **more,
     )
+
+
+def timed(measured: Measurement, how: Scoring, title: str, images: int) -> tuple[Scored, Spent]:
+    """The scores of so many images, under a bar with a title; what scoring took."""
+    started, began = datetime.now(UTC), time.monotonic()
+    with progress(title, images) as bar:
+        scored = measured.evaluate(replace(how, on_progress=bar.update))
+    seconds = time.monotonic() - began
+    return scored, Spent(started, seconds, images_per_second=images / seconds)
 
 
 def tell_changes(base: Recipe, effective: Recipe) -> None:

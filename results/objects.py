@@ -40,7 +40,9 @@ def read_json(path: Path, most: int) -> Any:
     except ValueError as error:
         if isinstance(error, ResultsError):
             raise
-        raise ResultsError(one_line(str(error), MAX_REASON)) from None
+        deep = "recursion limit" in str(error)
+        reason = "nested deeper than any file of mae-bench" if deep else str(error)
+        raise ResultsError(one_line(reason, MAX_REASON)) from None
     refuse_absurd(content)
     return content
 

@@ -144,10 +144,13 @@ def test_other_classes_are_refused(data, tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("[]", "damaged|expected the run"),
+        ("[]", "damaged .expected a JSON object.; expected the folder of a run"),
         ("{", "damaged"),
         ('{"task": "pretrain"}', "expected the run of a downstream task"),
-        ("[" * 100_000, "damaged"),
+        (
+            "[" * 100_000,
+            r"damaged \(nested deeper than any file of mae-bench\); expected",
+        ),
     ],
 )
 def test_a_folder_of_a_stranger_gives_one_line(tmp_path, content, said):
