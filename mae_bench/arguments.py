@@ -76,9 +76,11 @@ def is_whole(value: Any, low: int, high: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
-def pretraining(backbone: str, overrides: dict[str, Any]) -> tuple[Recipe, Recipe]:
-    """The recipe of pre-training as published and as changed; `RunError` for a bad change."""
-    base = recipe(PRETRAIN, backbone, "mae")
+def pretraining(
+    backbone: str, overrides: dict[str, Any], method: str = "mae"
+) -> tuple[Recipe, Recipe]:
+    """The recipe of a method as published and as changed; an error of one line for a bad change."""
+    base = recipe(PRETRAIN, backbone, method)
     return base, override(base, overrides)
 
 

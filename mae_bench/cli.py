@@ -184,6 +184,7 @@ def shown_recipe(argv: Sequence[str]) -> dict[str, type]:
     for name in ("backbone", "protocol", "init", "checkpoint"):
         which.add_argument(f"--{name}")
     which.add_argument("--task", default="imagenet1k")
+    which.add_argument("--method", default="mae")
     which.add_argument("--out", default="runs")
     try:
         known, _ = which.parse_known_args(argv[1:])
@@ -192,7 +193,7 @@ def shown_recipe(argv: Sequence[str]) -> dict[str, type]:
     made = {}
     backbone = known.backbone or DEFAULT
     if argv[:1] in (["pretrain"], [COMPLETION]):
-        made["pretrain"] = with_recipe(Pretrain, recipes.PRETRAIN, backbone, "mae")
+        made["pretrain"] = with_recipe(Pretrain, recipes.PRETRAIN, backbone, known.method)
     if argv[:1] in (["transfer"], [COMPLETION]):
         protocol, init, _ = one_scratch(known.task, known.protocol, known.checkpoint, known.init)
         helped = {"-h", "--help"} & set(argv)  # which says whose recipe it shows

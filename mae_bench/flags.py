@@ -54,7 +54,12 @@ def explained(command: type) -> type:
         elif meanings.get(each.name):
             told = "" if "(default: " in meanings[each.name] else None  # not "(default: None)", too
             kind = Annotated[kind, arg(help=meanings[each.name], help_behavior_hint=told)]
-        own = field(default=each.default, default_factory=factory, kw_only=each.kw_only)
+        own = field(
+            default=each.default,
+            default_factory=factory,
+            kw_only=each.kw_only,
+            metadata=each.metadata,
+        )
         flags.append((each.name, kind, own))
     frozen = command.__dataclass_params__.frozen  # type: ignore[attr-defined]
     made = make_dataclass(command.__name__, flags, bases=(command,), frozen=frozen)
@@ -76,9 +81,13 @@ def one_point(task: str, protocol: str) -> str:
 
 
 def field_docstrings(kind: type) -> dict[str, str]:
-    """The docstring under each field of a dataclass and its bases, in one line."""
+    """The docstring under each field of a dataclass and its bases, in one line.
+
+    A field with "explain" in its metadata has what that function says, in place of a docstring.
+    """
     parsed = [docstring_parser.parse_from_object(each) for each in reversed(kind.__mro__[:-1])]
-    return {p.arg_name: " ".join((p.description or "").split()) for d in parsed for p in d.params}
+    said = {p.arg_name: " ".join((p.description or "").split()) for d in parsed for p in d.params}
+    return said | {f.name: f.metadata["explain"]() for f in fields(kind) if "explain" in f.metadata}
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`mae-bench pretrain`: train a masked autoencoder and keep its encoder."""
+"""`mae-bench pretrain`: train an encoder without a downstream task and keep it."""
 
 import re
 from pathlib import Path
@@ -10,14 +10,14 @@ from backbones.loading import anatomy_metadata
 from backbones.reading import Reading
 from mae_bench import __version__
 from mae_bench.arguments import SCRATCH, check_common, pretraining
-from mae_bench.data import announce, pretraining_folders
+from mae_bench.data import announce
 from mae_bench.errors import RunError
 from mae_bench.execution import Execution
-from mae_bench.pretraining.pictures import reconstruction_sheet
-from mae_bench.pretraining.recipes import PRETRAIN, PretrainRecipe
-from mae_bench.pretraining.task import Pretraining
+from mae_bench.pretraining.methods import METHODS
+from mae_bench.pretraining.recipes import PRETRAIN
+from mae_bench.pretraining.task import PretrainingTask
 from mae_bench.progress import duration, say
-from mae_bench.run.files import BACKBONE_FILE, MAE_FILE
+from mae_bench.run.files import BACKBONE_FILE
 from mae_bench.run.writing import Run, open_run, run_folder
 from mae_bench.setup import (
     PRETRAINING,
@@ -34,8 +34,8 @@ from mae_bench.unreadable import write_unreadable
 from results import Data, Record, write_record
 from tasks.task import Scored
 
-PICTURE_FILE = "reconstructions.png"
-NUM_PICTURED = 12
+USUAL = "mae"
+"""the method of a run whose name tells none"""
 
 
 def pretrain(
@@ -52,15 +52,16 @@ def pretrain(
     prefix: str | None = None,
     heads: int | None = None,
     grid: str | None = None,
+    method: str = USUAL,
     **overrides: Any,
 ) -> Record:
     """Pre-train `backbone` on a folder of images and write its checkpoint into the run folder.
 
+    `method` is a name in `mae_bench.pretraining.methods`, and `overrides` are fields of its recipe.
     `checkpoint` holds weights to start from in place of random ones: an encoder, or MAE's encoder
     and decoder, in a file, the folder of a run or a run of that name in `out`; `format` to `grid`
-    say how to read it, see `backbones.load`. `overrides` are fields of
-    `PretrainRecipe`. A run of the same name goes on where it stopped, and a finished one is
-    returned as it is. Bad input raises a one-line error before training.
+    say how to read it, see `backbones.load`. A run of the same name goes on where it stopped, and
+    a finished one is returned as it is. Bad input raises a one-line error before training.
     """
     how = execution or Execution()
     words: dict[str, Any] = {"format": format, "key": key, "prefix": prefix, "grid": grid}
@@ -72,21 +73,21 @@ def pretrain(
         checkpoint, chosen = located(checkpoint, out, whole=True)
         for line in chosen:
             say(line)
-    base, effective = pretraining(backbone, overrides)
-    assert isinstance(effective, PretrainRecipe)
+    base, effective = pretraining(backbone, overrides, method)
     accelerator = start(how, seed)
-    folders = pretraining_folders(data)
-    task = Pretraining(effective, folders, seed)
+    known = METHODS[method]
+    task = known.build(effective, known.read(data), seed)
     init, weights, after = SCRATCH, None, ""
     if checkpoint is not None:
         loaded = task.continue_from(checkpoint, reading)
         say(str(loaded))
         weights, init = checkpoint_of(loaded), loaded.method or name_of(Path(checkpoint))
         after = re.sub("[/:]", "-", f"-after-{init}")
-    folder = run_folder(out, f"pretrain-{backbone}{after}-seed{seed}" if name is None else name)
+    which = backbone if method == USUAL else f"{method}-{backbone}"
+    folder = run_folder(out, f"pretrain-{which}{after}-seed{seed}" if name is None else name)
     refuse_unfit(task, accelerator, seed)
     scoring(task, how, accelerator)  # there is nothing to evaluate
-    facts = Data.model_validate(task.data_facts() | {"miniature": announce(folders[0])})
+    facts = Data.model_validate(task.data_facts() | {"miniature": announce(task.folders[0])})
     notes = task.notes()
     for note in notes:
         say(note)
@@ -101,41 +102,40 @@ def pretrain(
             run, task, fitted.spent, Scored({"loss": fitted.last_loss}), accelerator
         )
         if accelerator.is_main_process:
-            keep(run, task, setup)
+            kept = keep(run, task, setup)
             write_unreadable(run.folder, fitted.spent.skipped, ())
             write_record(run.folder, record)
-            tell(run, record)
+            tell(record, kept)
     return record
 
 
-def keep(run: Run, task: Pretraining, setup: Setup) -> None:
-    """Write the encoder, the whole autoencoder, and a picture of reconstructions."""
-    mae, recipe = task.mae, task.recipe
+def keep(run: Run, task: PretrainingTask, setup: Setup) -> dict[str, Path]:
+    """Write the encoder, the whole network, and a picture; what each is, and its file."""
     origin = describe(
         {
             "producer": "mae-bench",
-            "method": "mae",
-            "image_size": recipe.image_size,
-            "norm_pix": recipe.norm_pix,
-            "recipe_hash": recipe.digest(),
+            "method": task.method,
+            "recipe_hash": task.recipe.digest(),
             PRETRAINING: setup.origin(),
         }
+        | task.facts()
     )
-    origin |= anatomy_metadata(mae.encoder)
-    save(mae.encoder.state_dict(), run.folder / BACKBONE_FILE, origin)
-    save(mae.checkpoint(), run.folder / MAE_FILE, origin)
-    keys = [(0, i) for i in range(min(NUM_PICTURED, len(task.train_data)))]
-    pictured = task.train_data.__getitems__(keys)
-    reconstruction_sheet(task, pictured, run.folder / PICTURE_FILE)
+    origin |= anatomy_metadata(task.encoder)
+    kept = {"checkpoint": run.folder / BACKBONE_FILE}
+    save(task.encoder.state_dict(), kept["checkpoint"], origin)
+    whole = task.whole()
+    if whole is not None:
+        save(whole[1], run.folder / whole[0], origin)
+    picture = task.picture(run.folder)
+    return kept | (dict([picture]) if picture else {})
 
 
-def tell(run: Run, record: Record) -> None:
+def tell(record: Record, kept: dict[str, Path]) -> None:
     """What was made and how to go on."""
     seconds = record.cost.seconds or 0.0
     say(
         f"pre-trained {record.backbone} in {duration(seconds)}, loss {record.metrics['loss']:.4f}\n"
-        f"  checkpoint       {run.folder / BACKBONE_FILE}\n"
-        f"  reconstructions  {run.folder / PICTURE_FILE}\n"
+        + "".join(f"  {what:15}  {file}\n" for what, file in kept.items())
         + "".join(f"  unreadable       {line}\n" for line in record.unreadable)
         + f"  to repeat        {record.environment.command}  (seed {record.seed}, recipe "
         f"{record.recipe_hash}, mae-bench {record.environment.commit or __version__})"

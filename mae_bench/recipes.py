@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 import backbones
 import tasks
 from mae_bench.errors import RunError
-from mae_bench.pretraining import recipes as pretraining
+from mae_bench.pretraining.methods import METHODS
 from mae_bench.pretraining.recipes import PRETRAIN
 from tasks.recipe import Recipe, Sourced, made
 
@@ -26,20 +26,21 @@ NOT_THE_PROTOCOL = {"device_batch", "precision"}
 def sourced(task: str, backbone: str, protocol: str) -> Sourced:
     """Every field of a recipe with its value and where that comes from.
 
-    `task` is a downstream task, or "pretrain" with protocol "mae". Raises the packages' one-line
-    errors for an unknown name.
+    `task` is a downstream task, or "pretrain" with a method as protocol. Raises the packages'
+    one-line errors for an unknown name.
     """
     backbones.size_of(backbone)
     if task != PRETRAIN:
         return tasks.sourced(task, backbone, protocol)
-    return pretraining.sourced(backbone, protocol)
+    tasks.check_known("method", protocol, list(METHODS))
+    return METHODS[protocol].sourced(backbone)
 
 
 def recipe(task: str, backbone: str, protocol: str) -> Recipe:
     """The recipe of a protocol for a backbone; `RunError` if the two do not fit each other."""
-    mae = task == PRETRAIN
-    kind = pretraining.PretrainRecipe if mae else tasks.recipe_type(task, protocol)
     rows = sourced(task, backbone, protocol)
+    own = task == PRETRAIN
+    kind = METHODS[protocol].recipe_type if own else tasks.recipe_type(task, protocol)
     try:
         return made(kind, rows)
     except ValueError as error:

@@ -79,6 +79,7 @@ def fit(task: Task, run: Run, accelerator: Accelerator, seed: int, how: Executio
             clip(task, recipe.clip_grad)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+            task.after_step(step + 1, plan.num_steps)
             if ema:
                 ema.update(task)
             keeper.note(loss, first=step % plan.steps_per_epoch == 0)

@@ -158,6 +158,9 @@ class Task(nn.Module, Measurement):
     @abstractmethod
     def num_layers(self) -> int: ...
 
+    def after_step(self, step: int, num_steps: int) -> None:
+        """Called after each optimiser step: `step` of the run's `num_steps` are done."""
+
     def no_decay(self) -> set[str]:
         """Names of parameters exempt from weight decay besides the 1-D ones."""
         return set()

@@ -1,33 +1,37 @@
 """`mae-bench pretrain`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import mae_bench
 from mae_bench import recipes
 from mae_bench.arguments import check_common, pretraining
 from mae_bench.commands.shared import ReadingFlags, RunFlags, flag, go_on
 from mae_bench.flags import changed
+from mae_bench.pretraining.methods import METHODS
+
+
+def methods() -> str:
+    return "; ".join(f"{name}: {method.title}" for name, method in METHODS.items())
 
 
 @dataclass
 class Pretrain(ReadingFlags, RunFlags):
-    """Train a masked autoencoder and keep its encoder.
+    """Train a masked autoencoder, or by another method, and keep the encoder.
 
-    The recipe flags show the recipe of the given --backbone, and in brackets where each value
-    comes from.
+    The recipe flags show the recipe of the given --method and --backbone, and in brackets where
+    each value comes from.
     """
 
+    method: str = field(default="mae", metadata={"explain": methods})
     checkpoint: str | None = None
     """weights to start from (default: random ones): an encoder of any layout that transfer takes,
     or MAE's encoder and decoder, as mae_pretrain_vit_*_full.pth; or a run's folder or its name"""
 
     def run(self) -> None:
-        overrides = changed(self, recipes.PRETRAIN, "mae")
+        overrides = changed(self, recipes.PRETRAIN, self.method)
         check_common(self.out, self.name, self.seed)
-        pretraining(self.backbone, overrides)
+        pretraining(self.backbone, overrides, self.method)
         if self.data != "mini":
-            from mae_bench.data import pretraining_folders
-
-            pretraining_folders(self.data)
+            METHODS[self.method].read(self.data)
         record = mae_bench.pretrain(**self.arguments(), **overrides)
         go_on("transfer", "--checkpoint", self.out / record.name, *flag("data", self.data, "mini"))

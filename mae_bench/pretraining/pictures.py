@@ -13,7 +13,7 @@ from mae_bench.run.files import atomic
 from tasks.task import Batch
 
 if TYPE_CHECKING:
-    from mae_bench.pretraining.task import Pretraining
+    from mae_bench.pretraining.masked import MaskedPretraining
 
 GREY = 0.75
 MARGIN = 12
@@ -23,7 +23,7 @@ SEED = 0
 
 
 @torch.no_grad()
-def reconstruction_sheet(task: "Pretraining", batch: Batch, file: Path) -> None:
+def reconstruction_sheet(task: "MaskedPretraining", batch: Batch, file: Path) -> None:
     """Write a PNG with a column per image: original, masked, predicted.
 
     `batch` is one of the task's training data. What is predicted for visible patches never met the

@@ -1,10 +1,9 @@
-"""The recipe of masked pre-training, every number with its source. Imports no torch."""
+"""What the recipes of all methods of pre-training have. Imports no torch."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
-from tasks.recipe import Sourced, TrainingRecipe, Width, Within, complete, require, said_by
+from tasks.recipe import TrainingRecipe, Within
 
 PRETRAIN = "pretrain"
 """the task of a pre-training's record, and the first part of its protocol's id"""
@@ -12,82 +11,7 @@ PRETRAIN = "pretrain"
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainRecipe(TrainingRecipe):
-    """Every number that can change a pre-trained masked autoencoder."""
+    """Every number that can change pre-trained weights; each method adds its own."""
 
-    mask_ratio: Annotated[float, Within(0, 1, open_low=True, open_high=True)]
-    """share of the patches that is removed"""
-    norm_pix: bool
-    """predict pixels normalised per patch"""
-    decoder_dim: Width
-    """width of the decoder"""
-    decoder_depth: Annotated[int, Within(1, 100)]
-    """blocks of the decoder"""
-    decoder_heads: Width
-    """attention heads of the decoder"""
     min_crop_area: Annotated[float, Within(0, 1, open_low=True)]
     """smallest share of the image that a random resized crop takes"""
-    mask: Literal["random", "block", "grid"] = "random"
-    """how patches are chosen for removal: one by one, by BEiT's blocks, or three of every four in a
-    fixed pattern (mask_ratio 0.75 alone)"""
-    target: Literal["pixels", "pca"] = "pixels"
-    """what is predicted of a patch: its pixels (normalised with norm_pix), or its 96 largest
-    principal coefficients, of components fitted to a seeded sample (norm_pix has no use then and
-    is switched off)"""
-    encoder_mask_tokens: bool = False
-    """whether the encoder sees mask tokens in place of the removed patches"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        heads = self.decoder_heads
-        whole = self.decoder_dim % heads == 0 and self.decoder_dim % 4 == 0
-        require(self, "decoder_dim", whole, f"a multiple of 4 and of decoder_heads {heads}")
-        grid = self.mask == "grid"
-        require(self, "mask_ratio", not grid or self.mask_ratio == 0.75, "0.75 with mask grid")
-        pixels = self.target == "pixels"
-        require(self, "norm_pix", pixels or not self.norm_pix, f"False with target {self.target}")
-
-    def implied(self, changes: Mapping[str, Any]) -> dict[str, Any]:
-        """What follows from changes of fields for fields that they do not name."""
-        other = changes.get("target", self.target) != "pixels"
-        implied = super().implied(changes)
-        return implied | ({"norm_pix": False} if other and "norm_pix" not in changes else {})
-
-
-MAE = (
-    said_by("mae PRETRAIN.md (the released checkpoints: 1600, FINETUNE.md)", epochs=800)
-    | said_by("mae PRETRAIN.md", norm_pix=True, device_batch=64)
-    | said_by("MAE Table 8", optimizer="adamw", base_lr=1.5e-4, weight_decay=0.05)
-    | said_by("MAE Table 8", betas=(0.9, 0.95), batch_size=4096, warmup_epochs=40.0)
-    | said_by("mae main_pretrain.py", image_size=224, min_lr=0.0, clip_grad=None, layer_decay=1.0)
-    | said_by("mae main_pretrain.py", ema_decay=None, min_crop_area=0.2)
-    | said_by("mae util/lr_sched.py", schedule="cosine", milestones=(), warmup_start=0.0)
-    | said_by("MAE Table 1", mask_ratio=0.75, decoder_dim=512, decoder_depth=8)
-    | said_by("MAE Table 1", mask="random", target="pixels", encoder_mask_tokens=False)
-    | said_by("mae models_mae.py", decoder_heads=16)
-    | said_by("ours: bf16 needs no loss scaling; mae uses fp16 with it", precision="bf16")
-)
-
-MINIATURE = said_by(
-    "ours: tuned on the miniature world",
-    image_size=32,
-    epochs=10,
-    warmup_epochs=2.0,
-    batch_size=128,
-    device_batch=128,
-    base_lr=3e-3,
-    min_crop_area=0.5,
-    decoder_dim=64,
-    decoder_depth=2,
-    decoder_heads=4,
-    norm_pix=False,
-    precision="fp32",
-)
-
-
-def sourced(backbone: str, protocol: str) -> Sourced:
-    """Every field of a protocol's recipe with its value and where that comes from."""
-    rows = dict(MAE)
-    if backbone == "vit_mini":
-        rows |= MINIATURE
-    rows |= said_by("what was asked for", protocol=f"{PRETRAIN}/{protocol}@1", backbone=backbone)
-    return complete(PretrainRecipe, rows)

@@ -1,33 +1,34 @@
-"""The masked autoencoder wearing the face of a task."""
+"""A method of pre-training wearing the face of a task: what all methods share."""
 
 import os
-from collections.abc import Iterator
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from backbones.colour import IMAGENET_MEAN, IMAGENET_STD
 from backbones.reading import Reading
 from backbones.report import LoadReport
-from mae_bench.pretraining.autoencoder import MaskedAutoencoder
-from mae_bench.pretraining.data import BlockMasked
+from backbones.vit import ViT
 from mae_bench.pretraining.recipes import PretrainRecipe
 from tasks.classification.class_folders import named_by_wnids
 from tasks.classification.datasets import IMAGENET_1K
 from tasks.images import UnlabelledImages
-from tasks.task import SCORING, Batch, Scored, Scoring, Task, TrainData
-
-SAMPLED_IMAGES = 1000
-"""whose patches principal components are fitted to: 196,000 of 224 pixels, for 768 dimensions"""
-SAMPLED_AT_ONCE = 50
+from tasks.task import SCORING, Scored, Scoring, Task, TrainData
 
 
-class Pretraining(Task):
-    """Images, the autoencoder and its loss."""
+class PretrainingTask(Task):
+    """Images, a network and its loss.
 
+    A subclass makes the network, sets `train_data` if its batches hold more than a crop of each of
+    `images`, and computes the loss in `forward`. See `tasks.task.Task` for `after_step`, which
+    momentum encoders need.
+    """
+
+    method: str
+    """its name, in the metadata of the weights"""
     recipe: PretrainRecipe
     train_data: TrainData
     mean: Tensor
@@ -40,49 +41,43 @@ class Pretraining(Task):
         upright = not all(named_by_wnids(folder) for folder in folders)
         self.images = images = UnlabelledImages(folders, size, area, seed, upright)
         self.train_data = images
-        self.mae = MaskedAutoencoder(
-            recipe.backbone,
-            recipe.image_size,
-            recipe.norm_pix,
-            recipe.mask_ratio,
-            recipe.decoder_dim,
-            recipe.decoder_depth,
-            recipe.decoder_heads,
-            recipe.mask,
-            recipe.target,
-            recipe.encoder_mask_tokens,
-        )
-        if recipe.mask == "block":
-            num_masked = self.mae.num_patches - self.mae.num_visible
-            self.train_data = BlockMasked(images, seed, self.mae.encoder.grid_size, num_masked)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
-        if self.mae.components is not None:
-            self.mae.components.fit(self.sample_patches(images))
+
+    @property
+    @abstractmethod
+    def encoder(self) -> ViT:
+        """What downstream tasks take."""
+
+    @abstractmethod
+    def start_from(self, checkpoint: str | Path, reading: Reading) -> LoadReport:
+        """Load weights to begin with; the pixel statistics are taken from the report."""
 
     def continue_from(self, checkpoint: str | Path, reading: Reading) -> LoadReport:
         """Start from a checkpoint's weights and its pixel statistics."""
-        report = self.mae.continue_from(checkpoint, reading)
+        report = self.start_from(checkpoint, reading)
         self.mean.copy_(torch.tensor(report.pixel_mean).view(3, 1, 1))
         self.std.copy_(torch.tensor(report.pixel_std).view(3, 1, 1))
-        if self.mae.components is not None:
-            self.mae.components.fit(self.sample_patches(self.images))
         return report
 
-    def sample_patches(self, images: UnlabelledImages) -> Iterator[Tensor]:
-        """Patches (B, N, 3·p·p) of a seeded sample of the images."""
-        count = min(SAMPLED_IMAGES, len(images))
-        chosen = np.random.default_rng(images.seed).choice(len(images), count, replace=False)
-        for start in range(0, count, SAMPLED_AT_ONCE):
-            keys = [(0, int(i)) for i in chosen[start : start + SAMPLED_AT_ONCE]]
-            yield self.mae.pixels(self.normalise(images.__getitems__(keys)["images"]))
+    def whole(self) -> tuple[str, dict[str, Tensor]] | None:
+        """Name and tensors of a file of more than the encoder, in the method's own layout."""
+        return None
+
+    def facts(self) -> dict[str, Any]:
+        """What the weights' metadata say besides method, recipe and origin."""
+        return {"image_size": self.recipe.image_size}
+
+    def picture(self, folder: Path) -> tuple[str, Path] | None:
+        """Write a picture into the run's folder: what it shows, and its file; None: there is none.
+
+        With `Task.train_data` as it is after training, in the first process alone.
+        """
+        return None
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 (B, 3, S, S) to float, ImageNet's mean and deviation taken out, or the weights'."""
         return images.float().sub_(255 * self.mean).div_(255 * self.std)
-
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        return {"loss": self.mae(self.normalise(batch["images"]), batch.get("noise")).loss}
 
     def layer_index(self, name: str) -> int:
         return 0  # layer decay is a fine-tuning device

@@ -1,7 +1,9 @@
 """What reports call pre-training."""
 
+from mae_bench.pretraining.methods import METHODS
+
 TASK = "pretrain"
-PROTOCOLS = {"mae": "masked autoencoder pre-training"}
+PROTOCOLS = {name: method.title for name, method in METHODS.items()}
 """protocol -> title"""
 ERRORS = frozenset({"loss"})
 """metrics of which less is better"""

@@ -12,7 +12,7 @@ from toy import Toy, toy_recipe
 
 import backbones
 from mae_bench.optim import build_optimizer, build_schedule, clip, parameter_groups
-from mae_bench.pretraining.task import Pretraining
+from mae_bench.pretraining.masked import MaskedPretraining
 from mae_bench.recipes import recipe
 from tasks.classification import layout
 from tasks.classification.task import Classification
@@ -30,7 +30,7 @@ def finetuning(world):
 
 @pytest.fixture
 def pretraining(world):
-    return Pretraining(recipe("pretrain", "vit_mini", "mae"), [world / "unlabelled"], seed=0)
+    return MaskedPretraining(recipe("pretrain", "vit_mini", "mae"), [world / "unlabelled"], seed=0)
 
 
 def settings(task, groups) -> dict[str, tuple[float, float]]:

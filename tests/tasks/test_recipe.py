@@ -8,6 +8,7 @@ import pytest
 
 import tasks
 from mae_bench.errors import RunError
+from mae_bench.pretraining.methods import METHODS
 from mae_bench.recipes import PRETRAIN, override, recipe
 from tasks.recipe import Recipe, Within, bounds_of, complete, made, said_by
 
@@ -95,7 +96,7 @@ def test_rows_and_fields_are_the_same():
 @pytest.mark.parametrize("task", [PRETRAIN, "imagenet1k", "inat2018", "coco", "ade20k"])
 def test_a_misspelt_row_of_any_table_is_refused(task, backbone, monkeypatch):
     """Whichever function makes a recipe completes its rows."""
-    import mae_bench.pretraining.recipes as pretraining
+    import mae_bench.pretraining.method as pretraining
     from tasks.ade20k import recipes as ade20k
     from tasks.classification import probe_recipes
     from tasks.classification import recipes as classification
@@ -106,6 +107,6 @@ def test_a_misspelt_row_of_any_table_is_refused(task, backbone, monkeypatch):
 
     for module in (pretraining, ade20k, classification, probe_recipes, coco):
         monkeypatch.setattr(module, "complete", misspelt)
-    for protocol in ["mae"] if task == PRETRAIN else tasks.protocols(task):
+    for protocol in METHODS if task == PRETRAIN else tasks.protocols(task):
         with pytest.raises(TypeError, match=r"differ: warmup_epoch$"):
             recipe(task, backbone, protocol.replace("K", "2"))

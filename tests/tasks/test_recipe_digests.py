@@ -7,6 +7,7 @@ with it. Lines of versions that are no more are deleted.
 from pathlib import Path
 
 import tasks
+from mae_bench.pretraining.methods import METHODS
 from mae_bench.recipes import PRETRAIN, recipe
 
 BACKBONES = ("vit_mini", "vit_t", "vit_s", "vit_b", "vit_l", "vit_h")
@@ -22,7 +23,7 @@ def kept() -> dict[str, list[str]]:
 
 def made() -> dict[str, list[str]]:
     """The same as the recipes are now."""
-    named = [(PRETRAIN, "mae")]
+    named = [(PRETRAIN, method) for method in METHODS]
     for task in tasks.known():
         for protocol in tasks.protocols(task):
             named += [(task, each) for each in (POINTS if "K" in protocol else (protocol,))]

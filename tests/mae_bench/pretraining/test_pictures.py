@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mae_bench.pretraining import pictures
-from mae_bench.pretraining.task import Pretraining
+from mae_bench.pretraining.masked import MaskedPretraining
 from mae_bench.recipes import override, recipe
 
 ORIGINAL, MASKED, PREDICTED = "original", "masked", "predicted (visible patches kept)"
@@ -24,7 +24,7 @@ def test_rows_of_the_sheet(norm_pix, world: Path, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(pictures, "sheet", keep)
     base = override(recipe("pretrain", "vit_mini", "mae"), {"norm_pix": norm_pix})
     torch.manual_seed(0)
-    task = Pretraining(base, [world / "unlabelled"], seed=0)
+    task = MaskedPretraining(base, [world / "unlabelled"], seed=0)
     images = task.train_data.__getitems__([(0, i) for i in range(3)])["images"]
     pictures.reconstruction_sheet(task, {"images": images}, tmp_path / "sheet.png")
     assert (tmp_path / "sheet.png").stat().st_size > 1000

@@ -10,7 +10,7 @@ import backbones
 import mae_bench
 from mae_bench.cli import call
 from mae_bench.pretraining.data import BlockMasked
-from mae_bench.pretraining.task import Pretraining
+from mae_bench.pretraining.masked import MaskedPretraining
 from mae_bench.recipes import override, recipe
 
 BLOCKS = {"mask": "block", "mask_ratio": 0.5}
@@ -30,7 +30,7 @@ def test_a_run_tells_its_settings_and_its_weights_load(settings, world: Path, tm
 
 def test_blocks_depend_on_seed_epoch_and_index_alone(world: Path) -> None:
     base = override(recipe("pretrain", "vit_mini", "mae"), BLOCKS)
-    task = Pretraining(base, [world / "unlabelled"], seed=3)
+    task = MaskedPretraining(base, [world / "unlabelled"], seed=3)
     assert isinstance(task.train_data, BlockMasked)
     keys = [(0, 5), (1, 5), (0, 6)]
     noise = task.train_data.__getitems__(keys)["noise"]
@@ -43,7 +43,7 @@ def test_blocks_depend_on_seed_epoch_and_index_alone(world: Path) -> None:
 def test_components_are_fitted_to_the_same_sample_each_time(world: Path) -> None:
     base = override(recipe("pretrain", "vit_mini", "mae"), {"target": "pca"})
     assert not base.to_dict()["norm_pix"]
-    one, other = (Pretraining(base, [world / "unlabelled"], seed=3) for _ in range(2))
+    one, other = (MaskedPretraining(base, [world / "unlabelled"], seed=3) for _ in range(2))
     assert one.mae.components is not None
     assert other.mae.components is not None
     assert torch.equal(one.mae.components.basis, other.mae.components.basis)

@@ -1,0 +1,11 @@
+"""The methods of pre-training by name. Imports no torch.
+
+A new method is a file in this folder and a line in `METHODS`: its recipe with the source of every
+number, and a `Method` that says what others ask. What it computes is in a module beside this
+package, which `Method.build` imports; its task is a `mae_bench.pretraining.task.PretrainingTask`.
+"""
+
+from mae_bench.pretraining.method import Method
+from mae_bench.pretraining.methods.mae import MAE
+
+METHODS: dict[str, Method] = {method.name: method for method in (MAE,)}
