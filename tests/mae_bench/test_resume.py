@@ -21,7 +21,7 @@ import mae_bench.run.writing
 from mae_bench.cli import call
 from mae_bench.errors import Interrupted
 from mae_bench.execution import Execution
-from mae_bench.pretrain import BACKBONE_FILE, MAE_FILE
+from mae_bench.run.files import BACKBONE_FILE, MAE_FILE
 from mae_bench.transfer import MODEL_FILE
 
 LONG = {**SMALL_MAE, "epochs": 10}
