@@ -14,8 +14,8 @@ BOUNDS = (
 
 
 @dataclass(frozen=True)
-class Execution:
-    """How a run is carried out. Nothing here changes what is computed.
+class TrainingExecution:
+    """How a training is carried out. Nothing here changes what is computed.
 
     Raises `RunError` for a value out of range.
     """
@@ -33,8 +33,6 @@ class Execution:
     """unreadable images that are skipped before the run stops"""
     device: Literal["auto", "cpu"] = "auto"
     """auto takes a GPU if there is one"""
-    save_logits: bool = False
-    """classification: keep the logits of the test images too"""
 
     def __post_init__(self) -> None:
         for name, kind, most in BOUNDS:
@@ -44,7 +42,15 @@ class Execution:
                 what = "a whole number, " if kind is int else ""
                 raise RunError(f"{name} is {value!r}; expected {what}0 or more, at most {most:,}")
         for name in ("compile", "checkpoint_activations", "save_logits"):
-            if not isinstance(getattr(self, name), bool):
+            if not isinstance(getattr(self, name, False), bool):
                 raise RunError(f"{name} is {getattr(self, name)!r}; expected True or False")
         if self.device not in ("auto", "cpu"):
             raise RunError(f"device is {self.device!r}; expected auto or cpu")
+
+
+@dataclass(frozen=True)
+class Execution(TrainingExecution):
+    """How a run is carried out whose scores come from test images. Nothing here changes them."""
+
+    save_logits: bool = False
+    """classification: keep the logits of the test images too"""

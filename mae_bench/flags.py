@@ -12,6 +12,7 @@ from tyro.conf import arg
 
 import tasks
 from mae_bench import recipes
+from mae_bench.commands.told import told as told_of_tasks
 from mae_bench.errors import RunError
 from tasks.classification.recipes import CURVE, PARTIAL
 
@@ -43,7 +44,7 @@ def explained(command: type) -> type:
     tyro would keep the line breaks of the source, in the middle of sentences.
     """
     bare, kinds = get_type_hints(command), get_type_hints(command, include_extras=True)
-    meanings = field_docstrings(command)
+    meanings = {name: told_of_tasks(text) for name, text in field_docstrings(command).items()}
     flags: list[tuple[str, Any, Any]] = []
     for each in fields(command):
         kind = kinds[each.name]
@@ -52,7 +53,7 @@ def explained(command: type) -> type:
             factory = explained(bare[each.name])
             kind = Annotated[(factory, *kind.__metadata__)]
         elif meanings.get(each.name):
-            told = "" if "(default: " in meanings[each.name] else None  # not "(default: None)", too
+            told = "" if "(default" in meanings[each.name] else None  # not "(default: None)", too
             kind = Annotated[kind, arg(help=meanings[each.name], help_behavior_hint=told)]
         own = field(
             default=each.default,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -42,6 +42,18 @@ class DatasetRow:
     """the files below the data folder"""
 
 
+@dataclass(frozen=True)
+class Hints:
+    """What --help says of tasks and protocols besides their names, by name."""
+
+    tasks: Mapping[str, str] = field(default_factory=dict)
+    protocols: Mapping[str, str] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """task -> what it takes in place of the official folder"""
+    tests: Mapping[str, str] = field(default_factory=dict)
+    """task -> a test set alone"""
+
+
 class Face(ABC):
     """A task, or several that differ in their data alone."""
 
@@ -53,6 +65,9 @@ class Face(ABC):
     """task, or data set that only tests -> its title in reports, in their order"""
     protocol_titles: ClassVar[Mapping[str, str]]
     """protocol -> its title in reports, in their order"""
+    group: str = ""
+    """what several tasks are called together"""
+    hints: Hints = Hints()
     pictures: str = "Predictions"
     """heading of the pictures of its runs"""
     only_test: Sequence[str] = ()

@@ -44,7 +44,7 @@ class Check:
     dataset: Annotated[Positional[str], arg(metavar="NAME")]
     """what to check; data list shows the names"""
     root: str
-    """folder of the data set; for coco also TRAIN.json,VAL.json, your own annotations"""
+    """folder of the data set{sources}"""
 
     def run(self) -> None:
         from mae_bench.data import check_data

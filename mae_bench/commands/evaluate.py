@@ -25,12 +25,12 @@ class Evaluate(ReadingFlags):
     mae_finetuned_vit_base.pth, or the folder of one that transformers wrote; such a file is tested
     as it says, and else as flags say"""
     on: str | None = None
-    """imagenet_a, imagenet_r, imagenet_sketch, imagenet_c, or imagenet1k (its val folder alone);
+    """{test sets}, or imagenet1k (its val folder alone);
     needs a finished imagenet1k run or a file (default: the test set of --data)"""
     data: str | None = None
-    """without --on: data of the run's classes, as transfer takes them, or the test set alone (for
-    coco VAL.json, for folder its class folders; default: where the run had them); with --on:
-    folder of the test set (default: mini, its twin in the miniature world)"""
+    """without --on: data of the run's classes, as transfer takes them, or the test set alone
+    ({test sources}; default: where the run had them); with --on: folder of the test set (default:
+    mini, its twin in the miniature world)"""
     out: Path | None = None
     """folder of all runs (default: the one that the run is in)"""
     name: str | None = None

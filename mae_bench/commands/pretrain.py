@@ -1,11 +1,15 @@
 """`mae-bench pretrain`."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Annotated
+
+from tyro.conf import arg
 
 import mae_bench
 from mae_bench import recipes
 from mae_bench.arguments import check_common, pretraining
 from mae_bench.commands.shared import ReadingFlags, RunFlags, flag, go_on
+from mae_bench.execution import Execution, TrainingExecution
 from mae_bench.flags import changed
 from mae_bench.pretraining.methods import METHODS
 
@@ -27,11 +31,16 @@ class Pretrain(ReadingFlags, RunFlags):
     """weights to start from (default: random ones): an encoder of any layout that transfer takes,
     or MAE's encoder and decoder, as mae_pretrain_vit_*_full.pth; or a run's folder or its name"""
 
+    execution: Annotated[TrainingExecution, arg(name="")] = field(  # type: ignore[assignment]
+        default_factory=TrainingExecution
+    )
+
     def run(self) -> None:
         overrides = changed(self, recipes.PRETRAIN, self.method)
         check_common(self.out, self.name, self.seed)
         pretraining(self.backbone, overrides, self.method)
         if self.data != "mini":
             METHODS[self.method].read(self.data)
-        record = mae_bench.pretrain(**self.arguments(), **overrides)
+        how = Execution(**asdict(self.execution))
+        record = mae_bench.pretrain(**self.arguments() | {"execution": how}, **overrides)
         go_on("transfer", "--checkpoint", self.out / record.name, *flag("data", self.data, "mini"))

@@ -116,7 +116,7 @@ class Rescore:
     file: Annotated[Positional[Path], arg(metavar="FILE")]
     """what runs pack wrote"""
     data: str | None = None
-    """for coco and ade20k the data set that the run was scored on, or mini"""
+    """for {tasks with truth} the data set that the run was scored on, or mini"""
 
     def run(self) -> None:
         from mae_bench.runs import rescore

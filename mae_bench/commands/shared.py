@@ -30,8 +30,7 @@ class RunFlags:
     """vit_mini, vit_t, vit_s, vit_b, vit_l or vit_h; timm:<model> for any plain ViT of timm;
     FILE.py:<name> or <module>:<name> for your own, see backbones/plugin.py"""
     data: str = "mini"
-    """folder of the data set, or mini for the built-in miniature world; for coco also
-    TRAIN.json,VAL.json, your own annotations"""
+    """folder of the data set, or mini for the built-in miniature world"""
     out: Path = Path("runs")
     """folder of all runs"""
     name: str | None = None

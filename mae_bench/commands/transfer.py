@@ -23,14 +23,11 @@ class Transfer(ReadingFlags, RunFlags):
     """as for pretrain (default: what the weights say they are of; the recipe below is then
     vit_mini's, unless --checkpoint names a file)"""
     task: str = "imagenet1k"
-    """imagenet1k, inat2017, inat2018, inat2019, places205, places365, folder (your own images in
-    train/<class>/ and val/<class>/, or one folder of class folders, which is split), coco or
-    ade20k"""
+    """{tasks}"""
     protocol: str | None = None
-    """classification: finetune (default), finetune-448, linear, partial:K (the last K blocks
-    train), partial:all (the whole curve), knn, logistic, scratch, and for folder
-    small; coco: mask_rcnn-vitdet (default),
-    mask_rcnn-fpn; ade20k: upernet-512-160k (default), upernet-512-100ep"""
+    """{protocols}"""
+    data: str = "mini"
+    """folder of the data set, or mini for the built-in miniature world{sources}"""
     checkpoint: str | None = None
     """weights: a run's folder or its name in --out (default: the newest finished pre-training in
     --out, of --backbone if that is given); a file of MAE, MoCo v3, BEiT, DINO, DeiT, AugReg, timm,

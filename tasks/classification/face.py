@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tasks.check import Check, Progress
 from tasks.classification.datasets import DATASETS, FOLDER, ROBUSTNESS
-from tasks.face import DatasetRow, Face, Metric, require
+from tasks.face import DatasetRow, Face, Hints, Metric, require
 from tasks.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -54,6 +54,15 @@ class ClassificationFace(Face):
         "small": "fine-tuning, our recipe for few images",
         "released": "classifiers as released",
     }
+    group = "classification"
+    hints = Hints(
+        tasks={
+            FOLDER.name: "your own images in train/<class>/ and val/<class>/, or one folder of "
+            "class folders, which is split"
+        },
+        protocols={"partial:K": "the last K blocks train; partial:all: the whole curve"},
+        tests={FOLDER.name: "its class folders"},
+    )
     only_test = tuple(ROBUSTNESS)
     truth_with_data = False
 

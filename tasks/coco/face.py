@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tasks.check import Check, Progress
 from tasks.coco import datasets as facts
-from tasks.face import DatasetRow, Face, Metric, require
+from tasks.face import DatasetRow, Face, Hints, Metric, require
 from tasks.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ class CocoFace(Face):
         "mask_rcnn-vitdet": "Mask R-CNN (ViTDet)",
         "mask_rcnn-fpn": "Mask R-CNN (four-stage FPN)",
     }
+    hints = Hints(
+        sources={"coco": "TRAIN.json,VAL.json, your own annotations"}, tests={"coco": "VAL.json"}
+    )
     pictures = "Detections"
 
     @property

@@ -104,6 +104,18 @@ def test_its_predictions_are_scored_again(toy, data, tmp_path):
     assert other.metrics["gap"] == pytest.approx(row.recorded)
 
 
+def test_help_names_it(toy, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        call(["transfer", "--help"])
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "coco, ade20k or toy (default: imagenet1k)" in said
+    assert "; toy: regression (default)" in said
+    with pytest.raises(SystemExit, match="0"):
+        call(["runs", "rescore", "--help"])
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "for coco, ade20k and toy the data set that the run was scored on" in said
+
+
 def test_a_world_that_is_there_gets_its_twin_beside_the_others(toy, tmp_path, monkeypatch):
     """As a world of an earlier version of mae-bench, which knew no such task."""
     with monkeypatch.context() as patch:
