@@ -14,7 +14,7 @@ from small_runs import assert_same_bits, flags, steps_logged, wait_for
 import mae_bench
 from mae_bench.cli import call
 from mae_bench.execution import Execution
-from mae_bench.pretrain import BACKBONE_FILE
+from mae_bench.run.files import BACKBONE_FILE
 from mae_bench.transfer import MODEL_FILE
 
 ALONE = Execution(workers=0)

@@ -9,7 +9,7 @@ from small_worlds import draw
 import mae_bench
 import tasks
 from mae_bench.execution import Execution
-from mae_bench.pretrain import BACKBONE_FILE
+from mae_bench.run.files import BACKBONE_FILE
 from tasks.classification.datasets import DATASETS
 from tasks.classification.layout import read
 from tasks.classification.recipes import PARTIAL, PROTOCOLS

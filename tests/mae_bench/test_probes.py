@@ -13,7 +13,7 @@ import mae_bench
 from mae_bench.cli import call
 from mae_bench.errors import RunError
 from mae_bench.execution import Execution
-from mae_bench.pretrain import BACKBONE_FILE
+from mae_bench.run.files import BACKBONE_FILE
 from mae_bench.transfer import MODEL_FILE
 from tasks.classification import probe
 from tasks.classification.layout import read

@@ -15,7 +15,7 @@ from small_runs import SMALL, SMALL_MAE, flags, log_of
 
 import mae_bench
 from mae_bench.execution import Execution
-from mae_bench.pretrain import BACKBONE_FILE, MAE_FILE
+from mae_bench.run.files import BACKBONE_FILE, MAE_FILE
 from mae_bench.transfer import MODEL_FILE
 
 pytestmark = pytest.mark.slow

@@ -16,7 +16,7 @@ import mae_bench
 from mae_bench.cli import call
 from mae_bench.errors import Interrupted
 from mae_bench.execution import Execution
-from mae_bench.pretrain import BACKBONE_FILE, MAE_FILE
+from mae_bench.run.files import BACKBONE_FILE, MAE_FILE
 from mae_bench.signals import ONE
 from tasks.images import UnlabelledImages
 
@@ -131,9 +131,9 @@ def test_a_step_that_is_cut_short_leaves_no_trace(tmp_path):
 
 
 def hang_in_forward() -> None:
-    from mae_bench.pretrain import Pretraining
+    from mae_bench.pretraining.masked import MaskedPretraining
 
-    Pretraining.forward = hang  # type: ignore[method-assign]
+    MaskedPretraining.forward = hang  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

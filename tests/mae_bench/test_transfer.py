@@ -16,7 +16,8 @@ import mae_bench
 from backbones import BackboneError
 from backbones.baselines import BASELINES, Release
 from mae_bench.errors import RunError
-from mae_bench.pretrain import BACKBONE_FILE, MAE_FILE, PICTURE_FILE
+from mae_bench.pretraining.masked import PICTURE_FILE
+from mae_bench.run.files import BACKBONE_FILE, MAE_FILE
 from mae_bench.setup import PRETRAINING, checkpoint_of
 from results import parse_record, read_records
 from results.origins import made
