@@ -3,6 +3,7 @@
     mae_bench.pretrain(data="mini", backbone="vit_mini")
     mae_bench.transfer(task="imagenet1k", backbone="vit_l", checkpoint="mae_pretrain_vit_large.pth")
     mae_bench.report()
+    mae_bench.records()  # a pandas data frame
 
 Importing this package does not import torch; pre-training and transfer do.
 """
@@ -14,23 +15,26 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from mae_bench.calls import remembered
+
 if TYPE_CHECKING:
     from mae_bench.evaluate import evaluate
     from mae_bench.partial_curve import partial_curve
     from mae_bench.pretrain import pretrain
     from mae_bench.quickstart import quickstart
+    from mae_bench.records import records
     from mae_bench.report import report
     from mae_bench.transfer import transfer
 
 __version__ = "0.1.0"
-__all__ = ["evaluate", "partial_curve", "pretrain", "quickstart", "report", "transfer"]
+__all__ = ["evaluate", "partial_curve", "pretrain", "quickstart", "records", "report", "transfer"]
 
 
 def __getattr__(name: str) -> Any:
     """The commands, imported when first asked for: each is a function in the module of its name."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"mae_bench.{name}"), name)
+    return remembered(name, getattr(import_module(f"mae_bench.{name}"), name))
 
 
 def __dir__() -> list[str]:

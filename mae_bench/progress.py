@@ -1,9 +1,10 @@
-"""Progress of long steps: a live bar in a terminal, a line every few seconds elsewhere."""
+"""Progress of long steps: a live bar in a terminal or notebook, else a line now and then."""
 
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -47,7 +48,7 @@ def progress(title: str, total: int, start: int = 0) -> Iterator[Bar]:
     """A bar for `total` units of which `start` were done before."""
     bar = Bar(title, total, start)
     say(f"{title} ...")
-    if console.quiet or not console.is_terminal:
+    if console.quiet or not (console.is_terminal or in_notebook()):
         yield bar
         return
     columns = (
@@ -59,6 +60,11 @@ def progress(title: str, total: int, start: int = 0) -> Iterator[Bar]:
         bar.live = live
         bar.row = live.add_task(title, total=total, completed=start, detail="")
         yield bar
+
+
+def in_notebook() -> bool:
+    """Whether rich can draw a bar in a notebook: with ipywidgets alone."""
+    return console.is_jupyter and find_spec("ipywidgets") is not None
 
 
 def duration(seconds: float) -> str:

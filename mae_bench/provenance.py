@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
+from mae_bench.calls import called, is_interactive
 from results import Environment
 
 LIBRARIES = (
@@ -46,7 +47,10 @@ def environment(accelerator: Accelerator) -> Environment:
 
 
 def command(processes: int) -> str:
-    """What was typed, as it can be typed again: the program, or the user's own script."""
+    """What was typed, as it can be typed again: the program, the user's own script, or the call."""
+    call = called.get()
+    if call is not None and is_interactive():
+        return call
     program = Path(sys.argv[0])
     own = program.stem in ("mae-bench", "cli")
     words = ["mae-bench" if own else program.name, *sys.argv[1:]]

@@ -12,6 +12,7 @@ from mae_bench.words import hand_in
 from results import Record, Table, comparison_table, paper_tables, published
 from results import formats as writers
 from results.formats import FORMATS, SHOWN, WITHOUT_FIGURES, Content
+from results.table import Tables
 from results.text import one_line
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def report(
     intervals: bool = False,
     formats: Collection[str] = DEFAULT_FORMATS,
     watch: bool = False,
-) -> list[Table]:
+) -> Tables:
     """Print the tables of all records below `runs` and write them, with figures and pictures.
 
     `table` names tables of the MAE paper (1a to 1f, 2 to 7, 12, 13, partial, all) to show in its
@@ -64,8 +65,8 @@ def report(
         shown = "; what follows is published alone" if table else ""
         say(f"no records in {runs} yet; `mae-bench transfer` and `pretrain` write them{shown}")
         if not table or compare:
-            return []
-    tables = wanted.tables(found)
+            return Tables()
+    tables = Tables(wanted.tables(found))
     print_tables(tables)
     write(found, tables, files)
     return tables

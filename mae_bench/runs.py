@@ -71,6 +71,30 @@ def list_runs(
     return found
 
 
+def summaries(
+    runs: str | Path = "runs", task: str | None = None, protocol: str | None = None
+) -> list[dict[str, Any]]:
+    """What `list_runs` prints, for JSON: numbers as they are, and all scores of a run."""
+    return [
+        {
+            "name": run.name,
+            "folder": str(run.folder),
+            "task": run.task,
+            "protocol": run.protocol,
+            "backbone": run.backbone,
+            "init": run.init,
+            "state": "broken" if run.fault else state(run),
+            "finished": run.record.finished.isoformat() if run.record else None,
+            "complete": run.record.complete if run.record else None,
+            "metrics": run.record.metrics if run.record else {},
+            "bytes": size_on_disk(run.folder),
+            "fault": run.fault.reason if run.fault else None,
+        }
+        for run in runs_in(runs)
+        if matches(run, task, protocol)
+    ]
+
+
 def matches(run: RunFolder, task: str | None, protocol: str | None) -> bool:
     """Whether a run is of this task and protocol, where they are given."""
     parts = ProtocolId.read(run.protocol)

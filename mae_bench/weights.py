@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from shutil import rmtree
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import backbones
 from backbones import BackboneError
@@ -110,6 +111,20 @@ def get_weights(name: str, to: str | Path | None = None) -> Path:
     say(f"  {published or 'no hash is published for it'}")
     say(f"{'there already' if there else 'written to'}: {file}")
     return file
+
+
+def released_weights() -> list[dict[str, Any]]:
+    """What `list_weights` prints, for JSON; `file` is missing where nothing was released."""
+    there = [
+        {"name": name, "backbone": backbone, **asdict(release)}
+        for name, sizes in BASELINES.items()
+        for backbone, release in sizes.items()
+    ]
+    lacking = [
+        {"name": name, "backbone": backbone, "note": reason}
+        for (name, backbone), reason in UNRELEASED.items()
+    ]
+    return there + lacking
 
 
 def list_weights() -> None:

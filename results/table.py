@@ -2,10 +2,13 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from results.errors import ResultsError
 from results.record import Record
+
+if TYPE_CHECKING:
+    import pandas
 
 Kind = Literal["label", "measured", "published", "difference"]
 
@@ -64,6 +67,18 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     notes: tuple[Note, ...] = ()
 
+    def to_pandas(self) -> "pandas.DataFrame":
+        """Its numbers as a data frame; see `results.frames.table_frame`."""
+        from results.frames import table_frame
+
+        return table_frame(self)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of it."""
+        from results.formats.notebook import to_notebook
+
+        return to_notebook([self])
+
     def __post_init__(self) -> None:
         keys = [column.key for column in self.columns]
         if len(set(keys)) != len(keys):
@@ -83,6 +98,15 @@ class Table:
         unexplained = {mark for item in marked for mark in item.marks} - explained
         if unexplained:
             raise ResultsError(f"table {self.title!r} explains no mark {sorted(unexplained)}")
+
+
+class Tables(list[Table]):
+    """Tables that a notebook shows below each other."""
+
+    def _repr_html_(self) -> str:
+        from results.formats.notebook import to_notebook
+
+        return to_notebook(self)
 
 
 def _problem(column: Column, cell: Cell) -> str | None:

@@ -1,13 +1,13 @@
 """`mae-bench data`: make, list and check."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import Positional, arg
 
 import tasks
-from mae_bench.commands.shared import go_on
+from mae_bench.commands.shared import go_on, print_json
 
 SUMMARY = "Make the built-in miniature world, list the data sets, or check one on disk."
 
@@ -30,9 +30,16 @@ class Make:
 class List:
     """Print a table of all data sets."""
 
+    json: bool = False
+    """print JSON, for other programs"""
+
     def run(self) -> None:
         from mae_bench.data import list_data
 
+        if self.json:
+            rows = [row for face in tasks.faces() for row in face.datasets()]
+            print_json([asdict(row) for row in rows])
+            return
         list_data()
         go_on("data", "check", "coco", "--root", "DIR")
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 import tasks
-from mae_bench.commands.shared import flag, go_on
+from mae_bench.commands.shared import flag, go_on, print_json
 
 SUMMARY = "Look at the runs in a folder, clear them up, pack one into a file, check such a file."
 RunName = Annotated[Positional[str], arg(metavar="NAME", help="a run, as runs list shows it")]
@@ -29,10 +29,15 @@ class List(InFolder):
     """runs of this task alone"""
     protocol: str | None = None
     """runs of this protocol alone"""
+    json: bool = False
+    """print JSON, for other programs"""
 
     def run(self) -> None:
-        from mae_bench.runs import list_runs
+        from mae_bench.runs import list_runs, summaries
 
+        if self.json:
+            print_json(summaries(self.runs, self.task, self.protocol))
+            return
         found = list_runs(self.runs, self.task, self.protocol)
         if found:
             go_on("runs", "show", found[-1].name, *flag("runs", self.runs, "runs"))

@@ -1,5 +1,6 @@
 """Flags that several commands share."""
 
+import json
 import shlex
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -15,6 +16,11 @@ def go_on(*words: object) -> None:
     from mae_bench.progress import say
 
     say(f"next       {shlex.join(['mae-bench', *map(str, words)])}")
+
+
+def print_json(content: Any) -> None:
+    """Print what a command lists for other programs, and nothing else."""
+    print(json.dumps(content, indent=2, ensure_ascii=False))
 
 
 def flag(name: str, value: object, usual: object) -> list[object]:

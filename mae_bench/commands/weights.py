@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from mae_bench.commands.shared import ReadingFlags, go_on
+from mae_bench.commands.shared import ReadingFlags, go_on, print_json
 
 SUMMARY = "Look into a checkpoint, convert it; list and get the public weights of the baselines."
 
@@ -23,9 +23,17 @@ class OfCheckpoint(ReadingFlags):
 class Inspect(OfCheckpoint):
     """Print format, size, statistics and what is left out."""
 
+    json: bool = False
+    """print JSON, for other programs"""
+
     def run(self) -> None:
         from mae_bench.weights import inspect_weights
 
+        if self.json:
+            import backbones
+
+            print_json(backbones.inspect(self.checkpoint, **self.reading()).to_dict())
+            return
         inspect_weights(self.checkpoint, **self.reading())
         go_on("transfer", "--checkpoint", self.checkpoint)
 
@@ -50,9 +58,15 @@ class Convert(OfCheckpoint):
 class List:
     """Print file names, addresses and hashes, and what was never released."""
 
-    def run(self) -> None:
-        from mae_bench.weights import list_weights
+    json: bool = False
+    """print JSON, for other programs"""
 
+    def run(self) -> None:
+        from mae_bench.weights import list_weights, released_weights
+
+        if self.json:
+            print_json(released_weights())
+            return
         list_weights()
         go_on("weights", "get", "mae/vit_b")
 

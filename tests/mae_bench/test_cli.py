@@ -436,15 +436,15 @@ READING = {"--format", "--allow-pickle", "--key", "--prefix", "--heads", "--grid
 @pytest.mark.parametrize(
     ("command", "flags"),
     [
-        ("runs list", {"--runs", "--task", "--protocol"}),
+        ("runs list", {"--runs", "--task", "--protocol", "--json"}),
         ("runs show", {"--runs"}),
         ("runs rescore", {"--data"}),
         ("data make", {"--out"}),
-        ("data list", set()),
+        ("data list", {"--json"}),
         ("data check", {"--root"}),
-        ("weights inspect", READING),
-        ("weights list", set()),
-        ("doctor", {"--out"}),
+        ("weights inspect", READING | {"--json"}),
+        ("weights list", {"--json"}),
+        ("doctor", {"--out", "--json"}),
     ],
 )
 def test_a_command_has_its_own_flags_alone(command, flags, capsys):
