@@ -12,7 +12,7 @@ from tyro.conf import arg
 
 import tasks
 from mae_bench import recipes
-from mae_bench.commands.told import told as told_of_tasks
+from mae_bench.commands.told import told
 from mae_bench.errors import RunError
 from tasks.classification.recipes import CURVE, PARTIAL
 
@@ -44,7 +44,7 @@ def explained(command: type) -> type:
     tyro would keep the line breaks of the source, in the middle of sentences.
     """
     bare, kinds = get_type_hints(command), get_type_hints(command, include_extras=True)
-    meanings = {name: told_of_tasks(text) for name, text in field_docstrings(command).items()}
+    meanings = {name: told(text) for name, text in field_docstrings(command).items()}
     flags: list[tuple[str, Any, Any]] = []
     for each in fields(command):
         kind = kinds[each.name]
@@ -53,14 +53,9 @@ def explained(command: type) -> type:
             factory = explained(bare[each.name])
             kind = Annotated[(factory, *kind.__metadata__)]
         elif meanings.get(each.name):
-            told = "" if "(default" in meanings[each.name] else None  # not "(default: None)", too
-            kind = Annotated[kind, arg(help=meanings[each.name], help_behavior_hint=told)]
-        own = field(
-            default=each.default,
-            default_factory=factory,
-            kw_only=each.kw_only,
-            metadata=each.metadata,
-        )
+            hint = "" if "(default" in meanings[each.name] else None  # not "(default: None)", too
+            kind = Annotated[kind, arg(help=meanings[each.name], help_behavior_hint=hint)]
+        own = field(default=each.default, default_factory=factory, kw_only=each.kw_only)
         flags.append((each.name, kind, own))
     frozen = command.__dataclass_params__.frozen  # type: ignore[attr-defined]
     made = make_dataclass(command.__name__, flags, bases=(command,), frozen=frozen)
@@ -82,13 +77,9 @@ def one_point(task: str, protocol: str) -> str:
 
 
 def field_docstrings(kind: type) -> dict[str, str]:
-    """The docstring under each field of a dataclass and its bases, in one line.
-
-    A field with "explain" in its metadata has what that function says, in place of a docstring.
-    """
+    """The docstring under each field of a dataclass and its bases, in one line."""
     parsed = [docstring_parser.parse_from_object(each) for each in reversed(kind.__mro__[:-1])]
-    said = {p.arg_name: " ".join((p.description or "").split()) for d in parsed for p in d.params}
-    return said | {f.name: f.metadata["explain"]() for f in fields(kind) if "explain" in f.metadata}
+    return {p.arg_name: " ".join((p.description or "").split()) for d in parsed for p in d.params}
 
 
 @contextmanager

@@ -14,10 +14,6 @@ from mae_bench.flags import changed
 from mae_bench.pretraining.methods import METHODS
 
 
-def methods() -> str:
-    return "; ".join(f"{name}: {method.title}" for name, method in METHODS.items())
-
-
 @dataclass
 class Pretrain(ReadingFlags, RunFlags):
     """Train a masked autoencoder, or by another method, and keep the encoder.
@@ -26,7 +22,8 @@ class Pretrain(ReadingFlags, RunFlags):
     each value comes from.
     """
 
-    method: str = field(default="mae", metadata={"explain": methods})
+    method: str = "mae"
+    """{methods}"""
     checkpoint: str | None = None
     """weights to start from (default: random ones): an encoder of any layout that transfer takes,
     or MAE's encoder and decoder, as mae_pretrain_vit_*_full.pth; or a run's folder or its name"""

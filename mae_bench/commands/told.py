@@ -1,8 +1,9 @@
-"""What --help says of tasks, as their faces have it. Imports no torch."""
+"""What --help says of tasks and methods, as their faces have it. Imports no torch."""
 
 from collections.abc import Callable, Iterable, Mapping
 
 import tasks
+from mae_bench.pretraining.methods import METHODS
 from tasks.face import Face
 
 
@@ -48,6 +49,11 @@ def test_sets() -> str:
     return ", ".join(name for face in tasks.faces() for name in face.only_test)
 
 
+def methods() -> str:
+    """Of pre-training."""
+    return "; ".join(f"{name}: {method.title}" for name, method in METHODS.items())
+
+
 def with_truth() -> str:
     """Tasks whose predictions alone do not tell the score."""
     there = [name for face in tasks.faces() if face.truth_with_data for name in face.tasks]
@@ -61,6 +67,7 @@ TEXTS: dict[str, Callable[[], str]] = {
     "{test sources}": test_sources,
     "{test sets}": test_sets,
     "{tasks with truth}": with_truth,
+    "{methods}": methods,
 }
 """what the help texts of flags hold in place of names"""
 
