@@ -13,6 +13,7 @@ from mae_bench.arguments import SCRATCH, check_common, pretraining
 from mae_bench.data import announce
 from mae_bench.errors import RunError
 from mae_bench.execution import Execution
+from mae_bench.flops import with_flops
 from mae_bench.pretraining.methods import METHODS
 from mae_bench.pretraining.recipes import PRETRAIN
 from mae_bench.pretraining.task import PretrainingTask
@@ -98,9 +99,8 @@ def pretrain(
         if record is not None:
             return record
         fitted = fit(task, run, accelerator, seed, how)
-        record = setup.record(
-            run, task, fitted.spent, Scored({"loss": fitted.last_loss}), accelerator
-        )
+        spent = with_flops(fitted.spent, task)
+        record = setup.record(run, task, spent, Scored({"loss": fitted.last_loss}), accelerator)
         if accelerator.is_main_process:
             kept = keep(run, task, setup)
             write_unreadable(run.folder, fitted.spent.skipped, ())

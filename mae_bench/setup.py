@@ -71,6 +71,8 @@ class Spent:
     images_per_second: float | None = None
     skipped: tuple[Unreadable, ...] = ()
     """unreadable training images"""
+    flops_per_image: float | None = None
+    """of its training, where they were counted"""
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,7 @@ def make_record(
                 seconds=spent.seconds,
                 images_per_second=spent.images_per_second,
                 peak_memory_bytes=provenance.peak_memory(accelerator),
+                flops_per_image=spent.flops_per_image,
             ),
             "environment": provenance.environment(accelerator),
             "started": spent.started,

@@ -154,6 +154,8 @@ class Cost(_Part):
     images_per_second: NonNegativeFloat | None = None
     peak_memory_bytes: Count | None = None
     """largest device memory of one process"""
+    flops_per_image: NonNegativeFloat | None = None
+    """of a pre-training: floating-point operations of one image, forward and backward"""
 
 
 class Environment(_Part):

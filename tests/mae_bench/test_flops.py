@@ -1,0 +1,90 @@
+"""FLOPs of a training step against counts by hand."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from toy import Samples, Toy, toy_recipe
+
+from mae_bench.flops import flops_per_image
+from mae_bench.pretraining.methods import METHODS
+from mae_bench.recipes import override, recipe
+from results import parse_record
+from tasks.task import Batch
+
+
+class Attending(Toy):
+    """One head of attention over 3 tokens of 4 numbers, with what a count must not change."""
+
+    def __init__(self) -> None:
+        super().__init__(toy_recipe(), Tokens())
+        self.qkv, self.norm = nn.Linear(4, 12), nn.BatchNorm1d(3)
+        self.head = nn.Linear(4, 1)
+        self.slow = nn.Parameter(torch.ones(4), requires_grad=False)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        with torch.no_grad():
+            self.slow.mul_(0.5).add_(1)  # as a momentum encoder
+        q, k, v = self.qkv(self.norm(batch["x"])).chunk(3, dim=-1)
+        x = F.dropout(F.scaled_dot_product_attention(q, k, v), 0.5)
+        return {"loss": self.head(x).square().mean()}
+
+
+class Tokens(Samples):
+    def __getitems__(self, keys: list[tuple[int, int]]) -> Batch:
+        return super().__getitems__(keys) | {"x": torch.ones(len(keys), 3, 4)}
+
+
+class Looking(Attending):
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        loss = super().forward(batch)["loss"]
+        return {"loss": loss if loss.item() > 0 else -loss}
+
+
+def test_flops_by_hand():
+    """qkv 2·3·4·12 = 288, twice attention's 2·3·3·4 = 144, head 2·3·4 = 24, forward; backward the
+    double of each, since batch norm before qkv trains too."""
+    assert flops_per_image(Attending()) == 3 * (288 + 144 + 24)
+
+
+def test_counting_changes_nothing():
+    task = Attending()
+    before = {name: value.clone() for name, value in task.state_dict().items()}
+    state = torch.get_rng_state()
+    assert flops_per_image(task)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in task.state_dict().items())
+    assert all(parameter.grad is None for parameter in task.parameters())
+    assert type(task.qkv.weight) is nn.Parameter
+
+
+def test_a_network_that_looks_at_its_numbers_is_not_counted(capsys):
+    assert flops_per_image(Looking()) is None
+    assert "FLOPs are not counted for this network" in capsys.readouterr().out
+
+
+def test_mask_tokens_in_the_encoder_cost_what_the_paper_says(world):
+    """Table 1c: 3.3 times; the tokens alone give 3.25 for ViT-L, as its blocks' products tell:
+    24 blocks of width 1024 over 197 or 50 tokens, and 8 of width 512 over 197."""
+
+    def block(tokens: int, width: int) -> int:
+        return 2 * tokens * 12 * width**2 + 4 * tokens**2 * width
+
+    def whole(tokens: int) -> int:
+        return 24 * block(tokens, 1024) + 8 * block(197, 512)
+
+    base = override(recipe("pretrain", "vit_l", "mae"), {"norm_pix": False})
+    counts = [
+        flops_per_image(
+            METHODS["mae"].build(
+                override(base, {"encoder_mask_tokens": tokens}), [world / "unlabelled"], 0
+            )
+        )
+        for tokens in (True, False)
+    ]
+    assert abs(counts[0] / counts[1] - whole(197) / whole(50)) < 0.03
+    assert abs(counts[0] / (3 * whole(197)) - 1) < 0.02
+
+
+def test_a_pre_training_keeps_its_flops(pretrained):
+    record = parse_record((pretrained / "record.json").read_text())
+    assert record.cost.flops_per_image > 1e5
