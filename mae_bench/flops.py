@@ -46,7 +46,7 @@ def flops_per_image(task: Task) -> float | None:
         ):
             there = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
             state = {**dict(task.named_parameters()), **dict(task.named_buffers())}
-            fake = {name: shapes.from_tensor(tensor) for name, tensor in state.items()}
+            fake: dict[str, Tensor] = {k: shapes.from_tensor(v) for k, v in state.items()}
             loss = torch.func.functional_call(task, fake, (there,))["loss"]
             trained = [tensor for tensor in fake.values() if tensor.requires_grad]
             torch.autograd.grad(loss, trained, allow_unused=True)
