@@ -53,6 +53,10 @@ class MaskedPretraining(PretrainingTask):
             self.train_data = BlockMasked(self.images, seed, side, num_masked)
         self.fit_components()
 
+    def cuts(self) -> dict[str, Any]:
+        names = ("augmentation", "fixed_crop", "colour_jitter")
+        return {name: getattr(self.recipe, name) for name in names}
+
     @property
     def encoder(self) -> ViT:
         return self.mae.encoder

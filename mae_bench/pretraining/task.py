@@ -39,10 +39,14 @@ class PretrainingTask(Task):
         self.recipe, self.folders = recipe, folders
         size, area = recipe.image_size, recipe.min_crop_area
         upright = not all(named_by_wnids(folder) for folder in folders)
-        self.images = images = UnlabelledImages(folders, size, area, seed, upright)
+        self.images = images = UnlabelledImages(folders, size, area, seed, upright, **self.cuts())
         self.train_data = images
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+
+    def cuts(self) -> dict[str, Any]:
+        """What `UnlabelledImages` is to know besides the recipe's size and area."""
+        return {}
 
     @property
     @abstractmethod

@@ -13,6 +13,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as pillow
 
 from tasks.images.decoding import Box, cut, decode, decode_box
+from tasks.images.jitter import Jitter
 
 MOST_RESIZED = 2**26
 """pixels to which a test image is resized before its centre is cut: 256 MiB, reached by sides as 1
@@ -58,6 +59,20 @@ def random_resized_crop_box(
     return (height - h) // 2, (width - w) // 2, h, w
 
 
+def square_box(
+    height: int, width: int, share: float, rng: np.random.Generator | None = None
+) -> Box:
+    """A square of `share` of an image's shorter side; in its middle, or drawn from `rng`.
+
+    Resized to 224 it is what Resize(256) and CenterCrop(224) or RandomCrop(224) cut, at 0.875.
+    """
+    side = max(1, round(share * min(height, width)))
+    rows, columns = height - side + 1, width - side + 1
+    if rng is None:
+        return rows // 2, columns // 2, side, side
+    return int(rng.random() * rows), int(rng.random() * columns), side, side
+
+
 class Crop(NamedTuple):
     """A box of an image, not yet resized."""
 
@@ -65,6 +80,8 @@ class Crop(NamedTuple):
     """uint8 (h, w, 3)"""
     flip: bool
     """whether to mirror it"""
+    jitter: Jitter | None = None
+    """of its colours, after it is resized"""
 
     @property
     def nbytes(self) -> int:

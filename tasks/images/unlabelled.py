@@ -12,9 +12,11 @@ from torch import Tensor
 
 from tasks.errors import TaskError
 from tasks.images.batches import load_batch
-from tasks.images.crops import Crop, draw_crop, resize, sample_rng
+from tasks.images.crops import Crop, draw_crop, resize, sample_rng, square_box
+from tasks.images.decoding import decode_box
 from tasks.images.files import FileNames
 from tasks.images.fingerprint import Fingerprint
+from tasks.images.jitter import Jitter
 from tasks.images.turned import turned_note
 from tasks.images.walk import OWN_SUFFIXES, empty, plural, walk
 
@@ -29,9 +31,9 @@ class UnlabelledImages:
     """The images below some folders, as pre-training data (`tasks.task.TrainData`).
 
     A sample is a random crop of at least `min_crop_area` of the image, resized, half mirrored
-    (MAE, Table 8; facebookresearch/mae, main_pretrain.py). `upright`: images are turned by their
-    EXIF tags. Folders called like those of test images are left out. Raises TaskError for a folder
-    without images.
+    (MAE, Table 8; facebookresearch/mae, main_pretrain.py), or what another `augmentation` cuts
+    (MAE, Table 1e). `upright`: images are turned by their EXIF tags. Folders called like those
+    of test images are left out. Raises TaskError for a folder without images.
     """
 
     def __init__(
@@ -41,7 +43,16 @@ class UnlabelledImages:
         min_crop_area: float = 0.2,
         seed: int = 0,
         upright: bool = False,
+        augmentation: str = "crop_random",
+        fixed_crop: float = 0.875,
+        colour_jitter: float = 0.4,
     ) -> None:
+        """`augmentation`: none, crop_fixed, crop_random or crop_random_jitter.
+
+        `fixed_crop`: side of the square of "none" (in the middle, not mirrored) and "crop_fixed",
+        by the shorter side. `colour_jitter`: how much "crop_random_jitter" changes brightness,
+        contrast and saturation.
+        """
         if not 0 < min_crop_area <= 1:
             raise TaskError(f"min_crop_area is {min_crop_area}; expected a share in (0, 1]")
         if not 0 <= seed < 2**32:
@@ -63,6 +74,8 @@ class UnlabelledImages:
         self.area = (min_crop_area, 1.0)
         self.seed = seed
         self.upright = upright
+        self.augmentation, self.fixed_crop = augmentation, fixed_crop
+        self.colour_jitter = colour_jitter
 
     def __len__(self) -> int:
         return len(self._names)
@@ -74,10 +87,20 @@ class UnlabelledImages:
     def load(self, epoch: int, index: int) -> Crop:
         """One sample before it is resized. Raises UnreadableImage."""
         rng = sample_rng(self.seed, epoch, index)
-        return draw_crop(self._names[index], rng, self.area, self.upright)
+        path = self._names[index]
+        if self.augmentation in ("none", "crop_fixed"):
+            moves = rng if self.augmentation == "crop_fixed" else None
+            share = self.fixed_crop
+            pixels = decode_box(path, lambda h, w: square_box(h, w, share, moves), self.upright)
+            return Crop(pixels, flip=moves is not None and rng.random() < 0.5)
+        crop = draw_crop(path, rng, self.area, self.upright)
+        if self.augmentation == "crop_random_jitter":
+            return crop._replace(jitter=Jitter.draw(rng, self.colour_jitter, self.colour_jitter, 0))
+        return crop
 
     def resize(self, crop: Crop) -> Tensor:
-        return resize(crop.pixels, self.image_size, crop.flip)
+        resized = resize(crop.pixels, self.image_size, crop.flip)
+        return crop.jitter.apply_to(resized) if crop.jitter else resized
 
     def names(self, indices: Sequence[int]) -> list[str]:
         return [self._names[index] for index in indices]

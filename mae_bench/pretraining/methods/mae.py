@@ -39,6 +39,14 @@ class MaeRecipe(PretrainRecipe):
     encoder_mask_tokens: bool = False
     """whether the encoder sees mask tokens in place of the removed patches"""
 
+    augmentation: Literal["none", "crop_fixed", "crop_random", "crop_random_jitter"] = "crop_random"
+    """the middle of the image, a crop of fixed size, of random size, or that with colour jitter;
+    all but the first are mirrored half of the time"""
+    fixed_crop: Annotated[float, Within(0, 1, open_low=True)] = 0.875
+    """side of the square that augmentation none and crop_fixed cut, by the image's shorter side"""
+    colour_jitter: Annotated[float, Within(0, 1)] = 0.4
+    """how much augmentation crop_random_jitter changes brightness, contrast and saturation"""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         heads = self.decoder_heads
@@ -66,6 +74,9 @@ PUBLISHED = (
     | said_by("mae util/lr_sched.py", schedule="cosine", milestones=(), warmup_start=0.0)
     | said_by("MAE Table 1", mask_ratio=0.75, decoder_dim=512, decoder_depth=8)
     | said_by("MAE Table 1", mask="random", target="pixels", encoder_mask_tokens=False)
+    | said_by("MAE Table 1", augmentation="crop_random")
+    | said_by("ours: what 224 of 256 pixels are, as in evaluation", fixed_crop=0.875)
+    | said_by("ours: as strong as BEiT's; the paper does not say", colour_jitter=0.4)
     | said_by("mae models_mae.py", decoder_heads=16)
     | said_by("ours: bf16 needs no loss scaling; mae uses fp16 with it", precision="bf16")
 )

@@ -17,7 +17,10 @@ BLOCKS = {"mask": "block", "mask_ratio": 0.5}
 TOKENS = {"target": "pca", "encoder_mask_tokens": True, "mask": "grid"}
 
 
-@pytest.mark.parametrize("settings", [BLOCKS, TOKENS])
+JITTER = {"augmentation": "crop_random_jitter", "colour_jitter": 0.2}
+
+
+@pytest.mark.parametrize("settings", [BLOCKS, TOKENS, {"augmentation": "none"}, JITTER])
 def test_a_run_tells_its_settings_and_its_weights_load(settings, world: Path, tmp_path: Path):
     options = {**SMALL_MAE, **settings}
     record = mae_bench.pretrain(data=world / "unlabelled", out=tmp_path, name="run", **options)

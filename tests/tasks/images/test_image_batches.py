@@ -10,7 +10,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets.folder import pil_loader
-from torchvision.transforms import InterpolationMode, RandomResizedCrop
+from torchvision.transforms import ColorJitter, InterpolationMode, RandomResizedCrop
 
 from tasks.errors import TaskError
 from tasks.images import (
@@ -26,6 +26,8 @@ from tasks.images import (
     random_resized_crop_box,
     sample_rng,
 )
+from tasks.images.crops import square_box
+from tasks.images.jitter import Jitter
 
 
 @pytest.fixture
@@ -235,6 +237,58 @@ def test_unlabelled_images_are_random_resized_crops_of_their_files(folder: Path)
     assert batch["index"].tolist() == [index for _, index in keys]
     assert batch["skipped"] == []
     assert data.names([7, 0]) == [f"{folder}/h.jpg", f"{folder}/a.jpg"]
+
+
+def test_without_augmentation_the_middle_is_what_evaluation_sees(folder: Path) -> None:
+    """torchvision's Resize(int(32 / 0.875)) and CenterCrop(32), in every epoch."""
+    data = UnlabelledImages([folder], image_size=32, augmentation="none")
+    images = data.__getitems__([(0, index) for index in range(8)])["images"]
+    assert torch.equal(images, data.__getitems__([(3, index) for index in range(8)])["images"])
+    for index, image in enumerate(images):
+        expected = eval_crop(folder / f"{'abcdefgh'[index]}.jpg", 32, 0.875)
+        # Cut before it is resized, and not after: borders differ, and half a pixel of the place.
+        assert decibels(image.numpy(), expected.numpy()) > 20
+
+
+def test_fixed_crops_are_squares_of_one_size_anywhere(folder: Path) -> None:
+    rng, boxes = np.random.default_rng(0), set()
+    for _ in range(400):
+        top, left, h, w = square_box(40, 48, 0.875, rng)
+        assert h == w == 35
+        boxes.add((top, left))
+    assert {top for top, _ in boxes} == set(range(6))
+    assert {left for _, left in boxes} == set(range(14))
+    data = UnlabelledImages([folder], image_size=32, augmentation="crop_fixed", seed=3)
+    for epoch in range(4):
+        rng = np.random.default_rng([3, epoch, 2])
+        image = pil_loader(folder / "c.jpg")
+        box = square_box(image.height, image.width, 0.875, rng)
+        resized = pillow_resize(image, box, 32)
+        if rng.random() < 0.5:
+            resized = resized.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        found = data.__getitems__([(epoch, 2)])["images"][0].permute(1, 2, 0).numpy()
+        assert decibels(found, np.asarray(resized)) > 50
+
+
+def test_colour_jitter_is_torchvisions(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The crop of random size, with ColorJitter's steps at the same factors in the same order."""
+    plain = UnlabelledImages([folder], image_size=32, seed=5)
+    jittered = UnlabelledImages([folder], image_size=32, seed=5, augmentation="crop_random_jitter")
+    for epoch in range(3):
+        image = plain.__getitems__([(epoch, 1)])["images"][0]
+        found = jittered.__getitems__([(epoch, 1)])["images"][0]
+        rng = np.random.default_rng([5, epoch, 1])
+        picture = pil_loader(folder / "b.jpg")
+        random_resized_crop_box(rng, picture.height, picture.width, (0.2, 1.0))
+        rng.random()
+        drawn = Jitter.draw(rng, 0.4, 0.4, 0)
+        assert all(0.6 <= factor <= 1.4 for factor in drawn.factors[:3])
+        theirs = ColorJitter(0.4, 0.4, 0.4)
+        chosen = (torch.tensor(drawn.order), *drawn.factors[:3], None)
+        monkeypatch.setattr(theirs, "get_params", lambda *_, chosen=chosen: chosen)
+        expected = np.asarray(theirs(Image.fromarray(image.permute(1, 2, 0).numpy())))
+        assert (found.permute(1, 2, 0).numpy() == expected).all()
+        assert not torch.equal(image, found)
 
 
 def test_a_sample_depends_on_nothing_but_seed_epoch_and_index(
