@@ -366,5 +366,10 @@ def device_hours(record: Record) -> float | None:
 
 def devices(records: Iterable[Record], notes: Notes) -> str:
     """The mark that names where some runs happened."""
-    used = dict.fromkeys(f"{r.environment.processes} × {r.environment.device}" for r in records)
-    return notes.ours(f"cost measured on {' and on '.join(used)}.")
+    return notes.ours(f"cost measured on {' and on '.join(device_names(records))}.")
+
+
+def device_names(records: Iterable[Record]) -> list[str]:
+    """ "8 × NVIDIA H100", each kind once."""
+    used = (f"{r.environment.processes} × {r.environment.device}" for r in records)
+    return list(dict.fromkeys(used))

@@ -14,6 +14,7 @@ from results.drawing import (
     draw_panels,
     linear_axis,
     log_axis,
+    method_title,
     size_title,
 )
 from results.figures.lines import (
@@ -27,6 +28,8 @@ from results.figures.lines import (
     told_apart,
 )
 from results.origins import Pretrainings, made
+from results.paper.layout import ADDED_SETTINGS
+from results.protocol import ProtocolId
 from results.published import Published
 from results.record import Record
 from results.text import one_line
@@ -121,9 +124,16 @@ def _all_but(axis: str, record: Record, origin: Record) -> str:
 
 
 def _pretraining_label(axis: str, origin: Record) -> str:
-    parts = [size_title(origin.backbone)]
+    method = ProtocolId.read(origin.protocol).name
+    parts = [method_title(method)] if method != "mae" else []
+    parts.append(size_title(origin.backbone))
     if axis != "epochs" and isinstance(origin.recipe.get("epochs"), int):
         parts.append(f"{origin.recipe['epochs']} ep")
     if origin.recipe.get("norm_pix"):
         parts.append("norm. pixels")
+    parts += [
+        f"{name.replace('_', ' ')} {value}"
+        for name, standard in ADDED_SETTINGS.items()
+        if (value := origin.recipe.get(name, standard)) != standard
+    ]
     return one_line(", ".join(parts), LABEL_LENGTH)

@@ -383,3 +383,22 @@ def test_lines_of_other_pre_training_data_are_apart_and_named(make_record):
     (panel,) = drawn(size_curve("imagenet1k/finetune@1", sizes, [])).values()
     assert sorted(panel) == ["MAE, aaaaaa · ours", "MAE, bbbbbb · ours"]
     assert {y for line in panel.values() for _, y in line} == {70.0, 80.0}
+
+
+def test_lines_of_other_methods_and_settings_have_names_of_their_own(pretrained):
+    """One figure, and what a line's points share stands in its name."""
+    plain = [*pretrained(84.9), *pretrained(84.0, epochs=400)]
+    blocks = [*pretrained(83.0, mask="block"), *pretrained(82.0, mask="block", epochs=400)]
+    moco = [
+        each.model_copy(update={"protocol": "pretrain/moco_v3@1"})
+        if each.kind == "pretrain"
+        else each.model_copy(update={"init": "moco_v3"})
+        for each in (*pretrained(84.1, lr=1.0), *pretrained(83.1, lr=1.0, epochs=400))
+    ]
+    panels = drawn(schedule_curve([*plain, *blocks, *moco], published()))
+    assert set(panels["ImageNet-1k: fine-tuning"]) == {
+        "ViT-L · ours",
+        "ViT-L, mask block · ours",
+        "MoCo v3, ViT-L · ours",
+        "ViT-L · published",
+    }

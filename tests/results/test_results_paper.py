@@ -5,6 +5,7 @@ import pytest
 from results import (
     PAPER_TABLES,
     Checkpoint,
+    Cost,
     Data,
     Named,
     ResultsError,
@@ -472,6 +473,76 @@ def test_hours_of_pre_training(study):
     assert (cell.value, cell.n) == (1.0, 1)  # 3600 seconds
     assert notes(table, cell) == ["cost measured on 1 × cpu."]
     assert ("difference", "hours") not in found
+
+
+def test_speed_ups_and_flops_are_ratios_of_our_own_runs(study):
+    """Hours 42 and 15 on one device: 2.8 times; FLOPs 330 and 100: 3.3 times."""
+
+    def took(records, seconds, flops, device="8 GPUs"):
+        cost = Cost(seconds=seconds * 3600, flops_per_image=flops)
+        where = records[0].environment.model_copy(update={"device": device})
+        return records[0].model_copy(update={"cost": cost, "environment": where})
+
+    slow = took(study("aa", encoder_mask_tokens=True), 42.0, 330.0)
+    fast = took(study("bb"), 15.0, 100.0)
+    table = paper_table("2", [slow, fast], published())
+    cell = line(table, "ViT-L", "without [M]", "8")["measured", "speed-up"]
+    assert (cell.value, cell.n) == (pytest.approx(2.8), 1)
+    assert notes(table, cell) == ["speed-up on 1 × 8 GPUs, against run run."]
+    assert line(table, "ViT-L", "with [M]", "8")["measured", "speed-up"].value is None
+    assert not any(c.title == "speed-up" and c.kind == "difference" for c in table.columns)
+    flops = paper_table("1c", [slow, fast], published())
+    assert line(flops, "encoder with [M]")["measured", "FLOPs"].value == pytest.approx(3.3)
+    assert line(flops, "encoder without [M]")["measured", "FLOPs"].value == 1.0
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"device": "H200"}, "no speed-up: hours on 1 × cpu do not compare with those on 1 × H200"),
+        ({"epochs": 400}, "no ratio: there is no complete pre-training on these images that"),
+        (None, "no ratio: there is no complete pre-training on these images that differs in"),
+    ],
+)
+def test_hours_that_do_not_compare_have_no_ratio(study, other, said):
+    fast, *_ = study("bb")
+    runs = [fast]
+    if other is not None:
+        recipe = {k: v for k, v in other.items() if k != "device"}
+        slow, *_ = study("aa", encoder_mask_tokens=True, **recipe)
+        device = other.get("device", "cpu")
+        where = slow.environment.model_copy(update={"device": device})
+        runs.append(slow.model_copy(update={"environment": where}))
+    table = paper_table("2", runs, published())
+    cell = line(table, "ViT-L", "without [M]", "8")["measured", "speed-up"]
+    assert cell.value is None
+    assert notes(table, cell)[-1].startswith(said)
+
+
+def test_rivals_pre_trained_here_say_what_they_did_otherwise(study):
+    pretrain, finetuned, _ = study("aa", "vit_b", ["epochs 300 -> 100"], standard=False)
+    pretrain = pretrain.model_copy(update={"protocol": "pretrain/moco_v3@1"})
+    table = paper_table("3", [pretrain, finetuned], published())
+    cell = line(table, "MoCo v3")["measured", "ViT-B"]
+    assert cell.value == 85.0  # although the run calls its weights mae
+    assert notes(table, cell)[-1] == (
+        "pre-trained otherwise than the paper: epochs 300 -> 100; pre-training data imagenet1k "
+        "(1281167 images; paper: ImageNet-1k)."
+    )
+
+
+def test_a_pre_training_that_began_from_other_weights_says_so(study, make_record):
+    pretrain, finetuned, _ = study("aa", "vit_b", epochs=1600, norm_pix=True)
+    begun = pretrain.model_copy(
+        update={"checkpoint": Checkpoint(file="x.pth", sha256="ee" * 32), "init": "dino"}
+    )
+    file = finetuned.checkpoint.model_copy(update={"continued_from": begun.checkpoint})
+    finetuned = finetuned.model_copy(update={"checkpoint": file})
+    table = paper_table("3", [begun, finetuned], published())
+    cell = line(table, "MAE")["measured", "ViT-B"]
+    assert notes(table, cell)[-1] == (
+        "pre-trained otherwise than the paper: begun from dino (x.pth)."
+    )
 
 
 def test_partial_fine_tuning(make_record):

@@ -1,95 +1,13 @@
-"""The tables of the MAE paper (arXiv 2111.06377) as data.
+"""The tables of the MAE paper (arXiv 2111.06377) as data."""
 
-Rows and columns are filters over `published.csv`: where the two meet stands one number of the
-paper, or none.
-"""
+from collections.abc import Iterable
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-
-LARGE = "_448"
-"""ends the backbone of numbers at 448 pixels"""
-
-Filter = Mapping[str, str]
-Settings = Mapping[str, bool | int | float | str]
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of the paper: its labels, and what its numbers are filed under."""
-
-    labels: tuple[str, ...]
-    where: Filter
-    note: str = ""
-    """first part of its numbers' notes, which tells the rows of an ablation apart"""
-    pretrained: Settings | None = None
-    """what the row changes of the default pre-training, as fields of our recipe; None: nothing
-    that we could change"""
-    ours: bool = True
-    """whether runs of ours can stand in it"""
-    minus: str = ""
-    """note of the numbers to subtract from those of `note`: a row of differences"""
-
-
-@dataclass(frozen=True)
-class Score:
-    """A column of the paper. Its filter goes before that of a row."""
-
-    title: str
-    where: Filter
-    unit: str = "%"
-    ours: bool = True
-    """whether runs of ours can stand in it"""
-    same_recipe: bool = False
-    """in a table of pre-training settings: whether our protocol is the one of its numbers"""
-
-
-@dataclass(frozen=True)
-class PaperTable:
-    """One table of the paper."""
-
-    title: str
-    labels: tuple[str, ...]
-    rows: tuple[Row, ...]
-    scores: tuple[Score, ...]
-    notes: tuple[str, ...] = ()
-    method_label: int | None = None
-    """the label that names the method: runs of methods that the paper lacks get rows of their own
-    with this label changed"""
-    settings: bool = False
-    """rows are settings of the pre-training, so that our runs are placed by their pre-training"""
-    any_backbone: bool = False
-    """runs of any backbone stand in it, marked"""
-    epochs: int = 1600
-    norm_pix: bool = True
-    """of the paper's pre-training, where no row says otherwise"""
-    best: bool = False
-    """whether the best of a column is marked: its rows are rivals"""
-
-
-SIZES = {"vit_b": "ViT-B", "vit_l": "ViT-L", "vit_h": "ViT-H", "vit_h_448": "ViT-H, 448 pixels"}
-
-
-def _sizes(*names: str, **where: str) -> tuple[Score, ...]:
-    return tuple(Score(SIZES[name], {"backbone": name, **where}) for name in names)
-
+from results.paper.layout import SIZES, Filter, PaperTable, Row, Score, Settings, over_sizes
 
 FINETUNE = {"task": "imagenet1k", "protocol": "finetune", "metric": "top1"}
 LINEAR = {"task": "imagenet1k", "protocol": "linear", "metric": "top1"}
 FT_LIN = (Score("fine-tuning", FINETUNE), Score("linear probing", LINEAR, same_recipe=True))
 ABLATED: Filter = {"method": "MAE", "backbone": "vit_l"}
-
-ADDED_SETTINGS: Settings = {"mask": "random", "target": "pixels", "encoder_mask_tokens": False}
-"""what records have that are older than these fields"""
-ABLATION_DEFAULTS: Settings = {
-    **ADDED_SETTINGS,
-    "mask_ratio": 0.75,
-    "decoder_depth": 8,
-    "decoder_dim": 512,
-    "min_crop_area": 0.2,
-}
-"""what a run must have, unless its row says otherwise, to stand in a table of settings; of other
-settings that differ a note tells"""
 
 
 def _ablation(name: str, labels: tuple[str, ...], rows: Iterable[Row], *more: Score) -> PaperTable:
@@ -107,6 +25,14 @@ def _ablation(name: str, labels: tuple[str, ...], rows: Iterable[Row], *more: Sc
     )
 
 
+TARGETS_7: tuple[tuple[str, str, Settings], ...] = (
+    ("pixel (without norm)", "pixel (w/o norm)", {"norm_pix": False}),
+    ("pixel (with norm)", "pixel (w/ norm)", {"norm_pix": True}),
+    ("dVAE token", "dVAE token", {"target": "tokens", "norm_pix": False}),
+)
+"""label, note of its numbers, and settings of the pre-training"""
+
+
 def _case(labels: tuple[str, ...], note: str, pretrained: Settings | None) -> Row:
     return Row(labels, ABLATED, note, pretrained)
 
@@ -117,8 +43,7 @@ TABLE_9 = (
 )
 ABLATION = (
     "our runs stand in the row of their pre-training record (its recipe_hash is that of the run's"
-    " checkpoint); rows without a number of ours are settings that mae-bench cannot vary, or that"
-    " nobody ran."
+    " checkpoint); rows without a number of ours are settings that nobody ran."
 )
 TABLE_7 = (
     "IN1K and ADE20K without a difference: Table 3 has the one for fine-tuning after normalised"
@@ -136,7 +61,6 @@ DECODER = "decoder depth {} width 512, mask 75%, 800 ep, 128 TPU-v3 cores"
 PRETRAIN_HOURS = {"task": "imagenet1k", "protocol": "pretrain", "metric": "hours"}
 SPEEDUP = {"task": "imagenet1k", "protocol": "pretrain", "metric": "speedup"}
 FLOPS = {"task": "imagenet1k", "protocol": "pretrain", "metric": "flops_ratio"}
-
 POINTS = [
     (n, "Figure 9", f"{n} of 24 blocks tuned") for n in ("0", "1", "2", "4", "6", "12", "18", "24")
 ]
@@ -171,7 +95,6 @@ def _methods(*names: str, **where: str) -> tuple[Row, ...]:
 
 
 METHOD_LABELS = ("method", "pre-training data")
-
 PAPER_TABLES: dict[str, PaperTable] = {
     "1a": _ablation(
         "1a: decoder depth",
@@ -200,7 +123,7 @@ PAPER_TABLES: dict[str, PaperTable] = {
             ),
             _case(("encoder without [M]",), "mask token: encoder w/o [M]", {}),
         ),
-        Score("FLOPs", FLOPS, "×", ours=False),
+        Score("FLOPs", FLOPS, "×", ratio_to={"encoder_mask_tokens": False}),
     ),
     "1d": _ablation(
         "1d: reconstruction target",
@@ -215,17 +138,29 @@ PAPER_TABLES: dict[str, PaperTable] = {
                 ("pixel (with norm)",), "reconstruction target pixel (w/ norm)", {"norm_pix": True}
             ),
             _case(("PCA",), "reconstruction target PCA", {"target": "pca"}),
-            _case(("dVAE token",), "reconstruction target dVAE token", None),
+            _case(("dVAE token",), "reconstruction target dVAE token", {"target": "tokens"}),
         ),
     ),
     "1e": _ablation(
         "1e: data augmentation",
         ("case",),
         (
-            _case(("none",), "pre-training augmentation none (center crop only, no flip)", None),
-            _case(("crop, fixed size",), "pre-training augmentation crop, fixed size", None),
+            _case(
+                ("none",),
+                "pre-training augmentation none (center crop only, no flip)",
+                {"augmentation": "none", "min_crop_area": None},
+            ),
+            _case(
+                ("crop, fixed size",),
+                "pre-training augmentation crop, fixed size",
+                {"augmentation": "crop_fixed", "min_crop_area": None},
+            ),
             _case(("crop, random size",), "pre-training augmentation crop, rand size", {}),
-            _case(("crop + color jitter",), "pre-training augmentation crop + color jitter", None),
+            _case(
+                ("crop + color jitter",),
+                "pre-training augmentation crop + color jitter",
+                {"augmentation": "crop_random_jitter"},
+            ),
         ),
     ),
     "1f": _ablation(
@@ -258,7 +193,9 @@ PAPER_TABLES: dict[str, PaperTable] = {
         (
             Score("fine-tuning", FINETUNE),
             Score("hours", PRETRAIN_HOURS, ""),
-            Score("speed-up", SPEEDUP, "×", ours=False),
+            Score(
+                "speed-up", SPEEDUP, "×", ratio_to={"encoder_mask_tokens": True, "decoder_depth": 8}
+            ),
         ),
         (TABLE_9, ABLATION, HOURS),
         settings=True,
@@ -272,7 +209,7 @@ PAPER_TABLES: dict[str, PaperTable] = {
             *_methods("scratch", protocol="supervised_scratch"),
             *_methods("DINO", "MoCo v3", "BEiT", "MAE", protocol="finetune"),
         ),
-        _sizes(*SIZES, task="imagenet1k", metric="top1"),
+        over_sizes(*SIZES, task="imagenet1k", metric="top1"),
         method_label=0,
         best=True,
     ),
@@ -296,7 +233,7 @@ PAPER_TABLES: dict[str, PaperTable] = {
         "MAE paper, Table 5: ADE20K semantic segmentation, UperNet, mIoU",
         METHOD_LABELS,
         _methods("supervised", "MoCo v3", "BEiT", "MAE"),
-        _sizes("vit_b", "vit_l", task="ade20k", protocol="upernet", metric="miou"),
+        over_sizes("vit_b", "vit_l", task="ade20k", protocol="upernet", metric="miou"),
         method_label=0,
         best=True,
     ),
@@ -312,7 +249,7 @@ PAPER_TABLES: dict[str, PaperTable] = {
             for task, title in DATASETS_6.items()
             for method in ("MAE", PREVIOUS)
         ),
-        (*_sizes(*SIZES), Score(PREVIOUS, {"backbone": "other"}, ours=False)),
+        (*over_sizes(*SIZES), Score(PREVIOUS, {"backbone": "other"}, ours=False)),
         (SYSTEM,),
         method_label=1,
     ),
@@ -322,11 +259,7 @@ PAPER_TABLES: dict[str, PaperTable] = {
         (
             *(
                 Row((title,), {"method": "MAE"}, f"reconstruction target {note}", pretrained)
-                for title, note, pretrained in (
-                    ("pixel (without norm)", "pixel (w/o norm)", {"norm_pix": False}),
-                    ("pixel (with norm)", "pixel (w/ norm)", {"norm_pix": True}),
-                    ("dVAE token", "dVAE token", None),
-                )
+                for title, note, pretrained in TARGETS_7
             ),
             Row(
                 ("Δ",),
@@ -392,7 +325,7 @@ PAPER_TABLES: dict[str, PaperTable] = {
             for task, (title, metric) in DATASETS_13.items()
         ),
         (
-            *_sizes(*SIZES),
+            *over_sizes(*SIZES),
             Score(PREVIOUS, {"backbone": "other"}, ours=False),
         ),
         (SYSTEM,),
