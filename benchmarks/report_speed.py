@@ -37,6 +37,7 @@ from results import (
     to_markdown,
     write_record,
 )
+from results.protocol import ProtocolId
 
 COUNTS = (100, 1000, 10_000)
 LIMIT_SECONDS = 10.0
@@ -73,7 +74,7 @@ def draw_records(count: int, alike: bool) -> Iterator[Record]:
     for number in range(count):
         again, place = divmod(number, len(plan)) if alike else (number, 0)
         protocol, backbone, init, seed = plan[place]
-        task, miniature = protocol.partition("/")[0], alike and (number // SEEDS) % 5 == 0
+        task, miniature = ProtocolId.read(protocol).task, alike and (number // SEEDS) % 5 == 0
         shortened = not alike or (number // SEEDS) % 7 == 0
         recipe = {f"field_{field}": float(field) for field in range(40)} | {"epochs": 100 + again}
         values = {name: float(rng.normal(50, 5)) for name in METRICS[task]}

@@ -31,6 +31,12 @@ def read_json(path: Path) -> Any:
     except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise TaskError(f"{path} is not valid JSON ({reason}); get or write it again") from error
+    except MemoryError:
+        size = path.stat().st_size / 1e6
+        raise TaskError(
+            f"{path} ({size:,.0f} MB) takes more memory to read than there is; leave out what is "
+            "not needed"
+        ) from None
     finally:
         if collecting:
             gc.enable()

@@ -23,6 +23,8 @@ from tasks.errors import TaskError
 
 TABLES = ("images", "annotations", "categories")
 FORMAT = "expected COCO's instances format"
+MOST_CLASSES = 10_000
+"""LVIS, of the known ones, has 1,203; the heads hold weights for each"""
 MOST_OBJECTS = 5_000
 """annotations of one image: training and pycocotools compare each with every proposal"""
 
@@ -129,6 +131,12 @@ def parse(path: Path, unlabelled: bool = False) -> dict[str, list[dict[str, Any]
         raise TaskError(
             f"{path} has no list of {' or '.join(absent)} (it has {found or 'nothing'}); {FORMAT}: "
             "give an instances file, not captions, keypoints or results"
+        )
+    count = len(content["categories"])
+    if count > MOST_CLASSES:
+        raise TaskError(
+            f"{path} lists {count:,} categories; expected at most {MOST_CLASSES:,}: leave out "
+            "those without objects"
         )
     for name in TABLES:
         for row, entry in enumerate(content[name]):

@@ -35,6 +35,8 @@ LARGE_BYTES = 2**24
 """a file of more is read only if it begins like an image"""
 
 JPEG, PNG, RIFF = b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"RIFF"
+LOSSY = b"VP8 "
+"""the form of a WebP image"""
 PLAUSIBLE = 32
 """pixels a byte up to which nothing more is asked"""
 TAGS_WITHIN = 2**20
@@ -187,6 +189,11 @@ def opened(data: bytes, path: Path | str) -> Iterator[ImageFile.ImageFile]:
             yield image
     except UnreadableImage:
         raise
+    except MemoryError:
+        raise TaskError(
+            f"{path} takes more memory to decode than there is; scale it down, or load with fewer "
+            "--workers"
+        ) from None
     except Image.UnidentifiedImageError as error:
         raise UnreadableImage(path, unknown(data)) from error
     except Image.DecompressionBombError as error:
@@ -198,7 +205,7 @@ def opened(data: bytes, path: Path | str) -> Iterator[ImageFile.ImageFile]:
 
 
 def webp_size(data: bytes) -> tuple[int, int] | None:
-    """(height, width) of a WebP image in the extended or the lossless form; None for others."""
+    """(height, width) of a WebP image (RFC 9649, 2.5 to 2.7); None for others."""
     if data[:4] != RIFF or data[8:12] != b"WEBP" or len(data) < 30:
         return None
     if data[12:16] == b"VP8X":
@@ -207,6 +214,9 @@ def webp_size(data: bytes) -> tuple[int, int] | None:
     if data[12:16] == b"VP8L":
         bits = int.from_bytes(data[21:25], "little")
         return 1 + (bits >> 14) % 2**14, 1 + bits % 2**14
+    if data[12:16] == LOSSY:
+        width, height = struct.unpack_from("<HH", data, 26)
+        return height % 2**14, width % 2**14
     return None
 
 
@@ -234,7 +244,9 @@ def most_pixels(data: bytes) -> float:
     """Pixels that the bytes of an image can hold at most, by its way of compression.
 
     JPEG's code words take a bit at least for each 8 x 8 block (ITU T.81, F.1.2), unless the coding
-    is arithmetic; a byte of PNG's deflate unpacks to 1032 at most (zlib, algorithm.txt).
+    is arithmetic; a byte of PNG's deflate unpacks to 1032 at most (zlib, algorithm.txt); the modes
+    of a 16 x 16 block of a lossy WebP take a bit at least (RFC 6386, 11.2). Lossless WebP and JPEG
+    2000 have no such bound: a blank image of any size takes a few bytes.
     """
     if data.startswith(JPEG):
         arithmetic = any(b"\xff" + bytes([kind]) in data for kind in (0xC9, 0xCA, 0xCD, 0xCE))
@@ -242,6 +254,8 @@ def most_pixels(data: bytes) -> float:
     if data.startswith(PNG):
         channels = {2: 3, 4: 2, 6: 4}.get(data[25], 1)
         return 8 * 1032 * len(data) / max(1, data[24] * channels)
+    if data.startswith(RIFF) and data[12:16] == LOSSY:
+        return 8 * 16 * 16 * len(data)
     return math.inf
 
 

@@ -301,6 +301,10 @@ GOOD = [thing(1, 1)]
         ({"annotations": []}, "has no list of images or categories (it has annotations)"),
         (content([], []), "has no images; expected"),
         (content(TWO, GOOD, []), "has no categories; expected"),
+        (
+            content(TWO, GOOD, [{"id": n, "name": f"{n}"} for n in range(10_001)]),
+            "lists 10,001 categories; expected at most 10,000: leave out those without objects",
+        ),
         (content(TWO, []), "annotates nothing in any image; expected some objects"),
         (content([*TWO, image(2)], GOOD), "1 ids in images are there more than once (2)"),
         (content(TWO, [*GOOD, *GOOD]), "1 ids in annotations are there more than once (1)"),

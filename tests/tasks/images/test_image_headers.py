@@ -142,6 +142,23 @@ def webp_claiming(height: int, width: int) -> bytes:
     return b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body
 
 
+def lossy_webp_claiming(height: int, width: int) -> bytes:
+    data = bytearray(encoded(Image.new("RGB", (16, 16)), "WEBP"))
+    assert data[12:16] == b"VP8 "
+    data[26:30] = struct.pack("<HH", width, height)
+    return bytes(data)
+
+
+def jpeg_2000_claiming(height: int, width: int, **options: object) -> bytes:
+    data = bytearray(encoded(Image.new("RGB", (16, 16)), "JPEG2000", **options))
+    at = data.find(b"\xff\x51")
+    data[at + 6 : at + 14] = data[at + 22 : at + 30] = struct.pack(">II", width, height)
+    at = data.find(b"ihdr")
+    if at >= 0:
+        data[at + 4 : at + 12] = struct.pack(">II", height, width)
+    return bytes(data)
+
+
 BOMBS = {
     "jpeg": (jpeg_claiming(20000, 20000), "claims 400 megapixels (20,000 x 20,000) in "),
     "largest jpeg": (jpeg_claiming(65500, 65500), "claims 4,290 megapixels (65,500 x 65,500) in "),
@@ -151,6 +168,10 @@ BOMBS = {
     "png": (png(30000, 30000, b""), "claims 900 megapixels"),
     "png below the limit": (png(13000, 13000, b"\0" * 99), "which cannot hold them"),
     "webp": (webp_claiming(16384, 16384), "claims 268.4 megapixels (16,384 x 16,384) in "),
+    "lossy webp": (lossy_webp_claiming(16383, 16383), "claims 268.4 megapixels (16,383 x 16,383)"),
+    "lossy webp below the limit": (lossy_webp_claiming(13000, 13000), "which cannot hold them"),
+    "jpeg 2000": (jpeg_2000_claiming(60000, 60000), "claims 3,600 megapixels"),
+    "codestream": (jpeg_2000_claiming(60000, 60000, no_jp2=True), "claims 3,600 megapixels"),
     "gif": (
         encoded(Image.new("P", (4, 4)), "GIF").replace(b"\x04\0\x04\0", b"\xff\xff\xff\xff"),
         "claims 4,295 megapixels",
@@ -181,6 +202,8 @@ def test_what_is_blank_and_within_the_limits_is_read(tmp_path: Path) -> None:
         ("JPEG", {"optimize": True, "quality": 1, "progressive": True}),
         ("PNG", {"optimize": True}),
         ("WEBP", {"lossless": True}),
+        ("WEBP", {"quality": 0}),
+        ("JPEG2000", {}),
     ):
         path = tmp_path / "blank"
         path.write_bytes(encoded(blank, kind, **options))
