@@ -31,13 +31,17 @@ RUN_FILES = ("run.json", "record.json")
 """what tells the folder of a run"""
 
 
+# Windows knows some of them alone.
+READING = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+
 def open_regular(path: Path | str, most: int | None = None) -> io.FileIO:
     """A regular file, or a link to one, opened for reading without a buffer.
 
     A named pipe would wait for a writer and a device may have no end. Raises OSError whose
     `strerror` says what the path is instead, or that it has more than `most` bytes.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    descriptor = os.open(path, READING | getattr(os, "O_NONBLOCK", 0))
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
@@ -101,7 +105,9 @@ def atomic_text(file: Path) -> Iterator[TextIO]:
 
 def synchronise(place: Path) -> None:
     """Have what was written to a file or folder reach the disk."""
-    descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+    if os.name == "nt" and place.is_dir():  # which opens no folder
+        return
+    descriptor = os.open(place, READING)
     try:
         os.fsync(descriptor)
     finally:

@@ -3,11 +3,13 @@
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 from rich.markup import escape
 
@@ -15,13 +17,27 @@ from mae_bench.errors import first_line
 from mae_bench.progress import console
 from tasks.check import Finding, Status
 
+EXTRAS = {
+    "dev": "only the tests need it",
+    "bench": "only benchmarks/ needs it",
+    "docs": "only building the documentation needs it",
+    "notebook": "only data frames and notebooks need it",
+    "heif": "only HEIC images need it",
+}
+GPU = re.compile(r"nvidia-|cuda-|triton")
+"""distributions that only a GPU uses"""
+CPU_ONLY = (
+    "install torch and torchvision from PyTorch's index of CPU-only packages (pytorch.org names "
+    "it) into a fresh environment, then mae-bench"
+)
+GIB = 2**30
 FREE_GIB = 5.0
 """a ViT-L run keeps two states of 3.6 GB each; the miniature world needs far less"""
 
 
 def doctor(out: str | Path = "runs") -> list[Finding]:
     """Check Python, the required and optional packages, torch with torchvision, GPU, disk."""
-    findings = [python(), *packages()]
+    findings = [python(), *packages(), installation()]
     findings += [torchvision_operators(), gpu(), cores(), disk(Path(out))]
     return findings
 
@@ -45,12 +61,15 @@ def packages() -> list[Finding]:
 def package(line: str) -> Finding:
     """Check one requirement of the installed project, extras included."""
     wanted = Requirement(line)
-    extra = str(wanted.marker).partition("==")[2].strip(" \"'") if wanted.marker else ""
+    marker = str(wanted.marker or "")
+    extra = marker.partition("==")[2].strip(" \"'") if marker.startswith("extra") else ""
+    if wanted.marker and not extra and not wanted.marker.evaluate():
+        return Finding("ok", f"{wanted.name} is not needed on this system")
     group = f"mae-bench[{extra}]" if extra else "mae-bench"
     try:
         version = importlib.metadata.version(wanted.name)
     except importlib.metadata.PackageNotFoundError:
-        use = {"dev": "only the tests need it", "bench": "only benchmarks/ needs it"}.get(extra, "")
+        use = EXTRAS.get(extra, "")
         fix = f"pip install '{group}'"
         if extra:
             return Finding("note", f"{wanted.name} is not installed ({use})", fix)
@@ -62,8 +81,53 @@ def package(line: str) -> Finding:
     return Finding("ok", f"{wanted.name} {version}")
 
 
+def installation() -> Finding:
+    """How large it is, and how to have less of it where there is no GPU."""
+    sizes = {name: bytes_of(name) for name in required("mae-bench")}
+    total, for_gpus = sum(sizes.values()), sum(sizes[name] for name in sizes if GPU.match(name))
+    what = f"installed: mae-bench with what it needs, {total / GIB:.1f} GiB"
+    if for_gpus < GIB / 2:
+        return Finding("ok", f"{what}, without libraries for GPUs")
+    more = f"{what}, of it {for_gpus / GIB:.1f} GiB for GPUs"
+    if has_gpu():
+        return Finding("ok", more)
+    return Finding("note", more, f"nothing to do; or, for less: {CPU_ONLY}")
+
+
+def required(name: str) -> set[str]:
+    """A distribution and all that it needs, without extras, by their names."""
+    found: set[str] = set()
+    waiting = [name]
+    while waiting:
+        each = canonicalize_name(waiting.pop())
+        if each in found:
+            continue
+        try:
+            lines = importlib.metadata.requires(each) or []
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        found.add(each)
+        wanted = map(Requirement, lines)
+        waiting += [w.name for w in wanted if not w.marker or w.marker.evaluate({"extra": ""})]
+    return found
+
+
+def bytes_of(name: str) -> int:
+    """Of all files that were installed with a distribution."""
+    files = importlib.metadata.files(name) or []
+    return sum(file.size or 0 for file in files)
+
+
+def has_gpu() -> bool:
+    try:
+        import torch
+    except (ImportError, OSError):
+        return False
+    return torch.cuda.is_available()
+
+
 def torchvision_operators() -> Finding:
-    """A CPU-only torch wheel next to the registry's torchvision fails only when it is used."""
+    """A CPU-only torch next to the ordinary torchvision, or vice versa, fails when it is used."""
     try:
         import torch
     except (ImportError, OSError) as error:  # OSError: a shared library that is missing
@@ -86,8 +150,8 @@ def mismatch(torch_version: str, error: Exception) -> Finding:
     return Finding(
         "problem",
         f"torchvision does not work with torch {torch_version} ({first_line(error)})",
-        "pip install --force-reinstall 'torch>=2.11,<2.16' torchvision, from the same index "
-        "(a CPU-only torch wheel does not fit; the ordinary one runs on CPU too)",
+        "pip install --force-reinstall 'torch>=2.11,<2.16' torchvision, both from the same index: "
+        "the ordinary pair, which runs on CPU too, or a CPU-only pair",
     )
 
 

@@ -3,7 +3,6 @@
 import importlib.metadata
 import os
 import platform
-import resource
 import shlex
 import shutil
 import subprocess
@@ -97,5 +96,17 @@ def peak_memory(accelerator: Accelerator) -> int:
     """Bytes: the device's peak on a GPU, this process's peak resident memory on a CPU."""
     if accelerator.device.type == "cuda":
         return torch.cuda.max_memory_allocated(accelerator.device)
+    return resident_peak()
+
+
+def resident_peak() -> int:
+    """Bytes of memory that this process has had at most."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil
+
+        used = psutil.Process().memory_info()
+        return int(getattr(used, "peak_wset", used.rss))
     scale = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale

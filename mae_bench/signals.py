@@ -76,7 +76,7 @@ class Noted:
     def note(self, number: int, _: Any) -> None:
         if not self.number:
             self.number, self.since = number, time.monotonic()
-            if self.patience:
+            if self.patience and hasattr(signal, "setitimer"):
                 signal.setitimer(signal.ITIMER_REAL, self.patience, 1.0)
         self.look()
 
@@ -104,7 +104,8 @@ def noted(patience: float) -> Iterator[Noted]:
     """
     found = Noted(patience)
     with handled_by(found.note) as before:
-        alarm = signal.signal(signal.SIGALRM, found.look) if before and patience else None
+        timed = bool(before and patience and hasattr(signal, "SIGALRM"))  # not on Windows
+        alarm = signal.signal(signal.SIGALRM, found.look) if timed else None
         try:
             yield found
         finally:
@@ -201,14 +202,15 @@ def end_helpers() -> None:
     if not helpers():
         return
     # torch's handler would raise an error about each of them.
-    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if hasattr(signal, "SIGCHLD") else None
     try:
         for child in helpers():
             child.kill()
         for child in helpers():
             child.join(HELPERS)
     finally:
-        signal.signal(signal.SIGCHLD, before)
+        if hasattr(signal, "SIGCHLD"):
+            signal.signal(signal.SIGCHLD, before)
 
 
 def helpers() -> list[Any]:

@@ -22,13 +22,17 @@ HALF_WRITTEN = ".partial"
 """how the names of unfinished files end, after the number of the process that writes them"""
 
 
+# Windows knows some of them alone.
+READING = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+
 def open_regular(path: Path | str, most: int | None = None) -> io.FileIO:
     """A regular file, or a link to one, opened for reading without a buffer.
 
     A named pipe would wait for a writer and a device may have no end. Raises OSError whose
     `strerror` says what the path is instead, or that it has more than `most` bytes.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    descriptor = os.open(path, READING | getattr(os, "O_NONBLOCK", 0))
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
@@ -62,7 +66,7 @@ def new_file(file: Path) -> Iterator[Path]:
     try:
         try:
             yield partial
-            descriptor = os.open(partial, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(partial, READING)
             try:
                 os.fsync(descriptor)
             finally:

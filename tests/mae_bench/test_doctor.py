@@ -59,6 +59,42 @@ def test_packages(line, status, fix):
     assert found.what.startswith(line.partition(">")[0])
 
 
+def test_a_pair_for_cpu_alone_is_accepted(monkeypatch):
+    """Its local version is no other version; what counts is whether the two work together."""
+    told = {"torch": "2.14.1+cpu", "torchvision": "0.29.1+cpu"}
+    monkeypatch.setattr(importlib.metadata, "version", told.__getitem__)
+    for line in ("torch>=2.11,<2.16", "torchvision>=0.26"):
+        assert doctor.package(line).status == "ok"
+
+
+def test_what_is_for_other_systems_is_no_problem():
+    found = doctor.package("no-such-package>=1; sys_platform == 'none'")
+    assert (found.status, found.fix) == ("ok", "")
+
+
+def test_the_size_of_the_installation(monkeypatch):
+    """The sum over what is required, told apart by whether a GPU alone uses it."""
+    sizes = {"mae-bench": 2**20, "torch": 2**30, "nvidia-cublas": 3 * 2**30}
+    monkeypatch.setattr(doctor, "required", lambda name: set(sizes))
+    monkeypatch.setattr(doctor, "bytes_of", sizes.__getitem__)
+    monkeypatch.setattr(doctor, "has_gpu", lambda: False)
+    found = doctor.installation()
+    assert (found.status, found.what) == (
+        "note",
+        "installed: mae-bench with what it needs, 4.0 GiB, of it 3.0 GiB for GPUs",
+    )
+    assert "CPU-only" in found.fix
+    del sizes["nvidia-cublas"]
+    assert doctor.installation().what.endswith("1.0 GiB, without libraries for GPUs")
+
+
+def test_what_is_required_is_found_through_others():
+    found = doctor.required("mae-bench")
+    assert {"mae-bench", "torch", "filelock", "jinja2", "markupsafe"} <= found
+    assert "pytest" not in found
+    assert doctor.bytes_of("torch") > 2**28
+
+
 def test_every_requirement_is_looked_at():
     looked_at = {finding.what.split()[0] for finding in doctor.doctor()}
     for line in importlib.metadata.requires("mae-bench") or []:
