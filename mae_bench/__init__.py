@@ -24,10 +24,20 @@ if TYPE_CHECKING:
     from mae_bench.quickstart import quickstart
     from mae_bench.records import records
     from mae_bench.report import report
+    from mae_bench.suite import suite
     from mae_bench.transfer import transfer
 
 __version__ = "0.1.0"
-__all__ = ["evaluate", "partial_curve", "pretrain", "quickstart", "records", "report", "transfer"]
+__all__ = [
+    "evaluate",
+    "partial_curve",
+    "pretrain",
+    "quickstart",
+    "records",
+    "report",
+    "suite",
+    "transfer",
+]
 
 
 def __getattr__(name: str) -> Any:

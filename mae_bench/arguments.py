@@ -19,6 +19,8 @@ SCRATCH = "scratch"
 """random weights: the protocol of that name, or --init in tasks that have none and in probes"""
 FEATURES = "features"
 """folder beside the runs for what probes share, which can be deleted at any time"""
+PRINTED = "printed"
+"""folder beside the runs for what the runs of a suite print"""
 MOST_LETTERS = 220
 """bytes of a name: file systems take 255, and what belongs to a run is called after it"""
 MOST_LABEL = 100
@@ -54,7 +56,9 @@ def check_name(name: str) -> None:
             "say where it lies with --out"
         )
     fault = ""
-    if name == FEATURES:
+    if name == PRINTED:
+        fault = "is the folder of what the runs of a suite print"
+    elif name == FEATURES:
         fault = "is the folder of the features that probes share, which can be deleted"
     elif name != name.strip() or name.startswith("."):
         fault = "begins with a dot or has a space at an end"

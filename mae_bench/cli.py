@@ -23,6 +23,7 @@ from mae_bench.commands.evaluate import Evaluate
 from mae_bench.commands.pretrain import Pretrain
 from mae_bench.commands.quickstart import Quickstart
 from mae_bench.commands.report import Report
+from mae_bench.commands.suite import Suite
 from mae_bench.commands.transfer import Transfer
 from mae_bench.errors import Interrupted, RunError, reason
 from mae_bench.flags import explained, refusing, with_recipe
@@ -43,6 +44,7 @@ COMMANDS: dict[str, type | tuple[str, Mapping[str, type]]] = {
     "pretrain": Pretrain,
     "transfer": Transfer,
     "evaluate": Evaluate,
+    "suite": Suite,
     "report": Report,
     "runs": (runs.SUMMARY, runs.ACTIONS),
     "data": (data.SUMMARY, data.ACTIONS),

@@ -94,7 +94,7 @@ def pretrain(
         say(note)
     setup = Setup(PRETRAIN, base, effective, seed, facts, init, weights, data_notes=notes)
     tell_changes(base, effective)
-    with open_run(folder, setup.identity()) as run:
+    with open_run(folder, setup.identity() | {"source": str(data)}) as run:
         record = already_finished(run)
         if record is not None:
             return record

@@ -62,6 +62,7 @@ def test_packages_come_from_this_tree():
         "mae_bench.data",
         "mae_bench.words",
         "mae_bench.runs",
+        "mae_bench.suite.running",
         "mae_bench.weights",
         "tasks.coco.recipes",
         "tasks.ade20k.recipes",

@@ -1,0 +1,102 @@
+"""`mae-bench suite`."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import Positional, arg
+
+import mae_bench
+from mae_bench.arguments import check_common
+from mae_bench.errors import RunError
+from mae_bench.execution import Execution
+
+
+@dataclass
+class Suite:
+    """Do all runs that a table needs, pre-trainings included, and report.
+
+    Give the name of a table or figure of the paper, a FILE.toml, or --tasks with weights. Runs
+    that are there are not run again; the same command goes on where it was stopped.
+    """
+
+    what: Annotated[Positional[str | None], arg(metavar="[SUITE]")] = None
+    """table-1a to table-1f, table-2 to table-7, table-12, table-13, figure-9, quickstart, or a
+    FILE.toml, as --write writes it"""
+    backbone: tuple[str, ...] = ()
+    """one or more (default: the table's, on the miniature world vit_mini)"""
+    checkpoint: tuple[str, ...] = ()
+    """weights: files, or what else transfer takes"""
+    init: tuple[str, ...] = ()
+    """weights: released ones by name (mae, moco_v3, beit, dino, supervised), or scratch"""
+    pretrain: tuple[str, ...] = ()
+    """weights: pre-train them by these methods"""
+    tasks: tuple[str, ...] = ()
+    """what to measure, as transfer's --task and evaluate's --on name it"""
+    protocols: tuple[str, ...] = ()
+    """how (default: the first protocol of each task)"""
+    overrides: tuple[str, ...] = ()
+    """FIELD=VALUE: what to change of the recipes of transfers; marks the results"""
+    pretrain_overrides: tuple[str, ...] = ()
+    """FIELD=VALUE: what to change of the recipes of pre-trainings"""
+    seeds: int | None = None
+    """how many runs of each that differ in the seed (default: 1, or what the file says)"""
+    released: bool = False
+    """for a table: take weights that authors released, where there are some, instead of
+    pre-training"""
+    data: str | None = None
+    """mini: the built-in miniature world, the default"""
+    data_root: Path | None = None
+    """folder with the data sets, each in its official layout somewhere below"""
+    out: Path = Path("runs")
+    """folder of all runs"""
+    jobs: int | None = None
+    """runs under way at the same time (default: one for each GPU; without GPUs 1)"""
+    write: Path | None = None
+    """write the suite into this FILE.toml, to be changed, and run nothing"""
+    execution: Annotated[Execution, arg(name="")] = field(default_factory=Execution)
+
+    def run(self) -> None:
+        check_common(self.out)
+        mae_bench.suite(
+            self.what,
+            backbone=self.backbone,
+            checkpoint=self.checkpoint,
+            init=self.init,
+            pretrain=self.pretrain,
+            tasks=self.tasks,
+            protocols=self.protocols,
+            overrides=read_overrides(self.overrides, "overrides"),
+            pretrain_overrides=read_overrides(self.pretrain_overrides, "pretrain-overrides"),
+            seeds=self.seeds,
+            released=self.released,
+            data=self.data,
+            data_root=self.data_root,
+            out=self.out,
+            jobs=self.jobs,
+            execution=self.execution,
+            write=self.write,
+        )
+
+
+def read_overrides(words: tuple[str, ...], name: str) -> dict[str, Any]:
+    """FIELD=VALUE words as values; a recipe gives them their type. `RunError` for other words."""
+    found: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise RunError(f"--{name} {word}: expected FIELD=VALUE, for example epochs=50")
+        found[key] = typed(value)
+    return found
+
+
+def typed(text: str) -> Any:
+    """A word as TOML would have it; text that is none is itself."""
+    import tomllib
+
+    if text in ("True", "False", "None"):
+        return {"True": True, "False": False, "None": None}[text]
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

@@ -1,0 +1,131 @@
+"""Which suite is meant: a table of the paper, a file, or what the flags say. Imports no torch."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tasks as all_tasks
+from backbones.baselines import BASELINES
+from mae_bench.arguments import SCRATCH
+from mae_bench.data import MINI
+from mae_bench.errors import RunError
+from mae_bench.suite import tables
+from mae_bench.suite.runs import METHODS, slug
+from mae_bench.suite.spec import (
+    PRETRAIN_BY,
+    RELEASED,
+    Block,
+    SuiteSpec,
+    WeightsSpec,
+    read_spec,
+)
+
+QUICKSTART = "quickstart"
+
+
+def chosen_spec(
+    what: str | Path | None,
+    *,
+    seeds: int | list[int] | None,
+    data: str | None,
+    data_root: str | None,
+    **flags: Any,
+) -> tuple[SuiteSpec, list[str]]:
+    """The suite that is meant, and a line for each thing of it that cannot be run.
+
+    Raises `RunError` with near matches for an unknown name, and for flags that do not go with it.
+    """
+    if data not in (None, MINI):
+        raise RunError(f"--data {data}: expected {MINI}; folders are found below --data-root")
+    if data is not None and data_root is not None:
+        raise RunError("--data and --data-root contradict each other; leave one out")
+    spec, left_out = named_suite(what, data_root, flags) if what else (by_flags(flags), [])
+    changes: dict[str, Any] = {} if seeds is None else {"seeds": seeds}
+    if data is not None or data_root is not None:
+        changes |= {"data": data, "data_root": data_root}
+    return spec.model_copy(update=changes), left_out
+
+
+def named_suite(
+    what: str | Path, data_root: str | None, flags: Mapping[str, Any]
+) -> tuple[SuiteSpec, list[str]]:
+    """A built-in suite, or the one in a file."""
+    name = str(what)
+    if name in tables.names():
+        refuse(name, flags, ("checkpoint", "init", "pretrain", "tasks", "overrides"))
+        if flags["pretrain_overrides"]:
+            raise RunError(f"--pretrain-overrides: {name} says its own; write it with --write")
+        return tables.table_suite(
+            name, flags["backbone"], flags["protocols"], flags["released"], data_root is None
+        )
+    given = [each for each in flags if flags[each]]
+    if name == QUICKSTART:
+        refuse(name, flags, given)
+        from mae_bench.quickstart import SPEC
+
+        return SPEC, []
+    if name.endswith(".toml"):
+        refuse(name, flags, given)
+        return read_spec(Path(name)), []
+    known = [QUICKSTART, *tables.names()]
+    near = difflib.get_close_matches(name, known, n=2)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    raise RunError(f"unknown suite {name!r}; {hint}there are {', '.join(known)}, or a FILE.toml")
+
+
+def refuse(name: str, flags: Mapping[str, Any], unfit: Sequence[str]) -> None:
+    """Raise `RunError` if flags are given that a suite says itself."""
+    given = [f"--{each.replace('_', '-')}" for each in unfit if flags[each]]
+    if given:
+        raise RunError(f"{', '.join(given)}: suite {name} says that itself; leave it out")
+
+
+def by_flags(flags: Mapping[str, Any]) -> SuiteSpec:
+    """Every combination of what the flags list."""
+    backbones, names = list(flags["backbone"]), list(flags["tasks"])
+    if not names:
+        raise RunError("a suite needs --tasks, or the name of one: table-4, or a FILE.toml")
+    if flags["released"]:
+        raise RunError("--released is for tables of the paper; here --init mae names released ones")
+    weights: dict[str, WeightsSpec] = {}
+    chosen: list[str] = []
+    for file in flags["checkpoint"]:
+        label = unique(slug(Path(file).stem or file), weights)
+        weights[label] = WeightsSpec(checkpoint=str(file))
+        chosen.append(label)
+    for init in flags["init"]:
+        if init != SCRATCH:
+            all_tasks.check_known("released weights", init, [*BASELINES, SCRATCH])
+        chosen.append(init if init == SCRATCH else f"{RELEASED}{init}")
+    for method in flags["pretrain"]:
+        all_tasks.check_known("method", method, list(METHODS))
+        if flags["pretrain_overrides"]:
+            label = unique(f"{method}-changed", weights)
+            changes = {"method": method, **flags["pretrain_overrides"]}
+            weights[label] = WeightsSpec(pretrain=changes)
+            chosen.append(label)
+        else:
+            chosen.append(f"{PRETRAIN_BY}{method}")
+    if flags["pretrain_overrides"] and not flags["pretrain"]:
+        raise RunError("--pretrain-overrides: nothing is pre-trained; give --pretrain mae too")
+    if not chosen:
+        raise RunError(
+            "which weights? Give --checkpoint FILE, --init mae (released) or scratch, or "
+            f"--pretrain {' or '.join(METHODS)}"
+        )
+    block = Block(
+        backbones=backbones or [tables.MINIATURE],
+        weights=chosen,
+        tasks=names,
+        protocols=list(flags["protocols"]),
+        overrides=[dict(flags["overrides"])],
+    )
+    return SuiteSpec(weights=weights, measure=[block])
+
+
+def unique(label: str, taken: Mapping[str, object]) -> str:
+    number = 2
+    while label in taken:
+        label, number = f"{label.rstrip('0123456789')}{number}", number + 1
+    return label

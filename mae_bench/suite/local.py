@@ -1,0 +1,161 @@
+"""Runs of a suite on this machine: each a process of its own, some at the same time.
+
+A run that fails, is killed or eats all memory harms no other, and leaves nothing behind. The
+processes are forked from one that has imported torch and done nothing else, so that a short run
+does not wait seconds for imports. Imports no torch.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing import forkserver
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+from mae_bench.streams import keep_going_unread
+
+PRELOADED = ["mae_bench.pretrain", "mae_bench.transfer", "mae_bench.evaluate"]
+SAVING = 60.0
+"""seconds that a run may take to save when it is stopped, before it is killed"""
+THREADS = "OMP_NUM_THREADS"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command line of ours in a process of its own."""
+
+    process: Any
+    said: Path
+    """file of what it prints"""
+    began: float
+    """by `time.monotonic`"""
+
+    @property
+    def exit_code(self) -> int | None:
+        """Negative: the number of the signal that killed it; None: it is under way."""
+        code: int | None = self.process.exitcode
+        return code
+
+    def reason(self) -> str:
+        """One line about why it failed."""
+        code = self.exit_code or 0
+        lines = [each.strip() for each in tail(self.said).splitlines() if each.strip()]
+        told = next((x for x in reversed(lines) if x.startswith("mae-bench: ")), None)
+        if code < 0:
+            name = signal.Signals(-code).name
+            memory = ", perhaps for want of memory" if name == "SIGKILL" else ""
+            return f"killed by {name}{memory}"
+        return (told or (lines[-1] if lines else f"exit code {code}")).removeprefix("mae-bench: ")
+
+
+def warm_up() -> None:
+    """Begin to import what runs need, in the process that they are forked from."""
+    multiprocessing.set_forkserver_preload(PRELOADED)
+    forkserver.ensure_running()
+
+
+class LocalRunner:
+    """Starts runs in processes, and waits for them."""
+
+    def __init__(self, places: Sequence[dict[str, str]]) -> None:
+        """`places`: environment of each of the runs that may be under way at the same time."""
+        warm_up()
+        self.context = multiprocessing.get_context("forkserver")
+        self.free = list(places)
+        self.busy: dict[int, dict[str, str]] = {}
+        self.jobs: list[Job] = []
+
+    @property
+    def has_room(self) -> bool:
+        return bool(self.free)
+
+    def start(self, words: Sequence[str], said: Path) -> Job:
+        """Begin a command; `said` is the file for what it prints."""
+        said.parent.mkdir(parents=True, exist_ok=True)
+        place = self.free.pop(0)
+        process = self.context.Process(target=work, args=(list(words), str(said), place))
+        process.start()
+        job = Job(process, said, time.monotonic())
+        self.jobs.append(job)
+        self.busy[id(job)] = place
+        return job
+
+    def wait(self, seconds: float) -> list[Job]:
+        """The jobs that have ended, after waiting for one for at most so long."""
+        wait([job.process.sentinel for job in self.jobs], seconds)
+        ended = [job for job in self.jobs if job.exit_code is not None]
+        for job in ended:
+            job.process.join()
+            self.jobs.remove(job)
+            self.free.append(self.busy.pop(id(job)))
+        return ended
+
+    def stop(self, say: Callable[[str], None]) -> None:
+        """Have all runs save and end."""
+        for job in self.jobs:
+            job.process.terminate()
+        if self.jobs:
+            say(f"stopping: {len(self.jobs)} under way save what they have")
+        end = time.monotonic() + SAVING
+        while self.jobs and time.monotonic() < end:
+            self.wait(end - time.monotonic())
+        for job in self.jobs:
+            job.process.kill()
+
+
+def work(words: list[str], said: str, place: dict[str, str]) -> None:
+    """Entry point of a run's process: the command, as if typed, printing into a file."""
+    from tasks.workers import end_with_the_parent
+
+    os.setsid()  # Ctrl-C is for the suite, which has its runs save
+    end_with_the_parent()
+    os.environ.update(place)
+    stream = open(said, "a", buffering=1, errors="backslashreplace")  # noqa: PTH123, SIM115
+    for number in (1, 2):
+        os.dup2(stream.fileno(), number)
+    sys.stdout = sys.stderr = stream
+    keep_going_unread()
+    sys.argv = ["mae-bench", *words]
+    import torch
+
+    from mae_bench.cli import call
+
+    if THREADS in place:
+        torch.set_num_threads(int(place[THREADS]))
+    sys.exit(call(words))
+
+
+def tail(file: Path, size: int = 8192) -> str:
+    """The end of a text file; nothing of one that is not there."""
+    try:
+        with file.open("rb") as stream:
+            stream.seek(max(0, stream.seek(0, 2) - size))
+            return stream.read(size).decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def places(jobs: int | None, device: str, cores: int) -> list[dict[str, str]]:
+    """The environments of the runs that are under way at the same time.
+
+    One for each GPU; without GPUs one, or `jobs` that share the cores. Threads that have to share
+    a core hold each other up at every barrier. A user's own setting of threads stays.
+    """
+    if device != "cpu":
+        import torch
+
+        named = os.environ.get("CUDA_VISIBLE_DEVICES")
+        count = torch.cuda.device_count()
+        ids = named.split(",") if named else [str(n) for n in range(count)]
+        if count:
+            chosen = ids[: jobs or count]
+            return [{"CUDA_VISIBLE_DEVICES": name} for name in chosen]
+    if jobs is None or jobs == 1:
+        return [{}]
+    threads = {} if THREADS in os.environ else {THREADS: str(max(1, cores // jobs))}
+    return [dict(threads) for _ in range(jobs)]

@@ -1,0 +1,201 @@
+"""What a suite consists of: descriptions of runs, each known by all that determines it.
+
+Imports no torch.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import tasks
+from backbones.baselines import name_of
+from mae_bench.arguments import MOST_LETTERS, SCRATCH
+from mae_bench.execution import Execution
+from mae_bench.recipes import PRETRAIN, override, recipe
+from mae_bench.run.files import BACKBONE_FILE
+from tasks.recipe import Recipe, TrainingRecipe
+
+Overrides = tuple[tuple[str, Any], ...]
+"""recipe field and value, by name"""
+METHODS = ("mae",)
+"""pre-trainings that there are, by the name of their protocol"""
+OF_EVALUATION = ("workers", "device", "save_logits")
+"""fields of Execution that evaluate takes"""
+
+
+@dataclass(frozen=True)
+class SuiteRun:
+    """One run of a suite: a pure description, equal to every other that gives the same result."""
+
+    command: Literal["pretrain", "transfer", "evaluate"]
+    task: str
+    """downstream task, or test set of an evaluation; "pretrain" """
+    protocol: str
+    backbone: str
+    seed: int
+    data: str
+    """folder, or mini"""
+    overrides: Overrides = ()
+    """what it changes of its recipe, without what the recipe says anyway"""
+    weights: str | None = None
+    """a checkpoint: file, timm: or hf: name"""
+    init: str | None = None
+    """label of the weights; a released baseline's or "scratch" without a checkpoint"""
+    needs: "SuiteRun | None" = None
+    """the run whose weights it starts from, or that it evaluates"""
+    called: str | None = None
+    """name of its folder, where a suite gives one"""
+
+    @property
+    def recipe(self) -> Recipe:
+        """The effective one."""
+        return override(
+            recipe(self.recipe_task, self.backbone, self.protocol), dict(self.overrides)
+        )
+
+    @property
+    def recipe_task(self) -> str:
+        """An evaluation has the recipe of the run that it evaluates."""
+        return self.needs.task if self.command == "evaluate" and self.needs else self.task
+
+    @property
+    def trains(self) -> bool:
+        return self.command != "evaluate" and isinstance(self.recipe, TrainingRecipe)
+
+    @property
+    def name(self) -> str:
+        """Of its folder: made of all that sets it apart from the other runs of suites."""
+        if self.called is not None:
+            return self.called
+        if self.command == "evaluate" and self.needs:
+            return shortened(f"{self.needs.name}-{self.task}")
+        changes = "".join(f"-{slug(name)}-{slug(value)}" for name, value in self.overrides)
+        if self.command == PRETRAIN:
+            method = "" if self.protocol == "mae" else f"-{self.protocol}"
+            return shortened(f"{PRETRAIN}{method}-{self.backbone}{changes}-seed{self.seed}")
+        parts = [self.task, self.protocol, self.backbone, self.origin]
+        return shortened(f"{'-'.join(map(slug, parts))}{changes}-seed{self.seed}")
+
+    @property
+    def origin(self) -> str:
+        """Words for where the weights come from, for the name and for people."""
+        if self.needs is not None:
+            changes = "".join(f"-{slug(k)}-{slug(v)}" for k, v in self.needs.overrides)
+            seed = "" if self.needs.seed == self.seed else f"-pretrained{self.needs.seed}"
+            return f"{self.needs.protocol}{changes}{seed}"
+        if self.init is not None:
+            return self.init
+        return name_of(Path(self.weights)) if self.weights else SCRATCH
+
+    def words(self, out: Path, folders: Mapping["SuiteRun", str], how: Execution) -> list[str]:
+        """The words of its command after `mae-bench`; `folders`: names of runs that are there."""
+        if self.command == "evaluate" and self.needs:
+            source = out / folders.get(self.needs, self.needs.name)
+            words = ["evaluate", str(source), *flag("on", self.task), *flag("data", self.data)]
+            return [*words, *flag("out", out), *flag("name", self.name), *changed_flags(how, True)]
+        words = [self.command]
+        if self.command == "transfer":
+            words += [*flag("task", self.task), *flag("protocol", self.protocol)]
+        elif self.protocol != "mae":
+            words += flag("method", self.protocol)
+        words += [*flag("backbone", self.backbone), *flag("data", self.data)]
+        if self.needs is not None:
+            name = folders.get(self.needs, self.needs.name)
+            words += flag("checkpoint", out / name / BACKBONE_FILE)
+        elif self.weights is not None:
+            words += flag("checkpoint", self.weights)
+        if self.init is not None and self.protocol != SCRATCH:
+            words += flag("init", self.init)
+        words += [*flag("out", out), *flag("name", self.name), *flag("seed", self.seed)]
+        for name, value in self.overrides:
+            words += flag(name, value)
+        return [*words, *changed_flags(how, self.command == "evaluate", self.trains)]
+
+
+def pretraining_run(
+    method: str, backbone: str, seed: int, data: str, changes: Mapping[str, Any]
+) -> SuiteRun:
+    """A pre-training; `RunError` for a change that its recipe does not take."""
+    kept = effective_changes(PRETRAIN, backbone, method, changes)
+    return SuiteRun("pretrain", PRETRAIN, method, backbone, seed, data, kept)
+
+
+def effective_changes(
+    task: str, backbone: str, protocol: str, changes: Mapping[str, Any]
+) -> Overrides:
+    """What of some changes changes the recipe; `RunError` for an unknown field or a bad value."""
+    base = recipe(task, backbone, protocol)
+    changed = override(base, dict(changes))
+    found = {each.name: getattr(changed, each.name) for each in fields(base)}
+    differing = {k: v for k, v in found.items() if v != getattr(base, k)}
+    return tuple(sorted(differing.items()))
+
+
+def flag(name: str, value: object) -> list[str]:
+    """--name with its value, as the command line takes it."""
+    dashed = name.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{dashed}" if value else f"--no-{dashed}"]
+    if isinstance(value, tuple | list):
+        return [f"--{dashed}", *map(str, value)]
+    return [f"--{dashed}", str(value)]
+
+
+def changed_flags(how: Execution, evaluates: bool = False, trains: bool = True) -> list[str]:
+    """The flags of what `how` says otherwise than by default."""
+    usual, words = Execution(), []
+    for each in fields(Execution):
+        value = getattr(how, each.name)
+        if evaluates and each.name not in OF_EVALUATION:
+            continue
+        if not trains and each.name in ("compile", "checkpoint_activations"):
+            continue
+        if value != getattr(usual, each.name):
+            words += flag(each.name, value)
+    return words
+
+
+def slug(value: object) -> str:
+    """A value as a part of a folder's name."""
+    text = "-".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+    return re.sub(r"[^A-Za-z0-9._+@-]", "-", text)
+
+
+def shortened(name: str) -> str:
+    """A name that file systems take: the end of one that is too long gives way to its hash."""
+    if len(name.encode()) <= MOST_LETTERS - 20:  # for what an evaluation adds
+        return name
+    return f"{name[: MOST_LETTERS - 40]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+
+
+def title(run: SuiteRun) -> str:
+    """A line for people: what is measured, of what, from which weights."""
+    if run.command == PRETRAIN:
+        changes = ", ".join(f"{k} {v}" for k, v in run.overrides)
+        return f"pre-training {run.protocol} of {run.backbone}" + f" ({changes})" * bool(changes)
+    if run.command == "evaluate":
+        return f"{run.task} with {run.needs.name if run.needs else ''}"
+    return f"{run.task}, {run.protocol}, {run.backbone} from {run.origin}"
+
+
+def in_order(runs: list[SuiteRun]) -> list[SuiteRun]:
+    """Each once, with what it needs before it."""
+    found: dict[SuiteRun, None] = {}
+
+    def add(run: SuiteRun) -> None:
+        if run.needs is not None:
+            add(run.needs)
+        found.setdefault(run)
+
+    for run in runs:
+        add(run)
+    return list(found)
+
+
+def check_task(task: str) -> None:
+    """Raise `TaskError` with near matches unless it is a task or a data set that only tests."""
+    known = [*tasks.known(), *(name for face in tasks.faces() for name in face.only_test)]
+    tasks.check_known("task", task, known)

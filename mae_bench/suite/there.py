@@ -1,0 +1,143 @@
+"""Runs of a suite that are there already, known by what they are. Imports no torch."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from backbones.baselines import BASELINES, release_of
+from mae_bench.data import weights_folder
+from mae_bench.errors import RunError
+from mae_bench.recipes import PRETRAIN
+from mae_bench.run.files import MODEL_FILE
+from mae_bench.run.finding import RunFolder, read_identity, runs_in
+from mae_bench.starting import located
+from mae_bench.suite.runs import SuiteRun
+from results import Record, ResultsError
+from results.labels import plain
+
+
+class There:
+    """The finished runs of a folder, each with the description of a suite that it is the result
+    of."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.folders: dict[SuiteRun, str] = {}
+        """run -> name of its folder, where that is another one than its own"""
+        self.records: dict[SuiteRun, Record] = {}
+        found = runs_in(out) if out.is_dir() else []
+        self.finished = {run.name: run for run in found if run.record and run.record.complete}
+
+    def look(self, run: SuiteRun) -> Record | None:
+        """The result of a run if it is there, under its own name or another; None if it is not."""
+        if run in self.records:
+            return self.records[run]
+        own = self.finished.get(run.name)
+        for each in [*filter(None, [own]), *self.finished.values()]:
+            if each.record is not None and self.is_result(run, each):
+                self.note(run, each.name, each.record)
+                return each.record
+        return None
+
+    def note(self, run: SuiteRun, name: str, record: Record) -> None:
+        """Remember where the result of a run lies."""
+        self.records[run] = record
+        if name != run.name:
+            self.folders[run] = name
+
+    def is_result(self, run: SuiteRun, found: RunFolder) -> bool:
+        """Whether a finished run has all that determines the result of a description."""
+        record = found.record
+        assert record is not None
+        kind = PRETRAIN if run.command == PRETRAIN else "transfer"
+        same = (record.kind, record.task, record.backbone, record.seed)
+        if same != (kind, run.task, run.backbone, run.seed):
+            return False
+        if record.recipe != json.loads(json.dumps(run.recipe.to_dict())):
+            return False
+        try:
+            said = read_identity(found.folder)
+        except ResultsError:
+            return False
+        if said.get("limit") is not None or not same_place(said.get("source"), run.data):
+            return False
+        return self.same_weights(run, record, said)
+
+    def same_weights(self, run: SuiteRun, record: Record, said: Mapping[str, Any]) -> bool:
+        if run.command == "evaluate":
+            if run.needs is None or self.look(run.needs) is None:
+                return False
+            file = self.out / self.folders.get(run.needs, run.needs.name) / MODEL_FILE
+            return file.is_file() and said.get("weights") == sha256(file)
+        start = record.checkpoint
+        if run.needs is not None:
+            before = self.look(run.needs)
+            return (
+                before is not None
+                and start is not None
+                and start.is_traced
+                and start.continued_from is None
+                and not start.read_as
+                and start.recipe_hash == run.needs.recipe.digest()
+                and start.seed == run.needs.seed
+                and start.data is not None
+                and start.data.fingerprint == before.data.fingerprint
+            )
+        file_ = weights_file(run)
+        if file_ is None:
+            return start is None and run.weights is None
+        label = run.init is None or plain(run.init) == plain(record.init)
+        return (
+            label
+            and start is not None
+            and not start.read_as
+            and file_.is_file()
+            and start.sha256 == sha256(file_)
+        )
+
+
+def refuse_missing(runs: Sequence[SuiteRun], out: Path) -> None:
+    """Raise `RunError` that names all files of weights that runs start from and are not there."""
+    lacking: dict[str, None] = {}
+    for run in runs:
+        file = weights_file(run)
+        if run.weights is not None:
+            located(run.weights, out)
+        elif file is not None and not file.is_file():
+            lacking[f"{run.init}/{run.backbone}"] = None
+    if lacking:
+        raise RunError(
+            f"released weights of {', '.join(lacking)} are not in {weights_folder()}; "
+            f"`mae-bench weights get {next(iter(lacking))}` and so on gets them, and --write "
+            "writes the suite into a file from which they can be taken out"
+        )
+
+
+def same_place(source: object, data: str) -> bool:
+    """Whether data came from where a suite has them; of old pre-trainings nobody knows."""
+    if not isinstance(source, str):
+        return False
+    return source == data or Path(source).resolve() == Path(data).resolve()
+
+
+def weights_file(run: SuiteRun) -> Path | None:
+    """The file that a run starts from; None: random weights, or none that we could look at."""
+    if run.weights is not None:
+        return Path(run.weights)
+    if run.init in BASELINES:
+        return Path(weights_folder()) / release_of(run.init, run.backbone).file
+    return None
+
+
+def sha256(file: Path) -> str:
+    stat = file.stat()
+    return digest(file, stat.st_mtime_ns, stat.st_size)
+
+
+@cache
+def digest(file: Path, _time: int, _size: int) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

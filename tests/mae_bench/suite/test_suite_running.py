@@ -1,0 +1,151 @@
+"""Suites of real runs on a few images: shared, skipped, failed, killed, gone on with."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from small_runs import SMALL, SMALL_MAE, steps_logged, wait_for
+
+import mae_bench
+from mae_bench.errors import RunError
+from mae_bench.execution import Execution
+from mae_bench.run.finding import runs_in
+from results.store import read_record
+
+ALONE = Execution(workers=0, device="cpu", save_minutes=0)
+WANTED = {
+    "pretrain": ["mae"],
+    "init": ["scratch"],
+    "tasks": ["imagenet1k"],
+    "overrides": SMALL,
+    "pretrain_overrides": SMALL_MAE,
+    "jobs": 2,
+    "execution": ALONE,
+}
+
+
+def names(out: Path) -> list[str]:
+    return sorted(run.name for run in runs_in(out))
+
+
+@pytest.fixture(scope="module")
+def done(world, tmp_path_factory):
+    """The folder of a suite that is done, with the records that the call gave; for reading only."""
+    out = tmp_path_factory.mktemp("suite")
+    return out, mae_bench.suite(data_root=world, out=out, **WANTED)
+
+
+def test_everything_is_done_once_and_reported(done, world, capsys):
+    out, records = done
+    assert len(records) == 3
+    assert [record.kind for record in records].count("pretrain") == 1
+    before = {file: file.stat().st_mtime_ns for file in out.glob("*/record.json")}
+    assert mae_bench.suite(data_root=world, out=out, **WANTED) == records
+    assert {file: file.stat().st_mtime_ns for file in out.glob("*/record.json")} == before
+    assert "3 there of 3 runs" in capsys.readouterr().out
+    assert "imagenet1k/finetune@1" in (out / "report.md").read_text()
+
+
+def test_the_command_in_a_record_repeats_the_run(done, tmp_path):
+    """Word by word but for --out, in a process of its own; to the bit."""
+    out, records = done
+    record = next(each for each in records if each.kind == "pretrain")
+    command = record.environment.command.replace(str(out), str(tmp_path)).split()
+    assert command[:2] == ["mae-bench", "pretrain"]
+    subprocess.run([sys.executable, "-m", *["mae_bench", *command[1:]]], check=True)
+    ours = load_file(out / record.name / "backbone.safetensors")
+    theirs = load_file(tmp_path / record.name / "backbone.safetensors")
+    assert all((ours[name] == theirs[name]).all() for name in ours)
+
+
+def test_a_run_under_another_name_is_not_run_again(done, world, tmp_path, capsys):
+    out, _ = done
+    for run in runs_in(out):
+        name = "mine" if run.name.startswith("pretrain") else run.name
+        shutil.copytree(run.folder, tmp_path / name)
+    mae_bench.suite(data_root=world, out=tmp_path, **WANTED)
+    assert "(as mine)" in capsys.readouterr().out
+    assert len(names(tmp_path)) == 3
+
+
+def test_another_seed_or_another_recipe_is_another_run(done, world, tmp_path):
+    from mae_bench.suite.choosing import chosen_spec
+    from mae_bench.suite.expansion import expand
+    from mae_bench.suite.there import There
+
+    out, _ = done
+    given = {k: v for k, v in WANTED.items() if k not in ("jobs", "execution")}
+    rest = {"backbone": (), "checkpoint": (), "protocols": (), "released": False, "data": None}
+    for seeds, lr, there in ((1, None, 3), ([1], None, 0), (1, 1e-3, 1)):
+        changed = given | {"overrides": SMALL | ({"base_lr": lr} if lr else {})}
+        spec, _ = chosen_spec(None, seeds=seeds, data_root=str(world), **rest | changed)
+        runs, known = expand(spec).runs, There(out)
+        assert sum(known.look(run) is not None for run in runs) == there
+
+
+def test_a_failed_run_is_named_and_stops_no_other(world, tmp_path, capsys):
+    """From a file that is no checkpoint; what needs nothing of it is done all the same."""
+    (tmp_path / "broken.pth").write_text("no weights")
+    given = WANTED | {"pretrain": [], "pretrain_overrides": {}}
+    with pytest.raises(RunError, match=r"1 of 2 runs failed.*broken") as error:
+        mae_bench.suite(
+            data_root=world, out=tmp_path, checkpoint=[str(tmp_path / "broken.pth")], **given
+        )
+    assert "\n" not in str(error.value)
+    assert "failed: imagenet1k-finetune-vit_mini-broken-" in capsys.readouterr().out
+    assert len([run for run in runs_in(tmp_path) if run.record]) == 1
+
+
+def test_missing_weights_are_said_before_any_work(world, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    given = {"tasks": ["imagenet1k"], "data_root": world, "out": tmp_path / "runs"}
+    with pytest.raises(RunError, match=r"of mae/vit_b, beit/vit_b are not in .*weights get"):
+        mae_bench.suite(backbone=["vit_b"], init=["mae", "beit", "scratch"], **given)
+    with pytest.raises(RunError, match=r"nothing.pth: no such file"):
+        mae_bench.suite(checkpoint=["nothing.pth"], **given)
+    assert not (tmp_path / "runs").exists()
+
+
+def start(world: Path, out: Path) -> subprocess.Popen:
+    words = ["--pretrain", "mae", "--tasks", "imagenet1k", "--data-root", str(world)]
+    words += ["--out", str(out), "--workers", "0", "--device", "cpu", "--save-minutes", "0"]
+    words += ["--overrides", *(f"{k}={v}" for k, v in SMALL.items())]
+    words += [
+        "--pretrain-overrides",
+        *(f"{k}={v}" for k, v in (SMALL_MAE | {"epochs": 20}).items()),
+    ]
+    said = (out.parent / "said.txt").open("a")
+    return subprocess.Popen(
+        [sys.executable, "-m", "mae_bench", "suite", *words],
+        stdout=said,
+        stderr=said,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+def test_stopped_and_killed_at_any_point_loses_nothing(world, tmp_path):
+    """By Ctrl-C's signal, then by kill -9; then the same command ends it."""
+    out = tmp_path / "runs"
+    for number in (signal.SIGINT, signal.SIGKILL):
+        process = start(world, out)
+        before = max([steps_logged(folder) for folder in out.glob("pretrain*")], default=0)
+        wait_for(
+            lambda before=before: any(steps_logged(f) > before + 2 for f in out.glob("pretrain*")),
+            "steps of the pre-training",
+        )
+        process.send_signal(number)
+        code = process.wait(60)
+        assert code == (130 if number == signal.SIGINT else -signal.SIGKILL)
+    process = start(world, out)
+    assert process.wait(120) == 0
+    records = [read_record(file) for file in out.glob("*/record.json")]
+    assert sorted(record.kind for record in records) == ["pretrain", "transfer"]
+    assert (out.parent / "said.txt").read_text().count("Traceback") == 0
+    printed = next(out.glob("printed/pretrain*.txt")).read_text()
+    assert printed.count("going on after step") == 2
+    assert steps_logged(next(out.glob("pretrain*"))) == 20 * (48 // 8)

@@ -1,0 +1,199 @@
+"""What a suite says, and which runs that is."""
+
+from pathlib import Path
+
+import pytest
+
+from backbones import BackboneError
+from mae_bench.data import MINI
+from mae_bench.errors import RunError
+from mae_bench.execution import Execution
+from mae_bench.suite.choosing import chosen_spec
+from mae_bench.suite.expansion import expand
+from mae_bench.suite.folders import find_data, patterns
+from mae_bench.suite.runs import shortened
+from mae_bench.suite.spec import read_spec, write_spec
+from mae_bench.suite.tables import names, table_suite
+from results.paper.layout import OF_PRETRAINING
+from results.paper.places import our_protocols
+from results.paper.tables import PAPER_TABLES
+from tasks.errors import TaskError
+
+TEXT = """
+data = "mini"
+seeds = [0, 3]
+
+[weights.deep]
+pretrain = {decoder_depth = 4, seed = 7}
+
+[[measure]]
+backbones = ["vit_mini"]
+weights = ["deep", "pretrain:mae", "scratch"]
+tasks = ["imagenet1k", "imagenet_a"]
+protocols = ["finetune", "linear"]
+"""
+FLAGS = dict.fromkeys(("backbone", "checkpoint", "init", "pretrain", "tasks", "protocols"), ())
+FLAGS |= {"overrides": {}, "pretrain_overrides": {}, "released": False}
+
+
+def asked(what=None, seeds=None, data=None, data_root=None, **flags):
+    return chosen_spec(what, seeds=seeds, data=data, data_root=data_root, **FLAGS | flags)[0]
+
+
+@pytest.fixture
+def file(tmp_path):
+    (tmp_path / "suite.toml").write_text(TEXT)
+    return tmp_path / "suite.toml"
+
+
+def test_a_file_is_multiplied_out(file):
+    found = expand(read_spec(file))
+    names = [run.name for run in found.runs]
+    assert len(names) == len(set(names))
+    # 1 + 2 pre-trainings (one has a seed of its own); from each by two protocols for two seeds, and
+    # from random weights by the one that goes with them; each of these tested on imagenet_a too.
+    commands = [run.command for run in found.runs]
+    assert commands.count("pretrain") == 3
+    assert commands.count("transfer") == commands.count("evaluate") == 2 * (2 * 2 + 1)
+    for run in found.runs:
+        assert run.needs is None or found.runs.index(run.needs) < found.runs.index(run)
+    assert [line for line in found.left_out if "linear from scratch" in line]
+    deep = next(run for run in found.runs if "decoder_depth" in run.name)
+    assert deep.words(Path("runs"), {}, Execution())[-2:] == ["--decoder-depth", "4"]
+
+
+def test_written_is_read_back(file, tmp_path):
+    spec = read_spec(file)
+    write_spec(spec, tmp_path / "again.toml")
+    assert read_spec(tmp_path / "again.toml") == spec
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_table_written_gives_the_same_runs(name, tmp_path):
+    spec, _ = table_suite(name, miniature=True)
+    write_spec(spec, tmp_path / "table.toml")
+    assert expand(read_spec(tmp_path / "table.toml")).runs == expand(spec).runs
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("seeds", "seds"), "unknown key seds; did you mean seeds"),
+        (("weights =", "wieghts ="), "unknown key measure.0.wieghts; did you mean weights"),
+        (("pretrain =", "pretrian ="), "unknown key weights.deep.pretrian; did you mean pretrain"),
+        (('"deep", ', '"dep", '), "unknown weights 'dep'; did you mean deep"),
+        (('"imagenet_a"', '"imagenet_b"'), "unknown task 'imagenet_b'; did you mean imagenet_"),
+        (("decoder_depth", "decoder_deep"), "'decoder_deep'; did you mean decoder_dept"),
+        (('"linear"', '"liner"'), "unknown protocol 'liner'; did you mean linear"),
+        (("[0, 3]", '"many"'), "seeds"),
+        (("[0, 3]", "[]"), r"seeds is \[\]; expected at least one"),
+        (("vit_mini", "vit_x"), "vit_x"),
+        (('"mini"', '"/data"'), 'data is "mini" or not there'),
+        (("seeds =", "seeds"), "no TOML"),
+    ],
+)
+def test_what_cannot_be_meant_is_one_line(file, change, said):
+    file.write_text(TEXT.replace(*change))
+    with pytest.raises((RunError, TaskError, BackboneError), match=said) as error:
+        expand(read_spec(file))
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_suite_has_near_matches():
+    with pytest.raises(RunError, match="did you mean table-4"):
+        asked("table4")
+    with pytest.raises(RunError, match="suite table-4 says that itself"):
+        asked("table-4", tasks=("coco",))
+    with pytest.raises(RunError, match="which weights"):
+        asked(tasks=("coco",))
+
+
+def test_what_changes_nothing_is_the_same_run():
+    plain = asked(tasks=("coco",), pretrain=("mae",))
+    same = asked(tasks=("coco",), pretrain=("mae",), pretrain_overrides={"decoder_depth": 2})
+    other = asked(tasks=("coco",), pretrain=("mae",), pretrain_overrides={"decoder_depth": 3})
+    assert expand(plain).runs == expand(same).runs
+    assert not set(expand(plain).runs) & set(expand(other).runs)
+
+
+def test_tables_share_their_runs():
+    runs = [set(expand(table_suite(name)[0]).runs) for name in ("table-3", "table-4", "table-5")]
+    before = [{run for run in each if run.command == "pretrain"} for each in runs]
+    assert before[1] == before[2] < before[0]
+
+
+@pytest.mark.parametrize("key", PAPER_TABLES)
+def test_every_place_that_can_hold_a_run_of_mae_is_asked_for(key):
+    """By the protocols that results say belong into it."""
+    table = PAPER_TABLES[key]
+    name = dict(zip(PAPER_TABLES, names(), strict=True))[key]
+    spec, left_out = table_suite(name)
+    runs = expand(spec).runs
+    protocols = {
+        f"{run.task}/" + run.recipe.protocol.partition("/")[2] if run.needs else "" for run in runs
+    }
+    for row in table.rows:
+        if row.where["method"] != "MAE" or not row.ours or row.minus:
+            continue
+        if table.settings and row.pretrained is None:
+            assert any(", ".join(row.labels) in line for line in left_out)
+            continue
+        for score in table.scores:
+            where = {**row.where, **score.where}
+            pretraining = where["metric"] in OF_PRETRAINING
+            if score.ours and where["backbone"] != "other" and not pretraining:
+                alike = {protocol for protocol, _ in our_protocols(where)}
+                assert alike & protocols, where
+
+
+def test_settings_of_a_row_are_those_of_its_pretraining():
+    """So that the run stands in its row: the paper's defaults, and what the row changes."""
+    spec, _ = table_suite("table-1f")
+    masks = {
+        (run.recipe.mask, run.recipe.mask_ratio, run.recipe.norm_pix, run.recipe.epochs)
+        for run in expand(spec).runs
+        if run.command == "pretrain"
+    }
+    ratios = {("random", 0.75), ("block", 0.5), ("block", 0.75), ("grid", 0.75)}
+    assert masks == {(mask, ratio, False, 800) for mask, ratio in ratios}
+
+
+def test_data_are_found_below_a_folder(tmp_path):
+    for file in (
+        "images/coco17/train2017/1.jpg",
+        "images/coco17/val2017/1.jpg",
+        "images/coco17/annotations/instances_train2017.json",
+        "images/coco17/annotations/instances_val2017.json",
+        "ILSVRC/train/n01440764/1.JPEG",
+        "ILSVRC/val/n01440764/1.JPEG",
+        "imagenet-a/n01440764/1.jpg",
+        "imagenet-r/n01440764/1.jpg",
+    ):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    found = find_data(["coco", "imagenet1k", "imagenet_a"], tmp_path, {})
+    assert found == {
+        "coco": str(tmp_path / "images/coco17"),
+        "imagenet1k": str(tmp_path / "ILSVRC"),
+        "imagenet_a": str(tmp_path / "imagenet-a"),
+    }
+    assert find_data(["coco", "ade20k"], None, {"ade20k": "/x"}) == {"coco": MINI, "ade20k": "/x"}
+    with pytest.raises(RunError, match=r"no ade20k \(images.*; no places205"):
+        find_data(["ade20k", "coco", "places205"], tmp_path, {})
+    (tmp_path / "images/coco17/val2017/1.jpg").unlink()
+    with pytest.raises(RunError, match="no coco"):
+        find_data(["coco"], tmp_path, {})
+
+
+def test_layouts_are_read_as_patterns():
+    assert patterns("{train,val}7.json and x/<a>/*.jpg") == [
+        "train7.json",
+        "val7.json",
+        "x/*/*.jpg",
+    ]
+
+
+def test_long_names_stay_apart():
+    one, two = shortened("a" * 300), shortened("a" * 299 + "b")
+    assert one != two
+    assert len(one) < 200
