@@ -104,7 +104,7 @@ def score_on(
     for note in notes:
         say(f"note: {note}")
     facts = Data.model_validate(measured.data_facts() | {"miniature": announce(root)})
-    found_in = {"source": "mini" if data is None else str(data)}
+    found_in = {"source": str(root)}
     with open_run(folder, identity(source, on, facts, limit) | found_in) as opened:
         done = already_finished(opened)
         if done is not None:

@@ -10,10 +10,10 @@ from backbones.baselines import BASELINES, release_of
 from backbones.sizes import BackboneError
 from mae_bench.arguments import SCRATCH, check_seed, transferring
 from mae_bench.errors import RunError
+from mae_bench.pretraining.methods import METHODS
 from mae_bench.recipes import PRETRAIN
 from mae_bench.suite.folders import find_data
 from mae_bench.suite.runs import (
-    METHODS,
     SuiteRun,
     check_task,
     effective_changes,

@@ -20,8 +20,6 @@ from tasks.recipe import Recipe, TrainingRecipe
 
 Overrides = tuple[tuple[str, Any], ...]
 """recipe field and value, by name"""
-METHODS = ("mae",)
-"""pre-trainings that there are, by the name of their protocol"""
 OF_EVALUATION = ("workers", "device", "save_logits")
 """fields of Execution that evaluate takes"""
 

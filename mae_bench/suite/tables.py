@@ -16,9 +16,10 @@ from backbones.baselines import BASELINES, release_of
 from backbones.sizes import SIZES, BackboneError
 from mae_bench.arguments import SCRATCH
 from mae_bench.errors import RunError
+from mae_bench.pretraining.methods import METHODS
 from mae_bench.recipes import PRETRAIN, recipe
 from mae_bench.suite.expansion import trained_task
-from mae_bench.suite.runs import METHODS, slug
+from mae_bench.suite.runs import effective_changes, slug
 from mae_bench.suite.spec import PRETRAIN_BY, RELEASED, Block, SuiteSpec, WeightsSpec
 from results.labels import plain
 from results.paper.layout import (
@@ -202,6 +203,10 @@ def pretraining_of(
     kept = {k: v for k, v in sorted(wanted.items()) if v is not None and getattr(base, k) != v}
     if not kept:
         return f"{PRETRAIN_BY}mae"
+    try:
+        effective_changes(PRETRAIN, size, "mae", kept)
+    except RunError as error:
+        raise BackboneError(f"{table.title}: {error}") from None
     name = "-".join(["mae", *(f"{slug(k)}-{slug(v)}" for k, v in kept.items())])
     needs.weights[name] = WeightsSpec(pretrain=kept)
     return name

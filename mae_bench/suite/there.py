@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from backbones.baselines import BASELINES, release_of
-from mae_bench.data import weights_folder
+from mae_bench.data import MINI, weights_folder
 from mae_bench.errors import RunError
 from mae_bench.recipes import PRETRAIN
 from mae_bench.run.files import MODEL_FILE
@@ -17,6 +17,7 @@ from mae_bench.starting import located
 from mae_bench.suite.runs import SuiteRun
 from results import Record, ResultsError
 from results.labels import plain
+from tasks import miniature
 
 
 class There:
@@ -62,7 +63,10 @@ class There:
             said = read_identity(found.folder)
         except ResultsError:
             return False
-        if said.get("limit") is not None or not same_place(said.get("source"), run.data):
+        source, data = said.get("source"), run.data
+        if run.command == "evaluate" and data == MINI:
+            data = str(miniature.default_root() / run.task)
+        if said.get("limit") is not None or not same_place(source, data):
             return False
         return self.same_weights(run, record, said)
 

@@ -138,6 +138,9 @@ def test_every_place_that_can_hold_a_run_of_mae_is_asked_for(key):
         if table.settings and row.pretrained is None:
             assert any(", ".join(row.labels) in line for line in left_out)
             continue
+        if (row.pretrained or {}).get("target") == "tokens" and left_out:
+            assert "'tokens'" in left_out[0]
+            continue
         for score in table.scores:
             where = {**row.where, **score.where}
             pretraining = where["metric"] in OF_PRETRAINING
