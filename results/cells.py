@@ -30,7 +30,7 @@ INTERVALS = (
     " their spread in its place."
 )
 BEST = (
-    "bold (in a terminal underlined): the best of its column among numbers that may be compared:"
+    "bold: the best of its column among numbers that may be compared:"
     " complete runs of the whole protocol on the same data with the same backbone."
 )
 COSTS = (

@@ -36,6 +36,8 @@ class Drawn:
     title: str
     caption: str
     figure: Figure
+    of_training: bool = False
+    """a curve of the loss, not a result"""
 
     @functools.cached_property
     def svg(self) -> bytes:
@@ -46,13 +48,14 @@ class Drawn:
 def figures(
     records: Sequence[Record], published: Sequence[Published], logs: Sequence[Log]
 ) -> list[Drawn]:
-    """Every figure that has something to show; those of the miniature world after the others."""
+    """Every figure that has something to show; those of the miniature world after the others, and
+    curves of training last."""
     drawn: list[Drawn] = []
     for miniature in (False, True):
         these = [record for record in records if record.data.miniature == miniature]
         there = [log for log in logs if log.miniature == miniature]
         drawn += _figures(these, [] if miniature else published, there)
-    return drawn
+    return sorted(drawn, key=lambda each: each.of_training)
 
 
 def _figures(
@@ -61,11 +64,14 @@ def _figures(
     drawn = []
     where = place_of([*records, *logs])
 
-    def add(key: str, title: str, caption: str, figure: Figure | None) -> None:
+    def add(
+        key: str, title: str, caption: str, figure: Figure | None, of_training: bool = False
+    ) -> None:
         if figure is not None:
             key = f"miniature-{key}" if where else key
             key = re.sub(r"[^a-z0-9_-]", "-", key.replace("@", "-v"))[:KEY_LENGTH]
-            drawn.append(Drawn(key, one_line(title, TITLE_LENGTH) + where, caption, figure))
+            title = one_line(title, TITLE_LENGTH) + where
+            drawn.append(Drawn(key, title, caption, figure, of_training))
 
     for protocol in _first(finetuning_family(record.protocol) for record in records):
         sources = dict.fromkeys(row.citation for _, row in size_rows(protocol, published))
@@ -88,7 +94,9 @@ def _figures(
         lost = [f"{log.name} ({log.damaged})" for log in same if log.damaged]
         damage = f" Damaged lines of logs are left out: {', '.join(lost)}." if lost else ""
         caption = TRAINING + one_line(damage, CAPTION_LENGTH)
-        add(f"training-{protocol.lower()}", title_of(protocol), caption, training_curves(same))
+        add(
+            f"training-{protocol.lower()}", title_of(protocol), caption, training_curves(same), True
+        )
     return drawn
 
 

@@ -113,6 +113,11 @@ def to_latex(tables: Iterable[Table], *, document: bool = False) -> str:
     return DOCUMENT % (PREAMBLE, body) if document else f"% needs {PREAMBLE}\n\n{body}"
 
 
+def _with_arrows(text: str) -> str:
+    """ "epochs 100 -> 1" with an arrow that no line ends at."""
+    return r"~$\rightarrow$~".join(map(escape, text.split(" -> ")))
+
+
 def _environments(table: Table) -> str:
     """The floats of a table, and its notes: in the last float, or as text where they are long."""
     align = "".join("l" if column.kind == "label" else "r" for column in table.columns)
@@ -123,7 +128,7 @@ def _environments(table: Table) -> str:
     ]
     texts = [one_line(note.text, NOTE_LIMIT) for note in table.notes]
     notes = [
-        _superscript((note.mark,) if note.mark else ()) + escape(text) + r"\par"
+        _superscript((note.mark,) if note.mark else ()) + _with_arrows(text) + r"\par"
         for note, text in zip(table.notes, texts, strict=True)
     ]
     if behind := one_line(runs_note(table), RUNS_LIMIT):

@@ -12,6 +12,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from results.behind import runs_note
+from results.cells import BEST
 from results.formats import Content
 from results.formats.texts import LABEL_LIMIT, NOTE_LIMIT, RUNS_LIMIT, cell_text, owner_of
 from results.table import Cell, Column, Kind, Table
@@ -24,6 +25,8 @@ STYLES: dict[Kind, str] = {
     "difference": "",
 }
 
+BEST_HERE = BEST.replace("bold", "underlined", 1)
+"""bold is what is ours"""
 TITLE_WIDTH = 16
 """characters of a column's title in one line of a terminal"""
 
@@ -62,7 +65,8 @@ class _Terminal:
         notes = RichTable.grid(padding=(0, 1, 0, 0))
         for note in table.notes:
             mark = Text(_bracketed((note.mark,)).strip() or "·")
-            notes.add_row(mark, Text(one_line(note.text, NOTE_LIMIT)))
+            text = BEST_HERE if note.text == BEST else note.text
+            notes.add_row(mark, Text(one_line(text, NOTE_LIMIT)))
         if behind := runs_note(table):
             notes.add_row(Text("·"), Text(one_line(behind, RUNS_LIMIT)))
         yield Padding(notes, (1, 0))

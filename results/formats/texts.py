@@ -41,6 +41,11 @@ def cell_text(column: Column, cell: Cell) -> str:
     return f"{text} (n={cell.n})" if cell.n else text
 
 
+def with_arrows(text: str) -> str:
+    """ "epochs 100 -> 1" with an arrow that no line ends at."""
+    return text.replace(" -> ", "\u00a0→\u00a0")
+
+
 def _number(value: float, decimals: int, sign: str) -> str:
     text = f"{value:{sign}.{decimals}f}"
     return text.lstrip("+-") if float(text) == 0 else text

@@ -60,7 +60,7 @@ vit\_l & 85.90 (n=1) & -- & -- \\
 About all.\par
 \textsuperscript{$\approx$}near.\par
 \textsuperscript{1}MAE paper, Table 3.\par
-\textsuperscript{a}x -{}\textgreater{} 1.\par
+\textsuperscript{a}x~$\rightarrow$~1.\par
 }
 \end{table}
 """  # noqa: E501

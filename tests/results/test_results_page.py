@@ -28,6 +28,7 @@ from results import (
     comparison_table,
     paper_table,
     published,
+    to_latex,
 )
 from results.drawing import INK, MUTED, OTHERS, PAPER, RULE, STYLES
 from results.figures import figures
@@ -535,17 +536,21 @@ def test_pictures_grow_and_shrink(opened):
     assert opened.run(height) == small
 
 
-def test_it_fits_a_phone(opened, tmp_path):
-    """Only tables and plots scroll sideways, each in its own box, and the first column stays."""
+def test_on_a_phone_every_number_is_seen_with_its_name(opened, tmp_path):
+    """A row is a card: nothing is cut off at the right, and no empty cell takes a line."""
     opened.open(tmp_path / "report.html", width=360, height=740)
     opened.run("document.querySelectorAll('details').forEach(each => { each.open = true; })")
     assert opened.run("document.documentElement.scrollWidth") <= 360
     box = "document.querySelector('#t-0 .scroll')"
-    assert opened.run(f"{box}.scrollWidth > {box}.clientWidth")
-    first = "document.querySelector('#t-0 tbody th').getBoundingClientRect().left"
-    before = opened.run(first)
-    opened.run(f"{box}.scrollLeft = 80")
-    assert opened.run(first) == before
+    assert opened.run(f"{box}.scrollWidth <= {box}.clientWidth")
+    cells = "[...document.querySelectorAll('#t-0 td.measured:not(.empty), #t-0 td.published')]"
+    inside = "cell => cell.getBoundingClientRect().right <= 360"
+    assert opened.run(f"{cells}.every({inside})")
+    assert opened.run(f"{cells}.length") > 0
+    named = "getComputedStyle(document.querySelector('#t-0 td.measured'), '::before').content"
+    assert "top-1" in opened.run(named)
+    empty = "document.querySelector('#t-0 td.empty')"
+    assert opened.run(f"getComputedStyle({empty}).display") == "none"
 
 
 def test_it_prints(opened, tmp_path):
@@ -556,6 +561,10 @@ def test_it_prints(opened, tmp_path):
     assert opened.run(hidden.format(".tools")) == "none"
     assert opened.run(hidden.format("nav")) == "none"
     assert opened.run("document.documentElement.scrollWidth") <= 700
+    opened.send("Emulation.setEmulatedMedia", media="")
+    recipe = "document.querySelector('details .facts').getBoundingClientRect().height"
+    opened.send("Emulation.setEmulatedMedia", media="print")
+    assert opened.run(recipe) > 10  # of a run that nobody opened
     opened.send("Emulation.setEmulatedMedia", media="")
     document = opened.pdf()
     assert document.startswith(b"%PDF")
@@ -612,3 +621,29 @@ def test_the_page_loads_itself_again(browser, tmp_path):
     ) or "second" not in browser.run("document.title"):
         browser.events.append(browser.receive())
     assert browser.problems == []
+
+
+def test_what_there_is_nothing_to_switch_has_no_switch(make_record):
+    """One run on data without published numbers: nothing to filter, sort or hide."""
+    data = make_record().data.model_copy(update={"miniature": True, "standard": False})
+    page = whole([make_record(data=data)])
+    assert 'class="tools"' not in page
+    assert "sortable" not in page.split("<tbody>")[0].split("</style>")[1]
+    two = whole([make_record(data=data), make_record(data=data, init="scratch")])
+    assert 'class="tools"' in two
+    assert "<fieldset>" not in two
+    assert "<fieldset>" in whole([make_record()])
+
+
+def test_no_words_about_terminals_and_no_arrow_that_breaks(make_record):
+    records = [make_record(), make_record(init="dino", deviations=["epochs 100 -> 1"])]
+    text = whole(records)
+    assert "terminal" not in text
+    assert "epochs 100\u00a0→\u00a01" in text
+    assert "terminal" not in to_latex(comparison_table(records, published()), document=True)
+
+
+def test_training_curves_are_last(records):
+    page = whole(records)
+    places = [page.index(f'id="{name}"') for name in ("tables", "training", "runs")]
+    assert places == sorted(places)

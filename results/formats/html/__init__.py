@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -19,8 +20,8 @@ from results.figures import KEY, Drawn
 from results.formats import Content
 from results.formats.html.pictures import encoded_pictures, inline_svg
 from results.formats.html.runs import ShownRun, Unfinished, behind_rows
-from results.formats.html.tables import general_notes, links_of, table_for_page
-from results.formats.texts import NOTE_LIMIT, OWNERS
+from results.formats.html.tables import general_notes, kinds_in, links_of, table_for_page
+from results.formats.texts import NOTE_LIMIT, OWNERS, with_arrows
 from results.store import Skipped
 from results.table import Table
 from results.text import one_line
@@ -56,6 +57,18 @@ def to_html(
     shown, drawn = list(tables), list(figures)
     links = links_of(shown, found)
     pictures, left_out = encoded_pictures(runs)
+    plots: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
+    for i, each in enumerate(drawn):
+        about = {"key": f"f-{i}", "title": each.title, "caption": each.caption}
+        plots[each.of_training].append(about | {"svg": inline_svg(each, i)})
+    sections = {
+        "progress": ("Under way", unfinished),
+        "tables": ("Tables", shown),
+        "figures": ("Figures", plots[False]),
+        "pictures": ("Pictures", pictures or left_out),
+        "training": ("Training curves", plots[True]),
+        "runs": ("Runs", found),
+    }
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -65,6 +78,7 @@ def to_html(
     )
     environment.filters["short"] = lambda text: one_line(str(text), TEXT_LENGTH)
     environment.filters["note"] = lambda text: one_line(text, NOTE_LIMIT)
+    environment.filters["arrows"] = with_arrows
     return environment.get_template("page.html").render(
         title=title,
         style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
@@ -75,16 +89,12 @@ def to_html(
         tables=[table_for_page(table, t, links) for t, table in enumerate(shown)],
         owners=list(OWNERS.values()),
         general=general_notes(shown),
-        figures=[
-            {
-                "key": f"f-{i}",
-                "title": each.title,
-                "caption": each.caption,
-                "svg": inline_svg(each, i),
-            }
-            for i, each in enumerate(drawn)
-        ],
-        key=KEY if any("training-" not in each.key for each in drawn) else "",
+        figures=plots[False],
+        curves=plots[True],
+        key=KEY if plots[False] else "",
+        sections=[(key, name) for key, (name, is_there) in sections.items() if is_there],
+        kinds=kinds_in(shown),
+        num_rows=sum(len(table.rows) for table in shown),
         pictures=pictures,
         pictures_left_out=left_out,
         configurations=behind_rows(found, runs, shown, links, pictures),

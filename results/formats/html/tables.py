@@ -1,13 +1,13 @@
 """Tables as the page's template wants them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from results.behind import run_names
 from results.cells import BEST, COSTS, DIFFERENCE, INTERVALS, ONE_SEED, OURS, THEIRS
 from results.configuration import Configuration
-from results.formats.texts import OWNERS, cell_text
-from results.table import Cell, Column, Table
+from results.formats.texts import OWNERS, cell_text, owner_of
+from results.table import Cell, Column, Kind, Table
 
 GENERAL = (OURS, THEIRS, DIFFERENCE, ONE_SEED, BEST, INTERVALS, COSTS)
 """notes that say the same about all tables"""
@@ -38,14 +38,19 @@ def links_of(tables: Sequence[Table], found: Sequence[Configuration]) -> Links:
     }
 
 
+def kinds_in(tables: Iterable[Table]) -> list[tuple[Kind, str]]:
+    """The kinds of numbers that there are, and what heads their columns."""
+    there = {column.kind for table in tables for column in table.columns}
+    return [(kind, name) for kind, name in OWNERS.items() if kind in there and name]
+
+
 def table_for_page(table: Table, number: int, links: Links) -> dict[str, Any]:
     """A table as the template wants it."""
     columns = [
         {
             "kind": column.kind,
             "owner": OWNERS[column.kind],
-            "source": ("to " if column.kind == "difference" and column.source else "")
-            + column.source,
+            "source": owner_of(column)[1],
             "title": column.title,
             "unit": column.unit,
             "marks": column.marks,
@@ -76,5 +81,6 @@ def _cell(column: Column, cell: Cell, link: int | None) -> dict[str, Any]:
         "best": cell.best,
         "source": cell.source or (f"runs: {run_names(cell)}" if cell.runs else ""),
         "marks": cell.marks,
+        "what": " ".join(part for part in (*owner_of(column), column.title, column.unit) if part),
         "link": link if link is not None and link < MAX_CONFIGURATIONS else None,
     }

@@ -92,6 +92,17 @@
   });
   reveal();
 
+  // --- paper has no closed parts -----------------------------------------------------------
+
+  let closed = [];
+  window.addEventListener("beforeprint", () => {
+    closed = all("details:not([open])");
+    for (const part of closed) part.open = true;
+  });
+  window.addEventListener("afterprint", () => {
+    for (const part of closed) part.open = false;
+  });
+
   // --- while runs are under way ------------------------------------------------------------
 
   const seconds = Number(document.body.dataset.refresh);
