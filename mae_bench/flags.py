@@ -14,6 +14,7 @@ import tasks
 from mae_bench import recipes
 from mae_bench.commands.told import told
 from mae_bench.errors import RunError
+from mae_bench.pretraining.methods import METHODS
 from tasks.classification.recipes import CURVE, PARTIAL
 
 
@@ -143,9 +144,18 @@ def unrecognized(tokens: list[str], command: str, commands: Mapping[str, type]) 
     all_takers = [name for name in commands if set(typed) & set(flag_names(commands[name]))]
     takers = [name for name in all_takers if name in group] or all_takers
     hint = f"; {' and '.join(takers)} would" if takers else ""
-    if near:
+    others = of_methods(typed) if command == recipes.PRETRAIN else []
+    if others:
+        hint = f"; {' and '.join(others)} would"
+    elif near:
         hint = f"; did you mean {' or '.join(dict.fromkeys(near))}?"
     return f"{command or 'mae-bench'} does not take {' '.join(tokens)}{hint}"
+
+
+def of_methods(typed: list[str]) -> list[str]:
+    """How to call pretrain so that it takes one of these flags: by the methods that have it."""
+    found = [n for n, each in METHODS.items() if set(typed) & set(flag_names(each.recipe_type))]
+    return [f"{recipes.PRETRAIN} --method {name}" for name in found]
 
 
 def flag_names(kind: type) -> list[str]:

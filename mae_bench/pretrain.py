@@ -1,6 +1,7 @@
 """`mae-bench pretrain`: train an encoder without a downstream task and keep it."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from mae_bench.execution import Execution
 from mae_bench.flops import with_flops
 from mae_bench.pretraining.methods import METHODS
 from mae_bench.pretraining.recipes import PRETRAIN
-from mae_bench.pretraining.task import PretrainingTask
-from mae_bench.progress import duration, say
+from mae_bench.pretraining.task import Pretraining
+from mae_bench.progress import duration, progress, say
 from mae_bench.run.files import BACKBONE_FILE
 from mae_bench.run.writing import Run, open_run, run_folder
 from mae_bench.setup import (
@@ -33,7 +34,7 @@ from mae_bench.starting import located
 from mae_bench.train import fit, refuse_unfit
 from mae_bench.unreadable import write_unreadable
 from results import Data, Record, write_record
-from tasks.task import Scored
+from tasks.task import Scored, Scoring
 
 USUAL = "mae"
 """the method of a run whose name tells none"""
@@ -70,6 +71,7 @@ def pretrain(
     reading = Reading(**words, allow_pickle=allow_pickle, heads=heads)
     if checkpoint is None and reading != Reading():
         raise RunError("--format to --grid say how a checkpoint is read; there is no --checkpoint")
+    refuse_start(method, checkpoint)
     if checkpoint is not None:
         checkpoint, chosen = located(checkpoint, out, whole=True)
         for line in chosen:
@@ -77,7 +79,7 @@ def pretrain(
     base, effective = pretraining(backbone, overrides, method)
     accelerator = start(how, seed)
     known = METHODS[method]
-    task = known.build(effective, known.read(data), seed)
+    task = known.build(effective, known.read(data, how.max_bad_images), seed)
     init, weights, after = SCRATCH, None, ""
     if checkpoint is not None:
         loaded = task.continue_from(checkpoint, reading)
@@ -87,7 +89,7 @@ def pretrain(
     which = backbone if method == USUAL else f"{method}-{backbone}"
     folder = run_folder(out, f"pretrain-{which}{after}-seed{seed}" if name is None else name)
     refuse_unfit(task, accelerator, seed)
-    scoring(task, how, accelerator)  # there is nothing to evaluate
+    scored_by = scoring(task, how, accelerator, batch_size=effective.device_batch)
     facts = Data.model_validate(task.data_facts() | {"miniature": announce(task.folders[0])})
     notes = task.notes()
     for note in notes:
@@ -100,16 +102,37 @@ def pretrain(
             return record
         fitted = fit(task, run, accelerator, seed, how)
         spent = with_flops(fitted.spent, task)
-        record = setup.record(run, task, spent, Scored({"loss": fitted.last_loss}), accelerator)
+        trained = fitted.model
+        assert isinstance(trained, Pretraining)  # the task, or a copy with its averaged weights
+        scored = evaluated(trained, scored_by, facts.val_images)
+        scored.metrics = {"loss": fitted.last_loss} | scored.metrics
+        record = setup.record(run, task, spent, scored, accelerator)
         if accelerator.is_main_process:
-            kept = keep(run, task, setup)
-            write_unreadable(run.folder, fitted.spent.skipped, ())
+            kept = keep(run, trained, setup)
+            write_unreadable(run.folder, fitted.spent.skipped, scored.unreadable)
             write_record(run.folder, record)
             tell(record, kept)
     return record
 
 
-def keep(run: Run, task: PretrainingTask, setup: Setup) -> dict[str, Path]:
+def refuse_start(method: str, checkpoint: str | Path | None) -> None:
+    """Raise `RunError` for weights to start from that a method does not take."""
+    if checkpoint is not None and method in METHODS and not METHODS[method].continues:
+        raise RunError(
+            f"--checkpoint: --method {method} starts from random weights; leave it out, or "
+            "fine-tune with mae-bench transfer"
+        )
+
+
+def evaluated(task: Pretraining, how: Scoring, images: int) -> Scored:
+    """What a method measures besides its loss, on so many test images."""
+    if not images:
+        return task.evaluate(how)
+    with progress("evaluating", images) as bar:
+        return task.evaluate(replace(how, on_progress=bar.update))
+
+
+def keep(run: Run, task: Pretraining, setup: Setup) -> dict[str, Path]:
     """Write the encoder, the whole network, and a picture; what each is, and its file."""
     origin = describe(
         {
@@ -122,7 +145,7 @@ def keep(run: Run, task: PretrainingTask, setup: Setup) -> dict[str, Path]:
     )
     origin |= anatomy_metadata(task.encoder)
     kept = {"checkpoint": run.folder / BACKBONE_FILE}
-    save(task.encoder.state_dict(), kept["checkpoint"], origin)
+    save(task.encoder_state(), kept["checkpoint"], origin)
     whole = task.whole()
     if whole is not None:
         save(whole[1], run.folder / whole[0], origin)
@@ -134,9 +157,15 @@ def tell(record: Record, kept: dict[str, Path]) -> None:
     """What was made and how to go on."""
     seconds = record.cost.seconds or 0.0
     say(
-        f"pre-trained {record.backbone} in {duration(seconds)}, loss {record.metrics['loss']:.4f}\n"
+        f"pre-trained {record.backbone} in {duration(seconds)}, {scores(record)}\n"
         + "".join(f"  {what:15}  {file}\n" for what, file in kept.items())
         + "".join(f"  unreadable       {line}\n" for line in record.unreadable)
         + f"  to repeat        {record.environment.command}  (seed {record.seed}, recipe "
         f"{record.recipe_hash}, mae-bench {record.environment.commit or __version__})"
     )
+
+
+def scores(record: Record) -> str:
+    """The loss, and what else was measured."""
+    loss, *others = record.metrics.items()
+    return ", ".join([f"loss {loss[1]:.4f}", *(f"{name} {value:.2f}" for name, value in others)])

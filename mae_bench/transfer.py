@@ -22,17 +22,27 @@ from mae_bench import __version__
 from mae_bench.arguments import FEATURES, SCRATCH, check_common, refuse_label, transferring
 from mae_bench.data import announce, task_root, usable, weights_folder
 from mae_bench.execution import Execution
+from mae_bench.pretraining.methods.supervised import SUPERVISED
 from mae_bench.progress import duration, progress, say
 from mae_bench.report import show
 from mae_bench.run.files import MODEL_FILE
 from mae_bench.run.keeping import Fitted
 from mae_bench.run.writing import Run, open_run, run_folder
-from mae_bench.setup import Setup, Spent, already_finished, checkpoint_of, start, tell_changes
+from mae_bench.setup import (
+    PRETRAINING,
+    Setup,
+    Spent,
+    already_finished,
+    checkpoint_of,
+    start,
+    tell_changes,
+)
 from mae_bench.setup import scoring as scoring_for
 from mae_bench.starting import Start, settle
 from mae_bench.train import fit, refuse_unfit
 from mae_bench.unreadable import write_unreadable
 from results import Checkpoint, Data, Record, write_record
+from results.protocol import ProtocolId
 from tasks.identity import of_split
 from tasks.learnt import CLASSES_FILE, write_classes
 from tasks.recipe import Recipe
@@ -195,14 +205,14 @@ def measure(
     scoring = replace(scoring, folder=folder)
     if isinstance(built, Task):
         fitted = fit(built, run, accelerator, setup.seed, how)
-        found = score_trained(fitted, run, loaded, accelerator, scoring)
+        found = score_trained(fitted, run, setup, loaded, accelerator, scoring)
     else:
         found = fit_and_score(built, scoring)
     more = [run.other_test] if run.other_test else []
     record = setup.record(run, found.measured, found.spent, found.scored, accelerator, more)
     if first:
         if found.weights and not isinstance(built, Task):
-            keep(found.weights, setup.effective, loaded, folder)
+            keep(found.weights, setup, loaded, folder)
         write_unreadable(folder, found.spent.skipped, found.scored.unreadable)
         write_record(folder, record)
         show([record])
@@ -211,12 +221,17 @@ def measure(
 
 
 def score_trained(
-    fitted: Fitted, run: Run, loaded: Loaded, accelerator: Accelerator, scoring: Scoring
+    fitted: Fitted,
+    run: Run,
+    setup: Setup,
+    loaded: Loaded,
+    accelerator: Accelerator,
+    scoring: Scoring,
 ) -> DoneMeasurement:
     """Keep what was trained, and evaluate it."""
     task, weights = fitted.model, fitted.model.state_dict()
     if accelerator.is_main_process:  # whatever becomes of the scoring
-        keep(weights, task.recipe, loaded, run.folder)
+        keep(weights, setup, loaded, run.folder)
     with progress("evaluating", task.data_facts()["val_images"]) as bar:
         scored = task.evaluate(replace(scoring, on_progress=bar.update))
     return DoneMeasurement(task, scored, fitted.spent, weights)
@@ -232,9 +247,15 @@ def fit_and_score(measured: Measurement, scoring: Scoring) -> DoneMeasurement:
     return DoneMeasurement(measured, scored, spent, measured.fitted())
 
 
-def keep(weights: dict[str, Tensor], recipe: Recipe, loaded: Loaded, folder: Path) -> None:
-    """Write what was trained into the run's folder."""
-    origin = {"producer": "mae-bench", "protocol": recipe.protocol}
+def keep(weights: dict[str, Tensor], setup: Setup, loaded: Loaded, folder: Path) -> None:
+    """Write what was trained into the run's folder.
+
+    A classifier that was trained from scratch is a supervised pre-training for other tasks.
+    """
+    origin = {"producer": "mae-bench", "protocol": setup.effective.protocol}
+    if ProtocolId.read(setup.effective.protocol).name == SCRATCH:
+        made = {"method": SUPERVISED.name, "recipe_hash": setup.effective.digest()}
+        origin |= made | {PRETRAINING: setup.origin()}
     save(weights, folder / MODEL_FILE, origin | loaded.anatomy)
 
 

@@ -37,7 +37,7 @@ class Pretrain(ReadingFlags, RunFlags):
         check_common(self.out, self.name, self.seed)
         pretraining(self.backbone, overrides, self.method)
         if self.data != "mini":
-            METHODS[self.method].read(self.data)
+            METHODS[self.method].find(self.data)
         how = Execution(**asdict(self.execution))
         record = mae_bench.pretrain(**self.arguments() | {"execution": how}, **overrides)
         go_on("transfer", "--checkpoint", self.out / record.name, *flag("data", self.data, "mini"))

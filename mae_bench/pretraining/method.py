@@ -6,11 +6,12 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mae_bench.pretraining.recipes import PRETRAIN, PretrainRecipe
-from tasks.recipe import Sourced, complete, said_by
+from mae_bench.pretraining.recipes import PRETRAIN
+from tasks.check import MAX_BAD_IMAGES
+from tasks.recipe import Sourced, TrainingRecipe, complete, said_by
 
 if TYPE_CHECKING:
-    from mae_bench.pretraining.task import PretrainingTask
+    from mae_bench.pretraining.task import Pretraining
 
 
 class Method(ABC):
@@ -20,7 +21,9 @@ class Method(ABC):
     """also that in protocol ids, `pretrain/NAME@1`, and in the metadata of its weights"""
     title: ClassVar[str]
     """in reports"""
-    recipe_type: ClassVar[type[PretrainRecipe]]
+    recipe_type: ClassVar[type[TrainingRecipe]]
+    continues: ClassVar[bool] = True
+    """whether it can start from the weights of a file"""
 
     @abstractmethod
     def rows(self, backbone: str) -> Sourced:
@@ -33,15 +36,20 @@ class Method(ABC):
         )
         return complete(self.recipe_type, self.rows(backbone) | asked)
 
-    def read(self, source: str | Path) -> Any:
-        """The data that `--data` means, for `build`; `RunError` where there are none.
+    def read(self, source: str | Path, max_bad_images: int = MAX_BAD_IMAGES) -> Any:
+        """The data that `--data` means, for `build`; `RunError` or `TaskError` where there are
+        none.
 
         By default a list of folders of images without labels.
         """
+        return self.find(source)
+
+    def find(self, source: str | Path) -> list[Path]:
+        """The folders that `--data` means, unread; `RunError` where there are none."""
         from mae_bench.data import pretraining_folders
 
         return pretraining_folders(source)
 
     @abstractmethod
-    def build(self, recipe: Any, data: Any, seed: int) -> PretrainingTask:
+    def build(self, recipe: Any, data: Any, seed: int) -> Pretraining:
         """The task, of what `read` returned."""

@@ -19,16 +19,54 @@ from tasks.images import UnlabelledImages
 from tasks.task import SCORING, Scored, Scoring, Task, TrainData
 
 
-class PretrainingTask(Task):
-    """Images, a network and its loss.
+class Pretraining(Task):
+    """What `pretrain` asks of a task: data, a network with an encoder, and a loss.
 
-    A subclass makes the network, sets `train_data` if its batches hold more than a crop of each of
-    `images`, and computes the loss in `forward`. See `tasks.task.Task` for `after_step`, which
-    momentum encoders need.
+    See `tasks.task.Task` for `after_step`, which momentum encoders need. What `evaluate` finds is
+    recorded beside the loss.
     """
 
     method: str
     """its name, in the metadata of the weights"""
+    folders: list[Path]
+    """of the images"""
+
+    @property
+    @abstractmethod
+    def encoder(self) -> ViT:
+        """What downstream tasks take."""
+
+    @abstractmethod
+    def continue_from(self, checkpoint: str | Path, reading: Reading) -> LoadReport:
+        """Start from a checkpoint's weights and its pixel statistics."""
+
+    def encoder_state(self) -> dict[str, Tensor]:
+        """The tensors that downstream tasks load, in a layout that `backbones.load` takes."""
+        return self.encoder.state_dict()
+
+    def whole(self) -> tuple[str, dict[str, Tensor]] | None:
+        """Name and tensors of a file of more than the encoder, in the method's own layout."""
+        return None
+
+    def facts(self) -> dict[str, Any]:
+        """What the weights' metadata say besides method, recipe and origin."""
+        return {"image_size": self.recipe.image_size}
+
+    def picture(self, folder: Path) -> tuple[str, Path] | None:
+        """Write a picture into the run's folder: what it shows, and its file; None: there is none.
+
+        With `Task.train_data` as it is after training, in the first process alone.
+        """
+        return None
+
+
+class PretrainingTask(Pretraining):
+    """Images without labels, a network and its loss.
+
+    A subclass makes the network, sets `train_data` if its batches hold more than a crop of each of
+    `images`, and computes the loss in `forward`.
+    """
+
     recipe: PretrainRecipe
     train_data: TrainData
     mean: Tensor
@@ -48,36 +86,15 @@ class PretrainingTask(Task):
         """What `UnlabelledImages` is to know besides the recipe's size and area."""
         return {}
 
-    @property
-    @abstractmethod
-    def encoder(self) -> ViT:
-        """What downstream tasks take."""
-
     @abstractmethod
     def start_from(self, checkpoint: str | Path, reading: Reading) -> LoadReport:
         """Load weights to begin with; the pixel statistics are taken from the report."""
 
     def continue_from(self, checkpoint: str | Path, reading: Reading) -> LoadReport:
-        """Start from a checkpoint's weights and its pixel statistics."""
         report = self.start_from(checkpoint, reading)
         self.mean.copy_(torch.tensor(report.pixel_mean).view(3, 1, 1))
         self.std.copy_(torch.tensor(report.pixel_std).view(3, 1, 1))
         return report
-
-    def whole(self) -> tuple[str, dict[str, Tensor]] | None:
-        """Name and tensors of a file of more than the encoder, in the method's own layout."""
-        return None
-
-    def facts(self) -> dict[str, Any]:
-        """What the weights' metadata say besides method, recipe and origin."""
-        return {"image_size": self.recipe.image_size}
-
-    def picture(self, folder: Path) -> tuple[str, Path] | None:
-        """Write a picture into the run's folder: what it shows, and its file; None: there is none.
-
-        With `Task.train_data` as it is after training, in the first process alone.
-        """
-        return None
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 (B, 3, S, S) to float, ImageNet's mean and deviation taken out, or the weights'."""

@@ -2,10 +2,12 @@
 
 A new method is a file in this folder and a line in `METHODS`: its recipe with the source of every
 number, and a `Method` that says what others ask. What it computes is in a module beside this
-package, which `Method.build` imports; its task is a `mae_bench.pretraining.task.PretrainingTask`.
+package, which `Method.build` imports; its task is a `mae_bench.pretraining.task.PretrainingTask`,
+or, where it needs more than images without labels, a `Pretraining`.
 """
 
 from mae_bench.pretraining.method import Method
 from mae_bench.pretraining.methods.mae import MAE
+from mae_bench.pretraining.methods.supervised import SUPERVISED
 
-METHODS: dict[str, Method] = {method.name: method for method in (MAE,)}
+METHODS: dict[str, Method] = {method.name: method for method in (MAE, SUPERVISED)}
