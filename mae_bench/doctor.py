@@ -22,6 +22,7 @@ EXTRAS = {
     "bench": "only benchmarks/ needs it",
     "docs": "only building the documentation needs it",
     "notebook": "only data frames and notebooks need it",
+    "heif": "only HEIC images need it",
 }
 GPU = re.compile(r"nvidia-|cuda-|triton")
 """distributions that only a GPU uses"""

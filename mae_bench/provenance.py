@@ -28,6 +28,17 @@ LIBRARIES = (
 )
 
 
+OPTIONAL = ("pillow-heif",)
+"""which decode images where they are installed"""
+
+
+def is_installed(name: str) -> bool:
+    try:
+        return bool(importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return False
+
+
 def environment(accelerator: Accelerator) -> Environment:
     """Versions, device, processes, commit and command of this process."""
     if accelerator.device.type == "cuda":
@@ -37,7 +48,8 @@ def environment(accelerator: Accelerator) -> Environment:
     return Environment(
         python=platform.python_version(),
         torch=torch.__version__,
-        versions={name: importlib.metadata.version(name) for name in LIBRARIES},
+        versions={name: importlib.metadata.version(name) for name in LIBRARIES}
+        | {name: importlib.metadata.version(name) for name in OPTIONAL if is_installed(name)},
         device=device,
         processes=accelerator.num_processes,
         commit=commit(),

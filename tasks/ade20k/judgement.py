@@ -108,7 +108,7 @@ def strangers(data: SegmentationData, found: dict[str, Census]) -> Iterator[Find
     ]
     more = f" and {len(unknown) - NAMED} more such values" if len(unknown) > NAMED else ""
     what = f"label images have values that no class has: {', '.join(told)}{more}; expected "
-    fix = f"get these files again; for data of your own write {OWN_CLASSES}"
+    fix = f"get these files again; for data of your own write {OWN_CLASSES}{proposal(pixels)}"
     fix = fix if data.official else likely_cause(rule, pixels)
     yield Finding("problem", what + rule.describe(), fix)
 
@@ -344,12 +344,26 @@ def example(data: SegmentationData, found: dict[str, Census], value: int) -> str
 def proposal(pixels: np.ndarray) -> str:
     """A classes.json for the values that were found, or what has to change first."""
     values = [value for value in np.flatnonzero(pixels).tolist() if value != IGNORED]
-    if values not in (list(range(len(values))), list(range(1, len(values) + 1))):
-        return ""
+    if values == [0] and pixels[IGNORED]:  # as of masks in black and white
+        content: dict[str, Any] = {"classes": ["name of black", "name of white"]}
+        return (
+            f", such as {json.dumps(content)}, once the label images have the value 1 in place of "
+            f"{IGNORED}, which is kept for pixels that count nowhere"
+        )
     if len(values) < 2:
         return ""
-    content: dict[str, Any] = {"classes": [f"name of {value}" for value in values]}
-    content |= {"zero_is_unlabelled": True} if values[0] == 1 else {}
+    first = min(values[0], 1)
+    unused = values[-1] + 1 - first - len(values)
+    if unused > len(values):
+        many = ", ..." if len(values) > NAMED else ""
+        return (
+            f", once the label images have consecutive values: now they have "
+            f"{', '.join(map(str, values[:NAMED]))}{many}, which take 0 to {len(values) - 1}"
+        )
+    names = {value: f"name of {value}" for value in values}
+    classes = [names.get(value, f"unused {value}") for value in range(first, values[-1] + 1)]
+    content = {"classes": classes}
+    content |= {"zero_is_unlabelled": True} if first == 1 else {}
     content |= {"ignore_index": IGNORED} if pixels[IGNORED] else {}
     return f", such as {json.dumps(content)}"
 

@@ -20,6 +20,7 @@ from PIL import ExifTags, Image, ImageFile
 
 from backbones.files import open_regular
 from tasks.errors import TaskError
+from tasks.images import heif
 
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF", "AVIF", "JPEG2000")
 """what Pillow may take a file for, whatever its name; others start programs (EPS), or have no mark
@@ -53,7 +54,6 @@ LOOKS_LIKE = (
     (b"version https://git-lfs", "a pointer of Git LFS, without the image (git lfs pull)"),
     (b"8BPS", "a Photoshop file"),
 )
-HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 WEB_PAGE = re.compile(rb"\s*<(!doctype|html|head|svg|\?xml)", re.IGNORECASE)
 
 # What Pillow raises, besides OSError, on damaged files.
@@ -126,14 +126,18 @@ def refuse_no_image(path: Path | str, start: bytes) -> None:
     """Raise UnreadableImage if a file begins like none of `FORMATS`."""
     Image.init()
     accepts = (Image.OPEN[name][1] for name in FORMATS if name in Image.OPEN)
+    if heif.AVAILABLE and heif.is_heif(start):
+        return
     if not any(accept is not None and accept(start[:16]) is True for accept in accepts):
         raise UnreadableImage(path, unknown(start))
 
 
 def unknown(data: bytes) -> str:
     """Why a file is not read that is in none of `FORMATS`."""
-    if data[4:8] == b"ftyp" and data[8:12] in HEIC:
-        return "is a HEIC file, which is not read; convert it to JPEG or PNG"
+    if heif.is_heif(data) and heif.AVAILABLE:
+        return "is a HEIC file that cannot be decoded: it is damaged, or its coding is not known"
+    if heif.is_heif(data):
+        return f"is a HEIC file, which is not read; {heif.INSTALL}, or convert it to JPEG or PNG"
     kinds = [kind for start, kind in LOOKS_LIKE if data.startswith(start)]
     if WEB_PAGE.match(data[:200]):
         kinds = ["a web page or another text"]
@@ -183,7 +187,8 @@ def opened(data: bytes, path: Path | str) -> Iterator[ImageFile.ImageFile]:
         claims = webp_size(data)
         if claims is not None:  # whose canvas Pillow asks memory for at once
             refuse_large(path, claims, data)
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        kinds = heif.formats() if heif.is_heif(data) else ()
+        with Image.open(io.BytesIO(data), formats=kinds or FORMATS) as image:
             refuse_large(path, (image.height, image.width), data)
             refuse_deep(path, image, data)
             yield image
@@ -272,6 +277,8 @@ def refuse_deep(path: Path | str, image: ImageFile.ImageFile, data: bytes) -> No
     elif image.format == "JPEG2000":
         at = data.find(b"\xff\x4f\xff\x51")
         depth = 1 + data[at + 42] % 128 if 0 <= at < len(data) - 42 else 8
+    elif image.format == heif.FORMAT:
+        depth = image.info.get("bit_depth", 8)
     elif image.format == "PPM" and image.tile:
         args = image.tile[0].args
         maxval = args[-1] if isinstance(args, tuple) else 255
@@ -287,7 +294,7 @@ def refuse_deep(path: Path | str, image: ImageFile.ImageFile, data: bytes) -> No
 def orientation(data: bytes) -> int:
     """How an image file's tags turn it, as Pillow's exif_transpose and detectron2 read them.
 
-    1 for no tag, one that makes no sense, and for TIFF, which Pillow turns by itself.
+    1 for no tag, one that makes no sense, and for TIFF and HEIC, which are turned by their readers.
     """
     if data.startswith(JPEG):
         marks: tuple[bytes, ...] = (b"Exif\0\0", b"tiff:Orientation")

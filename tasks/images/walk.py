@@ -11,6 +11,7 @@ from typing import NamedTuple
 from PIL import features
 
 from tasks.errors import TaskError
+from tasks.images import heif
 from tasks.images.files import shorten
 
 SUFFIXES = frozenset(("jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp"))
@@ -22,7 +23,10 @@ MORE = {
     "jpg_2000": ("jp2", "j2k", "jpx"),
 }
 """what Pillow must be built with -> suffixes that are read, too, among one's own images"""
-OWN_SUFFIXES = SUFFIXES.union(*(names for codec, names in MORE.items() if features.check(codec)))
+OWN_SUFFIXES = SUFFIXES.union(
+    *(names for codec, names in MORE.items() if features.check(codec)),
+    heif.SUFFIXES if heif.AVAILABLE else (),
+)
 EXPECTED = "expected a folder with images (.jpg, .png, .webp, ...) in it or below it"
 HELD_OUT = re.compile(
     r"(ilsvrc2012_img_)?(val|valid|validation|test|testing|eval|evaluation|hold-?out|held-?out)"
@@ -31,7 +35,8 @@ HELD_OUT = re.compile(
 )
 """names of folders whose images others keep for validation and tests"""
 HIDDEN, BARE = "hidden", "without suffix"
-HEIC = (".heic", ".heif")
+HEIC = tuple(f".{suffix}" for suffix in heif.SUFFIXES)
+HEIC_HINT = "; convert HEIC to JPEG" + ("" if heif.AVAILABLE else f", or {heif.INSTALL}")
 NAMED = 6
 """kinds of files that a line names"""
 
@@ -65,8 +70,7 @@ class Walk:
             kinds += [f"{more} other kinds"] if more else []
             lines.append(
                 f"{plural(self.passed.total(), 'file')} of other kinds passed over: "
-                f"{', '.join(kinds)}"
-                + ("; convert HEIC to JPEG" if any(k in self.passed for k in HEIC) else "")
+                f"{', '.join(kinds)}" + (HEIC_HINT if any(k in self.passed for k in HEIC) else "")
             )
         if self.hidden:
             lines.append(f"hidden folders passed over: {shorten(self.hidden)}")

@@ -279,6 +279,34 @@ def test_own_data_without_classes_json(tmp_path: Path) -> None:
     assert "of 3 classes 3 in train" in noted(root)
 
 
+@pytest.mark.parametrize(
+    ("values", "proposed"),
+    [
+        ((0, 1, 4), ["name of 0", "name of 1", "unused 2", "unused 3", "name of 4"]),
+        ((1, 2), ["name of 1", "name of 2"]),
+        ((2, 3), ["unused 1", "name of 2", "name of 3"]),
+        ((1, 2, 200), None),
+        ((0, 255), ["name of black", "name of white"]),
+        ((0, 3, 200), None),
+    ],
+)
+def test_a_list_of_classes_is_proposed_from_the_values(tmp_path: Path, values, proposed) -> None:
+    """Gaps are filled, and what has to change in the label images first is said."""
+    root = make(tmp_path, values, THREE)
+    (root / "classes.json").unlink()
+    said = refused(root)
+    if proposed is None:
+        assert f"now they have {', '.join(map(str, values))}, which take 0 to 2" in said
+        return
+    text = said.partition("such as ")[2]
+    found = json.JSONDecoder().raw_decode(text)[0]
+    assert found["classes"] == proposed
+    assert ("once the label images have the value 1" in said) == (values == (0, 255))
+    if values != (0, 255):
+        (root / "classes.json").write_text(json.dumps(found))
+        assert check(root).ok
+
+
 def test_a_limit_that_leaves_one_class(tmp_path: Path) -> None:
     root = make(tmp_path, (0, 1, 2), THREE)
     save_label(root / "annotations/val/0.png", stripes((1,)))

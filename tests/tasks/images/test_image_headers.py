@@ -21,6 +21,7 @@ from tasks.images import (
     decode_box,
     eval_crop,
     header,
+    heif,
     orientation,
     stored,
     stored_size,
@@ -302,7 +303,7 @@ def test_eight_bits_and_fewer_are_read(tmp_path: Path) -> None:
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", "is an EPS or PostScript"),
         (b"<!DOCTYPE html><html>404</html>", "is a web page or another text"),
         (b"%PDF-1.7", "is a PDF file"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0", "is a HEIC file, which is not read; convert it"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0", "is a HEIC file, which is not read; pip install"),
         (b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS"),
         (b"rubbish", "is not an image in any known format"),
     ],
@@ -314,6 +315,7 @@ def test_other_formats_are_named_and_never_opened(
         raise AssertionError("an outside program is started")
 
     monkeypatch.setattr(subprocess, "Popen", forbidden)
+    monkeypatch.setattr(heif, "AVAILABLE", False)
     assert why in refused(tmp_path / "a.jpg", data)
 
 

@@ -91,7 +91,7 @@ def test_what_is_passed_over_is_counted_by_kind(tmp_path: Path) -> None:
     assert kinds.startswith("7 files of other kinds passed over: .heic (2), ")
     for each in (".txt (1)", "hidden (1)", ".db (1)", "without suffix (1)", ".avif (1)"):
         assert each in kinds
-    assert kinds.endswith("; convert HEIC to JPEG")
+    assert "; convert HEIC to JPEG" in kinds
     assert hidden == f"hidden folders passed over: {tmp_path}/.git"
 
 
