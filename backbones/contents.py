@@ -133,6 +133,7 @@ def read_files(files: list[Path], allow_pickle: bool) -> Contents:
 
 def read_file(file: Path, allow_pickle: bool) -> Contents:
     """What one safetensors, torch or .npz file holds."""
+    refuse_pointer(file)
     if file.suffix == ".npz":
         return Contents(read_npz(file))
     try:
@@ -193,6 +194,16 @@ def read_npz(file: Path) -> dict[str, Tensor]:
         ) from None
 
 
+def refuse_pointer(file: Path) -> None:
+    """Raise `BackboneError` for what Git LFS leaves in place of a large file."""
+    with open_regular(file) as opened:
+        if opened.read(64).startswith(b"version https://git-lfs"):
+            raise BackboneError(
+                f"checkpoint {file}: is a pointer of Git LFS and not the weights; git lfs pull "
+                "gets them"
+            )
+
+
 def refuse_text(file: Path) -> None:
     """Raise `BackboneError` for what begins as no torch file does, with what it is."""
     with open_regular(file) as opened:
@@ -200,9 +211,7 @@ def refuse_text(file: Path) -> None:
     if start.startswith(TORCH_BEGINS):
         return
     what = "truncated or no torch file"
-    if start.startswith(b"version https://git-lfs"):
-        what = "is a pointer of Git LFS and not the weights; git lfs pull gets them"
-    elif start.lstrip().startswith(b"{") and file.suffix == ".json":
+    if start.lstrip().startswith(b"{") and file.suffix == ".json":
         what = f"is JSON, and no index of shards (*{INDEX_ENDING}); expected a file of weights"
     raise BackboneError(f"checkpoint {file}: {what}")
 
