@@ -23,6 +23,10 @@ FACES = ["tasks.classification.face", "tasks.coco.face", "tasks.ade20k.face"]
 """modules, each with a `FACE`: a new task is one folder and one line here"""
 
 
+HELD_OUT_WITHIN = 6
+"""folders above one of images in which the lists of a data set may lie"""
+
+
 def faces() -> list[Face]:
     """Of all tasks."""
     return [import_module(name).FACE for name in FACES]
@@ -108,6 +112,18 @@ def check_test(
 ) -> Check | None:
     """The same of a test set alone, for a model that has learnt `classes`; None if it is none."""
     return face_of(name).check_test(name, source, classes, on_progress, max_bad_images)
+
+
+def held_out(folder: Path) -> dict[str, list[Path]]:
+    """Words -> files below a folder, or beside it, that are no images to pre-train on.
+
+    Test images that lie among the training images of an official data set, and label images.
+    """
+    place = folder.absolute()
+    near = [place, *place.parents[:HELD_OUT_WITHIN]]
+    return {
+        what: files for at in near for face in faces() for what, files in face.held_out(at).items()
+    }
 
 
 def build(

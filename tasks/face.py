@@ -114,6 +114,14 @@ class Face(ABC):
         """What the miniature world draws for it: data sets of the same names, if any."""
         return ()
 
+    def held_out(self, root: Path) -> dict[str, list[Path]]:
+        """What in `root`, if it is an official data set, pre-training is to leave out.
+
+        Words -> files; none of folders whose names say it. Raises `TaskError` if there is nothing
+        that tells them.
+        """
+        return {}
+
     def check_test(
         self,
         name: str,

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import tasks
 from backbones.colour import IMAGENET_MEAN, IMAGENET_STD
 from backbones.reading import Reading
 from backbones.report import LoadReport
@@ -77,7 +78,10 @@ class PretrainingTask(Pretraining):
         self.recipe, self.folders = recipe, folders
         size, area = recipe.image_size, recipe.min_crop_area
         upright = not all(named_by_wnids(folder) for folder in folders)
-        self.images = images = UnlabelledImages(folders, size, area, seed, upright, **self.cuts())
+        what = {what: files for each in folders for what, files in tasks.held_out(each).items()}
+        self.images = images = UnlabelledImages(
+            folders, size, area, seed, upright, leave_out=what, **self.cuts()
+        )
         self.train_data = images
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)

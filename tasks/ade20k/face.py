@@ -58,6 +58,11 @@ class Ade20kFace(Face):
 
         return check(source, on_progress, max_bad_images=max_bad_images)
 
+    def held_out(self, root: Path) -> dict[str, list[Path]]:
+        """The label images, which are images too."""
+        files = sorted((root / facts.FOLDER / "annotations").glob("*/*.png"))
+        return {"label images of ADE20K": files} if files else {}
+
     def check_test(
         self,
         name: str,

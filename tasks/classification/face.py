@@ -120,6 +120,11 @@ class ClassificationFace(Face):
         root = Path(source).expanduser()
         return root.is_dir() and is_one_folder(visible(root)[0])
 
+    def held_out(self, root: Path) -> dict[str, list[Path]]:
+        from tasks.classification.held_out import held_out
+
+        return held_out(root)
+
     def check_test(
         self,
         name: str,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,12 +46,13 @@ class UnlabelledImages:
         augmentation: str = "crop_random",
         fixed_crop: float = 0.875,
         colour_jitter: float = 0.4,
+        leave_out: Mapping[str, Sequence[Path]] | None = None,
     ) -> None:
         """`augmentation`: none, crop_fixed, crop_random or crop_random_jitter.
 
         `fixed_crop`: side of the square of "none" (in the middle, not mirrored) and "crop_fixed",
         by the shorter side. `colour_jitter`: how much "crop_random_jitter" changes brightness,
-        contrast and saturation.
+        contrast and saturation. `leave_out`: words -> files that are no training images.
         """
         if not 0 < min_crop_area <= 1:
             raise TaskError(f"min_crop_area is {min_crop_area}; expected a share in (0, 1]")
@@ -60,12 +61,18 @@ class UnlabelledImages:
         if not folders:
             raise TaskError("no image folder is given; expected at least one")
         found = walk(folders, OWN_SUFFIXES, leave_held_out=True)
-        for folder, names in zip(folders, found.names, strict=True):
-            if not names:
+        left_out = []
+        for row, folder in enumerate(folders):
+            if not found.names[row]:
                 raise TaskError(empty(folder, found))
+            for what, files in (leave_out or {}).items():
+                found.names[row], count = without(found.names[row], folder, files)
+                left_out += [f"left out: {plural(count, 'file')}: {what}"] if count else []
+            if not found.names[row]:
+                raise TaskError(f"{folder}: {'; '.join(left_out)}; no image is left to train on")
         self.parts = {str(f): len(names) for f, names in zip(folders, found.names, strict=True)}
         """folder -> images in it"""
-        self.passed_over = found.notes()
+        self.passed_over = [*found.notes(), *left_out]
         """lines about what was not taken"""
         self._names = FileNames(
             [f"{f}/{name}" for f, names in zip(folders, found.names, strict=True) for name in names]
@@ -135,3 +142,11 @@ class UnlabelledImages:
             places.append(what if set(tops) == {"."} else f"{what} ({', '.join(inside)})")
         turned = turned_note(self.names(range(len(self))), self.upright)
         return [f"pre-training on {'; '.join(places)}", *turned, *self.passed_over]
+
+
+def without(names: list[str], folder: Path, files: Sequence[Path]) -> tuple[list[str], int]:
+    """Names of images below a folder that are none of `files`, and how many were."""
+    start = f"{folder.absolute()}/"
+    inside = {name[len(start) :] for name in map(str, files) if name.startswith(start)}
+    kept = [name for name in names if name not in inside]
+    return kept, len(names) - len(kept)
