@@ -23,6 +23,7 @@ def hand_in() -> None:
     own_tasks = [task for face in tasks.faces() for task in face.tasks]
     rows = [row for face in tasks.faces() for row in face.datasets()]
     own_data = frozenset(row.name for row in rows if not row.classes)
+    classes = {row.name: row.classes for row in rows if row.classes}
 
     def place(task: str) -> tuple[bool, bool]:
         """Tasks first, then data sets that only test, then the user's own data."""
@@ -31,7 +32,7 @@ def hand_in() -> None:
     ordered = {task: titles[task] for task in sorted(titles, key=place)}
     ordered[pretraining.TASK] = ""
     protocols[pretraining.TASK] = pretraining.PROTOCOLS
-    use(Words(metrics, pretraining.ERRORS, ordered, protocols, own_data, pictures))
+    use(Words(metrics, pretraining.ERRORS, ordered, protocols, classes, own_data, pictures))
 
 
 hand_in()

@@ -1,43 +1,32 @@
 """From records and published rows to the tables of a report. Pure functions."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from results.cells import (
-    BEST,
     COST_COLUMNS,
-    COSTS,
     DIFFERENCE,
-    INTERVALS,
-    ONE_SEED,
     OTHER_RECIPE,
     OURS,
     THEIRS,
     Entry,
     Identities,
     Notes,
-    any_best,
-    caveats,
-    cost_cells,
     difference_cell,
-    measured_group,
     pretraining,
     published_cell,
-    single_differences,
     with_best,
 )
 from results.configuration import Configuration, configurations
+from results.gains import GAIN, RandomWeights, finetuning_family, gain_column
 from results.labels import (
-    better,
     data_title,
-    decimals_of,
     family_of,
-    metric_title,
+    is_own,
     plain,
     protocol_order,
     protocol_title,
-    shown,
     table_title,
     task_order,
     trained_blocks,
@@ -45,16 +34,13 @@ from results.labels import (
 from results.origins import Pretrainings
 from results.published import Published, headline, same_recipe
 from results.record import Record
-from results.table import Cell, Column, Note, Table
+from results.showing import BACKBONE, INIT, Show, measured_column, metrics_of
+from results.table import Cell, Column, Table
+from results.wide_tables import as_wide, wide_table
 
-MINIATURE = "Small images drawn by mae-bench itself: not comparable with any published number."
 PARTIAL_NOTE = "trained blocks: the last ones of the backbone; 0.5 is the MLP half of the last."
 
-MOST_METRICS = 12
-"""of a task that is not known here"""
 
-BACKBONE = Column("backbone", "backbone", "label")
-INIT = Column("init", "weights", "label")
 BLOCKS = Column("blocks", "trained blocks", "label")
 
 
@@ -69,80 +55,64 @@ def comparison_table(
 
     A difference is printed only where our runs are comparable (`Record.comparable`) and the
     published number was scored with the same protocol; everything else is marked, with a note
-    that says why. The protocols of partial fine-tuning share a table. Miniature runs come after
-    the others and never beside published numbers: one table per task, a column for each protocol.
+    that says why. The protocols of partial fine-tuning share a table, and so do fine-tuning and
+    training from scratch. Runs on one's own data, and those of the miniature world, come after the
+    others and never beside published numbers: one table per task and data set, with a column for
+    each protocol.
     Where the record of our own pre-training is there, a note tells what it did otherwise.
     `costs` adds columns of what the runs took, `intervals` the bootstrap interval of single runs.
     """
     records, rows = list(records), list(published)
-    show = _Show(costs, intervals, Pretrainings(records))
+    show = Show(costs, intervals, Pretrainings(records), RandomWeights(records))
     photos: dict[str, list[Record]] = defaultdict(list)
-    drawn: dict[tuple[str, bool], list[Record]] = defaultdict(list)
+    apart: dict[tuple[bool, str, str, bool], list[Record]] = defaultdict(list)
     for record in records:
-        if record.data.miniature:
-            partial = trained_blocks(record.protocol) is not None
-            drawn[record.task, partial].append(record)
+        own = is_own(record)
+        if own or record.data.miniature:
+            is_curve = trained_blocks(record.protocol) is not None
+            data = record.data.fingerprint if own else ""
+            apart[own, record.task, data, is_curve].append(record)
         else:
-            photos[family_of(record.protocol)].append(record)
+            photos[finetuning_family(family_of(record.protocol))].append(record)
     families = sorted(photos, key=protocol_order)
     tables = [_table(family, photos[family], rows, show) for family in families]
-    for task, partial in sorted(drawn, key=lambda each: (task_order(each[0]), each[1])):
-        same = drawn[task, partial]
-        tables.append(_miniature_curve(same, show) if partial else _miniature_table(same, show))
+
+    def order(key: tuple[bool, str, str, bool]) -> tuple:
+        own, task, data, is_curve = key
+        return not own, task_order(task), data, is_curve
+
+    for key in sorted(apart, key=order):
+        same, is_curve = apart[key], key[-1]
+        if is_curve:
+            table = _table(family_of(same[0].protocol), same, [], show)
+            tables.append(as_wide(table, same))
+        else:
+            tables.append(wide_table(same, show))
     return tables
-
-
-@dataclass(frozen=True)
-class _Show:
-    """What a table shows on request."""
-
-    costs: bool
-    intervals: bool
-    before: Pretrainings
-
-    def notes(self, rows: Iterable[tuple[Cell, ...]]) -> list[str]:
-        """The general notes that its rows need."""
-        rows = list(rows)
-        intervals = any(cell.interval is not None for row in rows for cell in row)
-        wanted = {
-            ONE_SEED: single_differences(rows),
-            BEST: any_best(rows),
-            INTERVALS: intervals,
-            COSTS: self.costs,
-        }
-        return [note for note, is_wanted in wanted.items() if is_wanted]
-
-    def score(self, c: Configuration | None, metric: str, notes: Notes) -> Entry:
-        if c is None:
-            return Entry(Cell())
-        cell = c.cell(metric, decimals_of(metric), caveats(c, notes))
-        return Entry(cell if self.intervals else replace(cell, interval=None), measured_group(c))
-
-    def cost(self, c: Configuration | None, notes: Notes) -> list[Entry]:
-        if not self.costs:
-            return []
-        cells = cost_cells(c, notes) if c else [Cell()] * len(COST_COLUMNS)
-        return [Entry(cell) for cell in cells]
 
 
 @dataclass(frozen=True)
 class _Plan:
     """What the rows of one table are filled from."""
 
-    show: _Show
+    show: Show
     places: dict[str, list[tuple[str, str]]]
     """metric -> places of its published columns, the first being subtracted"""
     beside: dict[tuple[str, str, str, str, tuple[str, str]], Published]
     """protocol, backbone, plain method, metric, place -> row"""
+    gains: bool
+    """whether a row stands against our random weights"""
     notes: Notes = field(default_factory=Notes)
 
 
-def _table(family: str, records: list[Record], published: list[Published], show: _Show) -> Table:
-    """The table of runs of one protocol, or of one partial fine-tuning, none of them miniature."""
+def _table(family: str, records: list[Record], published: list[Published], show: Show) -> Table:
+    """The table of runs of one protocol and of training from scratch, or of one partial
+    fine-tuning."""
     found, is_curve = _ordered(records)
     pairs = dict.fromkeys((c.first.protocol, c.first.backbone) for c in found)
     rows = [(pair[0], row) for pair in pairs for row in headline(*pair, published)]
-    plan = _plan(_metrics(records), rows, show, is_curve)
+    gains = any(show.random.of(c) for c in found)
+    plan = _plan(metrics_of(records), rows, show, is_curve, gains)
     columns = _columns(plan, is_curve)
     identities = Identities(found, show.before)
 
@@ -166,9 +136,16 @@ def _table(family: str, records: list[Record], published: list[Published], show:
     body = with_best(columns, lines)
     general = [OURS, THEIRS, DIFFERENCE] if any(plan.places.values()) else [OURS]
     general += [PARTIAL_NOTE] if is_curve else []
-    return Table(
-        table_title(family), columns, tuple(body), plan.notes.listed(general + show.notes(body))
-    )
+    general += [GAIN] if gains else []
+    protocols = sorted({record.protocol for record in records}, key=protocol_order)
+    title = table_title(family)
+    if len({family_of(each) for each in protocols}) > 1:
+        title = f"{data_title(records[0].task)}: {' and '.join(map(protocol_title, protocols))}"
+        title += f" (protocols {' and '.join(protocols)})"
+    elif family not in protocols and not is_curve:
+        title = table_title(protocols[0])
+    notes = plan.notes.listed(general + show.notes(body))
+    return Table(title, columns, tuple(body), notes)
 
 
 def _ordered(records: list[Record]) -> tuple[list[Configuration], bool]:
@@ -197,14 +174,12 @@ def _labels(protocol: str, backbone: str, init: str, is_curve: bool) -> list[Ent
     return [Entry(Cell(text)) for text in texts]
 
 
-def _metrics(records: Iterable[Record]) -> list[str]:
-    """The scores that tables show; if there are none, metrics by name, as many as a table holds."""
-    present = {name for record in records for name in record.metrics}
-    return shown(present) or sorted(present)[:MOST_METRICS]
-
-
 def _plan(
-    metrics: list[str], rows: list[tuple[str, Published]], show: _Show, is_curve: bool
+    metrics: list[str],
+    rows: list[tuple[str, Published]],
+    show: Show,
+    is_curve: bool,
+    gains: bool,
 ) -> _Plan:
     def place(row: Published) -> tuple[str, str]:
         """A column each; the points of a curve are one column, wherever they are printed."""
@@ -218,13 +193,13 @@ def _plan(
         (protocol, row.backbone, plain(row.method), row.metric, place(row)): row
         for protocol, row in rows
     }
-    return _Plan(show, places, beside)
+    return _Plan(show, places, beside, gains)
 
 
 def _columns(plan: _Plan, is_curve: bool) -> tuple[Column, ...]:
     columns = [BACKBONE, INIT, BLOCKS] if is_curve else [BACKBONE, INIT]
     for metric, places in plan.places.items():
-        ours = _ours(metric)
+        ours = measured_column(metric)
         columns.append(ours)
         for place in places:
             rows = [row for key, row in plan.beside.items() if key[3:] == (metric, place)]
@@ -242,12 +217,9 @@ def _columns(plan: _Plan, is_curve: bool) -> tuple[Column, ...]:
         if places:
             key, source = f"{metric} difference", columns[-len(places)].source
             columns.append(Column(key, ours.title, "difference", "points", source))
+        if plan.gains:
+            columns.append(gain_column(ours, metric))
     return (*columns, *COST_COLUMNS) if plan.show.costs else tuple(columns)
-
-
-def _ours(metric: str) -> Column:
-    title, unit = metric_title(metric)
-    return Column(f"{metric} ours", title, "measured", unit, better=better(metric))
 
 
 def _scores(
@@ -260,7 +232,9 @@ def _scores(
         rows = [plan.beside.get((protocol, backbone, plain(method), metric, p)) for p in places]
         entries += [Entry(_theirs(plan, protocol, row), (protocol, backbone)) for row in rows]
         if rows:
-            entries.append(Entry(_difference(plan, protocol, configuration, metric, rows[0])))
+            entries.append(Entry(_difference(plan, protocol, configuration, metric)))
+        if plan.gains:
+            entries.append(Entry(plan.show.random.gain(configuration, metric, plan.notes)))
     return entries + plan.show.cost(configuration, plan.notes)
 
 
@@ -271,81 +245,12 @@ def _theirs(plan: _Plan, protocol: str, row: Published | None) -> Cell:
     return published_cell(row, plan.notes, pretraining(row), row.note, other)
 
 
-def _difference(
-    plan: _Plan, protocol: str, c: Configuration | None, metric: str, row: Published | None
-) -> Cell:
-    """Ours minus a confirmed number of the same protocol."""
-    if c is None or row is None or not c.first.comparable:
+def _difference(plan: _Plan, protocol: str, c: Configuration | None, metric: str) -> Cell:
+    """Ours minus a confirmed number of the same protocol: of the same method, else of MAE."""
+    if c is None or not c.first.comparable:
         return Cell()
-    if row.status == "recalled" or not same_recipe(protocol, row):
-        return Cell()
-    return difference_cell(c, metric, row, plan.notes)
-
-
-def _miniature_curve(records: list[Record], show: _Show) -> Table:
-    """Miniature runs of partial fine-tuning: the usual table, with nothing published in it."""
-    table = _table(family_of(records[0].protocol), records, [], show)
-    protocols = (
-        f"protocols: {', '.join(sorted({r.protocol for r in records}, key=protocol_order))}."
-    )
-    title = f"{_miniature_title(records[0].task)}, partial fine-tuning"
-    return replace(table, title=title, notes=(Note(MINIATURE), Note(protocols), *table.notes))
-
-
-def _miniature_table(records: list[Record], show: _Show) -> Table:
-    """Miniature runs of one task: weights down, protocols across.
-
-    Runs of one protocol that start from the same weights but differ otherwise take a row each.
-    """
-    found, notes = configurations(records), Notes()
-    identities = Identities(found, show.before)
-    rows: dict[tuple[str, str], list[dict[str, Configuration]]] = {}
-    taken: Counter[tuple[str, str, str]] = Counter()
-    for c in found:
-        key = (c.first.backbone, c.first.init)
-        place = taken[*key, c.first.protocol]
-        taken[*key, c.first.protocol] += 1
-        group = rows.setdefault(key, [])
-        if place == len(group):
-            group.append({})
-        group[place][c.first.protocol] = c
-    by_protocol: dict[str, list[Record]] = defaultdict(list)
-    for record in records:
-        by_protocol[record.protocol].append(record)
-    metrics = {
-        protocol: _metrics(by_protocol[protocol])
-        for protocol in sorted(by_protocol, key=protocol_order)
-    }
-
-    columns = [BACKBONE, INIT]
-    for protocol, names in metrics.items():
-        doing = protocol_title(protocol)
-        for name in names:
-            column = _ours(name)
-            title = f"{doing} {column.title}"
-            columns.append(replace(column, key=f"{protocol} {name}", title=title))
-        if show.costs:
-            columns += [
-                replace(column, key=f"{protocol} {column.key}", title=f"{doing} {column.title}")
-                for column in COST_COLUMNS
-            ]
-
-    lines = []
-    for (backbone, init), group in rows.items():
-        for row in group:
-            marks = dict.fromkeys(m for c in row.values() for m in identities.marks(c, notes))
-            entries = [Entry(Cell(backbone)), Entry(Cell(init, marks=tuple(marks)))]
-            for protocol, names in metrics.items():
-                entries += [show.score(row.get(protocol), name, notes) for name in names]
-                entries += show.cost(row.get(protocol), notes)
-            lines.append(entries)
-    body = with_best(columns, lines)
-    protocols = f"protocols: {', '.join(metrics)}."
-    general = [MINIATURE, protocols, OURS, *show.notes(body)]
-    return Table(
-        _miniature_title(records[0].task), tuple(columns), tuple(body), notes.listed(general)
-    )
-
-
-def _miniature_title(task: str) -> str:
-    return f"Miniature world: {data_title(task) or 'pre-training'}"
+    for method in (plain(c.first.init), "mae"):
+        row = plan.beside.get((protocol, c.first.backbone, method, metric, plan.places[metric][0]))
+        if row is not None and row.status != "recalled" and same_recipe(protocol, row):
+            return difference_cell(c, metric, row, plan.notes)
+    return Cell()

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from results.protocol import ALL, PARTIAL, ProtocolId
+from results.record import Record
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Words:
     """task -> title; empty: none is needed"""
     protocols: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """task -> protocol without task and version -> title"""
+    classes: Mapping[str, int] = field(default_factory=dict)
+    """task -> number of classes of its official data"""
     own_data: frozenset[str] = frozenset()
     """tasks on any data of the user's, of which there is no official set"""
     pictures: Mapping[str, str] = field(default_factory=dict)
@@ -61,6 +64,14 @@ def trained_blocks(protocol: str) -> str | None:
 def family_of(protocol: str) -> str:
     """imagenet1k/partial-K@1 of all partial fine-tuning; every other protocol is its own."""
     return str(ProtocolId.read(protocol).family)
+
+
+def is_own(record: Record) -> bool:
+    """Whether a run is on data of the user's, not on an official set or some of its images."""
+    data, official = record.data, words().classes.get(record.task)
+    if data.miniature or data.standard:
+        return False
+    return record.task in words().own_data or official not in (None, data.classes)
 
 
 def task_order(task: str) -> tuple[int, str]:

@@ -5,6 +5,7 @@ Imports matplotlib, so that `import results` does not.
 
 import functools
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -13,8 +14,9 @@ from matplotlib.figure import Figure
 from results.drawing import TITLE_LENGTH, draw_losses, save
 from results.figures.lines import place_of, title_of
 from results.figures.pretraining import masking_curve, schedule_curve
-from results.figures.protocols import finetuning_family, partial_curve, size_curve, size_rows
-from results.labels import data_title, family_of
+from results.figures.protocols import partial_curve, size_curve, size_rows
+from results.gains import finetuning_family
+from results.labels import data_title, family_of, is_own
 from results.logs import Log
 from results.published import Published
 from results.record import Record
@@ -48,18 +50,34 @@ class Drawn:
 def figures(
     records: Sequence[Record], published: Sequence[Published], logs: Sequence[Log]
 ) -> list[Drawn]:
-    """Every figure that has something to show; those of the miniature world after the others, and
-    curves of training last."""
+    """Every figure that has something to show; those of one's own data and of the miniature world
+    after the others, and curves of training last."""
     drawn: list[Drawn] = []
-    for miniature in (False, True):
-        these = [record for record in records if record.data.miniature == miniature]
-        there = [log for log in logs if log.miniature == miniature]
-        drawn += _figures(these, [] if miniature else published, there)
+    groups: dict[str, list[Record]] = {"": [], **_own(records), "miniature": []}
+    for record in records:
+        if not is_own(record):
+            groups["miniature" if record.data.miniature else ""].append(record)
+    for name, these in groups.items():
+        there = [] if name.startswith("own-") else _of_world(logs, name == "miniature")
+        drawn += _figures(name, these, [] if name else published, there)
     return sorted(drawn, key=lambda each: each.of_training)
 
 
+def _own(records: Iterable[Record]) -> dict[str, list[Record]]:
+    """Runs on data of one's own, apart by these; never in one figure with published numbers."""
+    found: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        if is_own(record):
+            found[f"own-{record.data.fingerprint[:8]}"].append(record)
+    return dict(list(found.items())[:MAX_FIGURES])
+
+
+def _of_world(logs: Iterable[Log], miniature: bool) -> list[Log]:
+    return [log for log in logs if log.miniature == miniature]
+
+
 def _figures(
-    records: Sequence[Record], published: Sequence[Published], logs: Sequence[Log]
+    group: str, records: Sequence[Record], published: Sequence[Published], logs: Sequence[Log]
 ) -> list[Drawn]:
     drawn = []
     where = place_of([*records, *logs])
@@ -68,7 +86,7 @@ def _figures(
         key: str, title: str, caption: str, figure: Figure | None, of_training: bool = False
     ) -> None:
         if figure is not None:
-            key = f"miniature-{key}" if where else key
+            key = f"{group}-{key}" if group else key
             key = re.sub(r"[^a-z0-9_-]", "-", key.replace("@", "-v"))[:KEY_LENGTH]
             title = one_line(title, TITLE_LENGTH) + where
             drawn.append(Drawn(key, title, caption, figure, of_training))

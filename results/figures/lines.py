@@ -7,7 +7,7 @@ from dataclasses import replace
 from results.configuration import Configuration
 from results.drawing import LABEL_LENGTH, Line, Owner, Point
 from results.errors import ResultsError
-from results.labels import data_title, protocol_title, shown, task_of, trained_blocks
+from results.labels import data_title, is_own, protocol_title, shown, task_of, trained_blocks
 from results.logs import Log
 from results.record import Record
 from results.text import one_line
@@ -18,10 +18,14 @@ MAX_BLOCKS = 1000.0
 
 def place_of(runs: Iterable[Record | Log]) -> str:
     """What to add to a title. Raises ResultsError for a mixture that no figure may show."""
+    runs = list(runs)
     miniature = {run.data.miniature if isinstance(run, Record) else run.miniature for run in runs}
     if len(miniature) > 1:
         raise ResultsError("runs on miniature data and others never share a figure")
-    return ", miniature world" if miniature == {True} else ""
+    if miniature == {True}:
+        return ", miniature world"
+    own = {run.data.name for run in runs if isinstance(run, Record) and is_own(run)}
+    return f", own data {', '.join(sorted(own))}" if own else ""
 
 
 def title_of(protocol: str) -> str:
@@ -42,9 +46,10 @@ def headline_metric(records: Iterable[Record]) -> str | None:
 
 
 def _as_the_protocol(record: Record) -> bool:
-    """Whether a run follows its protocol: on official data, or with others of the miniature."""
+    """Whether a run follows its protocol: on official data, or in a figure without published
+    numbers on the miniature's or one's own."""
     whole = record.complete and not record.deviations
-    return whole and (record.data.standard or record.data.miniature)
+    return whole and (record.data.standard or record.data.miniature or is_own(record))
 
 
 def point_of(c: Configuration, x: float | None, metric: str) -> Point | None:

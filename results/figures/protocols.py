@@ -96,11 +96,6 @@ def size_curve(
     return draw_panels([Panel(title, metric, tuple(lines))], "backbone", size_axis)
 
 
-def finetuning_family(protocol: str) -> str:
-    parts = ProtocolId.read(protocol)
-    return str(replace(parts, name="finetune") if parts.name == "scratch" else parts)
-
-
 def _grouped(
     found: Iterable[Configuration], apart: Callable[[Configuration], str]
 ) -> list[list[Configuration]]:

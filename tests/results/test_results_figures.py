@@ -402,3 +402,27 @@ def test_lines_of_other_methods_and_settings_have_names_of_their_own(pretrained)
         "MoCo v3, ViT-L · ours",
         "ViT-L · published",
     }
+
+
+def test_own_data_never_share_an_axis_with_published_numbers(make_record):
+    """One's own 3 classes of boxes with the task of COCO: a figure of their own."""
+    data = make_record().data.model_copy(
+        update={"name": "fruit.json", "classes": 3, "standard": False, "fingerprint": "ee" * 8}
+    )
+    shared = {"task": "coco", "protocol": "coco/mask_rcnn-vitdet@1"}
+    records = [
+        make_record(**shared, metrics={"ap_box": 51.0}),
+        *(
+            make_record(**shared, data=data, backbone=size, metrics={"ap_box": value})
+            for size, value in (("vit_b", 30.0), ("vit_l", 33.0))
+        ),
+    ]
+    official, own = figures(records, published(), [])
+    assert official.key == "size-coco-mask_rcnn-vitdet-v1"
+    assert own.key == "own-eeeeeeee-size-coco-mask_rcnn-vitdet-v1"
+    assert own.title.endswith(", own data fruit.json")
+    (lines,) = drawn(own.figure).values()
+    assert lines == {"MAE · ours": [(3.0, 30.0), (4.0, 33.0)]}
+    assert 30.0 not in {
+        y for line in drawn(official.figure).values() for p in line.values() for _, y in p
+    }

@@ -10,7 +10,7 @@ from results.configuration import Configuration
 from results.drawing import size_title
 from results.figures.lines import title_of
 from results.formats.html.tables import MAX_CONFIGURATIONS, Links
-from results.labels import decimals_of, metric_title, shown
+from results.labels import decimals_of, is_own, metric_title, shown
 from results.record import Record
 from results.table import Table
 
@@ -71,6 +71,7 @@ def behind_rows(
                 "size": size_title(c.first.backbone),
                 "headline": _headline(c),
                 "verdict": _verdict(c.first),
+                "own": is_own(c.first),
                 "metrics": _metric_names(c),
                 "runs": [
                     {"name": names[id(r)], "record": r, "cost": _cost(r)}
@@ -122,6 +123,8 @@ def _verdict(record: Record) -> tuple[str, str]:
         return "comparable", "good"
     if record.data.miniature:
         return "miniature world", "small"
+    if is_own(record):
+        return "own data", "small"
     return "not comparable", "marked"
 
 
