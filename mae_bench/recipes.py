@@ -58,9 +58,17 @@ def override(base: Recipe, changes: dict[str, Any]) -> Recipe:
     kinds = get_type_hints(type(base))
     changes = base.implied(changes) | changes
     try:
-        return dataclasses.replace(base, **{k: typed(k, v, kinds[k]) for k, v in changes.items()})
+        typed_changes = {k: typed(k, v, kinds[k]) for k, v in changes.items()}
+        changed = dataclasses.replace(base, **typed_changes)
     except ValueError as error:
         raise RunError(str(error)) from None
+    for name, why in changed.idle().items():
+        value, usual = getattr(changed, name), getattr(base, name)
+        if value != usual:
+            raise RunError(
+                f"recipe field {name} is {value!r}; with {why} it has no effect: leave it out"
+            )
+    return changed
 
 
 def typed(name: str, value: Any, kind: Any) -> Any:

@@ -133,6 +133,13 @@ class Recipe:
         """What follows from a user's changes for fields that they do not name."""
         return {}
 
+    def idle(self) -> dict[str, str]:
+        """Fields that have no effect beside the others -> what makes them idle, "mixup 0".
+
+        To change one of them is an error, for nothing would come of it.
+        """
+        return {}
+
     def backbone_options(self) -> dict[str, Any]:
         """How `backbones.create` and `backbones.load` are to make the backbone."""
         return {"image_size": self.image_size}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+from backbones.sizes import size_of
 from mae_bench.pretraining.method import Method
 from mae_bench.pretraining.recipes import PretrainRecipe
 from tasks.recipe import Sourced, Width, Within, require, said_by
@@ -54,8 +55,19 @@ class MaeRecipe(PretrainRecipe):
         require(self, "decoder_dim", whole, f"a multiple of 4 and of decoder_heads {heads}")
         grid = self.mask == "grid"
         require(self, "mask_ratio", not grid or self.mask_ratio == 0.75, "0.75 with mask grid")
+        side = self.image_size // size_of(self.backbone).patch_size
+        patches = f"of {side} x {side} patches"
+        require(self, "image_size", not grid or side % 2 == 0, f"{EVEN} with mask grid ({patches})")
+        some = 0 < int(side**2 * (1 - self.mask_ratio)) < side**2
+        require(self, "mask_ratio", some, f"one that leaves and removes some {patches}")
         pixels = self.target == "pixels"
         require(self, "norm_pix", pixels or not self.norm_pix, f"False with target {self.target}")
+
+    def idle(self) -> dict[str, str]:
+        kind, why = self.augmentation, f"augmentation {self.augmentation}"
+        used = {"fixed_crop"} if kind in ("none", "crop_fixed") else {"min_crop_area"}
+        used |= {"colour_jitter"} if kind == "crop_random_jitter" else set()
+        return {name: why for name in CUTTING if name not in used}
 
     def implied(self, changes: Mapping[str, Any]) -> dict[str, Any]:
         """What follows from changes of fields for fields that they do not name."""
@@ -63,6 +75,10 @@ class MaeRecipe(PretrainRecipe):
         implied = super().implied(changes)
         return implied | ({"norm_pix": False} if other and "norm_pix" not in changes else {})
 
+
+EVEN = "an even number of patches each way"
+CUTTING = ("min_crop_area", "fixed_crop", "colour_jitter")
+"""numbers of `augmentation`, of which each kind uses some"""
 
 PUBLISHED = (
     said_by("mae PRETRAIN.md (the released checkpoints: 1600, FINETUNE.md)", epochs=800)

@@ -69,6 +69,26 @@ def test_a_target_without_normalised_pixels_switches_them_off() -> None:
         ),
         (["--target", "pca", "--norm-pix"], "norm_pix is True; expected False with target pca"),
         (["--mask", "blocks"], "--mask"),
+        (
+            ["--mask", "grid", "--image-size", "40"],
+            "image_size is 40; expected an even number of patches each way with mask grid (of 5 x",
+        ),
+        (["--mask-ratio", "0.99"], "mask_ratio is 0.99; expected one that leaves and removes some"),
+        (["--image-size", "8"], "mask_ratio is 0.75; expected one that leaves and removes some"),
+        (["--target", "tokens"], "--target"),
+        (["--decoder-heads", "3"], "decoder_dim is 64; expected a multiple of 4 and of"),
+        (
+            ["--augmentation", "none", "--min-crop-area", "0.9"],
+            "min_crop_area is 0.9; with augmentation none it has no effect: leave it out",
+        ),
+        (["--fixed-crop", "0.5"], "fixed_crop is 0.5; with augmentation crop_random it has no"),
+        (
+            ["--augmentation", "crop_fixed", "--colour-jitter", "0.2"],
+            "colour_jitter is 0.2; with augmentation crop_fixed it has no effect",
+        ),
+        (["--augmentation", "crop_random", "--pooling", "cls"], "pretrain --method supervised"),
+        (["--heads", "4"], "--format to --grid say how a checkpoint is read"),
+        (["--backbone", "timm:beit_base_patch16_224"], "cannot be a masked autoencoder's encoder"),
     ],
 )
 def test_settings_that_exclude_each_other_end_in_one_line(
@@ -78,4 +98,18 @@ def test_settings_that_exclude_each_other_end_in_one_line(
     assert call(argv) == 2
     said = capsys.readouterr()
     assert message in (said.out + said.err).replace("\n", " ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_decoder_of_another_setting_is_refused_as_a_start(
+    pretrained: Path, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the encoder sees mask tokens, the token is as wide as the encoder."""
+    small = {k: v for k, v in SMALL_MAE.items() if k.startswith("decoder")}
+    words = {"data": world / "unlabelled", "out": tmp_path, "checkpoint": pretrained, **small}
+    assert call(["pretrain", *flags(**words), "--encoder-mask-tokens"]) == 2
+    said = capsys.readouterr().err
+    assert (
+        "does not fit the decoder of vit_mini: shapes mask_token (1, 1, 32) for (1, 1, 128)" in said
+    )
     assert not list(tmp_path.iterdir())
