@@ -1,5 +1,6 @@
 """Pictures of what a masked autoencoder sees and predicts."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ SEED = 0
 
 @torch.no_grad()
 def reconstruction_sheet(task: "MaskedPretraining", batch: Batch, file: Path) -> None:
-    """Write a PNG with a column per image: original, masked, predicted.
+    """Write a PNG with a column per image: original, masked, predicted, and its loss.
 
     `batch` is one of the task's training data. What is predicted for visible patches never met the
     loss and looks like noise, so the original is shown there. A model of normalised pixels predicts
@@ -35,7 +36,9 @@ def reconstruction_sheet(task: "MaskedPretraining", batch: Batch, file: Path) ->
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         noise = batch.get("noise", mae.draw_noise(len(normal), torch.device("cpu")))
-    result = mae.reconstruct(normal, noise.to(normal.device))
+    noise = noise.to(normal.device)
+    result = mae.reconstruct(normal, noise)
+    losses = [mae(normal[i : i + 1], noise[i : i + 1]).loss.item() for i in range(len(normal))]
     target = mae.patches(normal).flatten(1, 2).flatten(2)
     predicted = result.pixels
     if mae.norm_pix:
@@ -46,7 +49,7 @@ def reconstruction_sheet(task: "MaskedPretraining", batch: Batch, file: Path) ->
     grey = grey.flatten().repeat(mae.patch_size**2)
     rows = {
         "original": target,
-        "masked": torch.where(removed, grey, target),
+        f"masked: {result.mask.mean():.0%} of the patches": torch.where(removed, grey, target),
         "predicted (visible patches kept)": torch.where(removed, predicted, target),
     }
     pixels = {
@@ -54,7 +57,7 @@ def reconstruction_sheet(task: "MaskedPretraining", batch: Batch, file: Path) ->
         for title, patches in rows.items()
     }
     with atomic(file) as stream:
-        sheet(pixels).save(stream, "PNG")
+        sheet(pixels, [f"loss {loss:.3f}" for loss in losses]).save(stream, "PNG")
 
 
 def unpatchify(mae: MaskedAutoencoder, patches: Tensor) -> Tensor:
@@ -64,11 +67,12 @@ def unpatchify(mae: MaskedAutoencoder, patches: Tensor) -> Tensor:
     return x.permute(0, 5, 1, 3, 2, 4).reshape(len(patches), 3, grid * side, grid * side)
 
 
-def sheet(rows: dict[str, Tensor]) -> Image.Image:
-    """Rows of images (B, 3, S, S) in 0..1 under their titles."""
+def sheet(rows: dict[str, Tensor], below: Sequence[str]) -> Image.Image:
+    """Rows of images (B, 3, S, S) in 0..1 under their titles; a line of text below each column."""
     count = len(next(iter(rows.values())))
     step = SIDE + MARGIN
-    canvas = Image.new("RGB", (MARGIN + count * step, len(rows) * (step + CAPTION)), "white")
+    height = len(rows) * (step + CAPTION) + CAPTION
+    canvas = Image.new("RGB", (MARGIN + count * step, height), "white")
     draw = ImageDraw.Draw(canvas)
     font = ImageFont.load_default(size=16)
     for r, (title, images) in enumerate(rows.items()):
@@ -79,4 +83,7 @@ def sheet(rows: dict[str, Tensor]) -> Image.Image:
             smooth = Image.Resampling.NEAREST if array.shape[0] < SIDE else Image.Resampling.BICUBIC
             tile = Image.fromarray(array).resize((SIDE, SIDE), smooth)
             canvas.paste(tile, (MARGIN + c * step, top + CAPTION))
+    for c, text in enumerate(below):
+        at = (MARGIN + c * step, height - CAPTION - MARGIN + 4)
+        draw.text(at, text, fill="black", font=ImageFont.load_default(size=14))
     return canvas

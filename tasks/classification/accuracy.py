@@ -16,12 +16,14 @@ from torch import Tensor
 from backbones.checkpoint import save
 from tasks import scoring
 from tasks.classification import scores
+from tasks.classification.labelled import Split
 from tasks.errors import TaskError
 from tasks.learnt import CLASSES_FILE, write_classes
 from tasks.scoring import ScoredImages
 from tasks.task import Batch, Scored, Scoring
 
 LOGITS_FILE = "logits.safetensors"
+PICTURE_FILE = "predictions.png"
 
 Predict = Callable[[Tensor], Tensor]
 """uint8 images (B, 3, S, S) on the device to logits (B, K)"""
@@ -73,6 +75,8 @@ class Report:
     """for the files; None: none are written"""
     save_logits: bool = False
     """keep the logits of all classes too"""
+    images: Split | None = None
+    """the test set, for a picture; None: none is drawn"""
 
 
 def score(
@@ -138,8 +142,8 @@ def finish(parts: Sequence[Answers], report: Report) -> Scored:
     """The accuracy of all processes' answers, with intervals; see `scores.accuracy`.
 
     Into the report's folder go `predictions.csv`, from which `scores.rescore` computes the same,
-    `per_class.csv`, `classes.txt`, and with `save_logits` "logits" (N, K) and "targets" (N,) as
-    `logits.safetensors`.
+    `per_class.csv`, `classes.txt`, a picture of examples, and with `save_logits` "logits" (N, K)
+    and "targets" (N,) as `logits.safetensors`.
     """
     found = Answers.join(parts)
     if report.folder is not None:

@@ -99,7 +99,8 @@ class Probe(Measurement):
             return obtain(self.backbone, self.recipe, self.data, part, extraction, advance)
 
         train, val = of("train", 0), of("val", len(self.data.train))
-        report = Report(self.data.val.names, self.data.classes, folder=how.folder)
+        split = self.data.val
+        report = Report(split.names, self.data.classes, folder=how.folder, images=split)
 
         def score() -> Outcome:
             assert train is not None

@@ -129,7 +129,7 @@ class Robustness(Measurement):
         if name == CORRUPTED:
             return score_views(self.model.predict, Views(images), report, device, how).warn()
         (only,) = images.values()
-        report = replace(report, names=only.split.names)
+        report = replace(report, names=only.split.names, images=only.split)
         return score(self.model.predict, only, report, device, how).warn()
 
 

@@ -103,7 +103,7 @@ class Classification(Classifier, Task):
             return score(
                 self.predict,
                 EvalImages(split, recipe.image_size, recipe.crop_ratio),
-                Report(split.names, self.data.classes),
+                Report(split.names, self.data.classes, images=split),
                 torch.device(how.device or self.mean.device),
                 how,
             ).warn()

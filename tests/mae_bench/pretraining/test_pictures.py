@@ -9,16 +9,20 @@ from mae_bench.pretraining import pictures
 from mae_bench.pretraining.masked import MaskedPretraining
 from mae_bench.recipes import override, recipe
 
-ORIGINAL, MASKED, PREDICTED = "original", "masked", "predicted (visible patches kept)"
+ORIGINAL, MASKED = "original", "masked: 75% of the patches"
+PREDICTED = "predicted (visible patches kept)"
 
 
 @pytest.mark.parametrize("norm_pix", [False, True])
 def test_rows_of_the_sheet(norm_pix, world: Path, tmp_path: Path, monkeypatch):
     rows: dict[str, torch.Tensor] = {}
 
-    def keep(given: dict[str, torch.Tensor]):
+    said: list[str] = []
+
+    def keep(given: dict[str, torch.Tensor], below: list[str]):
         rows.update(given)
-        return drawn(given)
+        said.extend(below)
+        return drawn(given, below)
 
     drawn = pictures.sheet
     monkeypatch.setattr(pictures, "sheet", keep)
@@ -28,6 +32,11 @@ def test_rows_of_the_sheet(norm_pix, world: Path, tmp_path: Path, monkeypatch):
     images = task.train_data.__getitems__([(0, i) for i in range(3)])["images"]
     pictures.reconstruction_sheet(task, {"images": images}, tmp_path / "sheet.png")
     assert (tmp_path / "sheet.png").stat().st_size > 1000
+    losses = [float(text.removeprefix("loss ")) for text in said]
+    torch.manual_seed(pictures.SEED)
+    noise = task.mae.draw_noise(3, torch.device("cpu"))
+    whole = task.mae(task.normalise(images), noise).loss.item()
+    assert sum(losses) / 3 == pytest.approx(whole, abs=1e-3)
     assert list(rows) == [ORIGINAL, MASKED, PREDICTED]
     torch.testing.assert_close(rows[ORIGINAL], images.float() / 255, rtol=0, atol=1e-5)
 
