@@ -173,7 +173,7 @@ def test_ones_own_folders_go_by_the_name_of_theirs(root: Path) -> None:
     assert not data.standard
     (mine / "linked").symlink_to(mine)
     assert read("folder", mine / "linked").facts.name == "my birds"
-    assert "does not exist; expected train/<class>/* and val/<class>/*; sort your images" in (
+    assert "does not exist; expected train/<class>/* and val/<class>/*, or <class>/* to be split; sort" in (
         one_line(mine / "no", "folder")
     )
 
