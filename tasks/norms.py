@@ -28,9 +28,13 @@ class Sum(torch.autograd.Function):
 class SyncBatchNorm(nn.BatchNorm2d):
     """Batch norm over the samples of all processes, on any device; there may be one or none.
 
-    Torch's own runs on GPUs only. Each process's sums count by its samples, as regions of interest
-    differ in number.
+    Of maps (B, C, H, W) or rows (B, C). Torch's own runs on GPUs only. Each process's sums count by
+    its samples, as regions of interest differ in number.
     """
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.ndim not in (2, 4):
+            raise ValueError(f"expected maps or rows, got {input.ndim} dimensions")
 
     def forward(self, x: Tensor) -> Tensor:
         alone = not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1)
@@ -38,7 +42,7 @@ class SyncBatchNorm(nn.BatchNorm2d):
             return super().forward(x)
         with torch.autocast(x.device.type, enabled=False):
             values = x.float()
-            dims = (0, 2, 3)
+            dims, channels = [0, *range(2, x.ndim)], (1, -1) + (1,) * (x.ndim - 2)
             count = torch.full((1,), values.numel() / self.num_features, device=x.device)
             sums = torch.cat([values.sum(dims), values.square().sum(dims), count])
             if not alone:
@@ -48,9 +52,11 @@ class SyncBatchNorm(nn.BatchNorm2d):
             mean = total / number
             variance = squares / number - mean.square()
             self.keep_running(mean.detach(), variance.detach(), number)
-            scale = self.weight * torch.rsqrt(variance.clamp(min=0) + self.eps)
-            shift = self.bias - mean * scale
-            return values * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)
+            scale = torch.rsqrt(variance.clamp(min=0) + self.eps)
+            shift = -mean * scale
+            if self.affine:
+                scale, shift = self.weight * scale, self.bias + self.weight * shift
+            return values * scale.view(channels) + shift.view(channels)
 
     @torch.no_grad()
     def keep_running(self, mean: Tensor, variance: Tensor, number: Tensor) -> None:

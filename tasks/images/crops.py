@@ -121,15 +121,17 @@ def crop_resize(image: np.ndarray, box: Box, size: int, flip: bool) -> Tensor:
     return resize(cut(image, box), size, flip)
 
 
-def resize(image: np.ndarray, size: int, flip: bool) -> Tensor:
+def resize(image: np.ndarray, size: int, flip: bool, mode: str = "bicubic") -> Tensor:
     """A uint8 (H, W, 3) image, resized to uint8 (3, size, size), mirrored if `flip`.
+
+    `mode`: bicubic or bilinear, with antialiasing.
 
     The result has its channels last in memory, as it was decoded.
     """
     # torch's vectorised uint8 kernel takes and gives channels last without another copy, but only
     # if the strides say so in full: of the batch axis too, which numpy's [None] would leave at 0.
     batch = torch.from_numpy(np.array(image, order="C")).unsqueeze(0).permute(0, 3, 1, 2)
-    resized = F.interpolate(batch, size=(size, size), mode="bicubic", antialias=True)
+    resized = F.interpolate(batch, size=(size, size), mode=mode, antialias=True)
     return (resized.flip(3) if flip else resized)[0]
 
 

@@ -109,6 +109,10 @@ class UnlabelledImages:
         resized = resize(crop.pixels, self.image_size, crop.flip)
         return crop.jitter.apply_to(resized) if crop.jitter else resized
 
+    @property
+    def all_names(self) -> FileNames:
+        return self._names
+
     def names(self, indices: Sequence[int]) -> list[str]:
         return [self._names[index] for index in indices]
 

@@ -8,6 +8,7 @@ or, where it needs more than images without labels, a `Pretraining`.
 
 from mae_bench.pretraining.method import Method
 from mae_bench.pretraining.methods.mae import MAE
+from mae_bench.pretraining.methods.moco_v3 import MOCO_V3
 from mae_bench.pretraining.methods.supervised import SUPERVISED
 
-METHODS: dict[str, Method] = {method.name: method for method in (MAE, SUPERVISED)}
+METHODS: dict[str, Method] = {method.name: method for method in (MAE, MOCO_V3, SUPERVISED)}
