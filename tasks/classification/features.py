@@ -14,6 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from filelock import FileLock, Timeout
@@ -127,8 +128,13 @@ def file_name(key: Key) -> str:
     return f"{key['data']}-{key['split']}-{backbone}-{digest[:12]}.safetensors"
 
 
-def read(file: Path, key: Key) -> Features:
-    """The features in a file, if they are the ones of `key`; else raises `Unusable`."""
+def read(file: Path, key: Key, split: Split, channels: int) -> Features:
+    """The features in a file, if they are the ones of `key`; else raises `Unusable`.
+
+    So it does for what no extraction of `split` would have written: the file may be anybody's.
+    """
+    if not file.is_file():
+        raise Unusable("is no regular file")
     try:
         with safe_open(file, framework="pt") as opened:
             said = opened.metadata() or {}
@@ -139,9 +145,37 @@ def read(file: Path, key: Key) -> Features:
                     there = said.get(name, "nothing")
                     raise Unusable(f"{name} differs ({there[:16]} there, {value[:16]} here)")
             tensors = {name: opened.get_tensor(name) for name in TENSORS}
-            return Features(**tensors, unreadable=restored(json.loads(said["unreadable"])))
-    except SafetensorError as error:
+            found = Features(**tensors, unreadable=restored(json.loads(said["unreadable"])))
+    except (SafetensorError, OSError) as error:
         raise Unusable(f"truncated or no safetensors ({error})") from None
+    except (KeyError, TypeError, ValueError, RecursionError):
+        raise Unusable("its metadata do not list what was unreadable as ours do") from None
+    odd = oddity(found, split, channels)
+    if odd:
+        raise Unusable(odd)
+    return found
+
+
+def oddity(found: Features, split: Split, channels: int) -> str:
+    """What is wrong with features of a split, compared with its images; "" if nothing is."""
+    count = len(found.index)
+    kinds = (found.values.dtype, found.targets.dtype, found.index.dtype)
+    shapes = (found.values.shape, found.targets.shape, found.index.shape)
+    if kinds != (torch.float32, torch.int64, torch.int64):
+        return f"its tensors are of the kinds {', '.join(map(str, kinds))}"
+    if shapes != ((count, channels), (count,), (count,)):
+        return f"its tensors have the shapes {', '.join(str(tuple(each)) for each in shapes)}"
+    if count + len(found.unreadable) != len(split):
+        return f"has {count} of {len(split)} images and names {len(found.unreadable)} unreadable"
+    places = found.index.numpy()
+    if count and not (places[0] >= 0 and places[-1] < len(split) and (np.diff(places) > 0).all()):
+        return "its images are not in the order of the data set"
+    if not np.array_equal(found.targets.numpy(), split.targets[places]):
+        return "its classes are not those of the data set"
+    left_out = {split.names[row] for row in set(range(len(split))) - set(places.tolist())}
+    if left_out != {each.name for each in found.unreadable}:
+        return "names other images as unreadable than it lacks"
+    return "" if found.values.isfinite().all() else "holds features that are not finite"
 
 
 def write(file: Path, key: Key, features: Features) -> None:
@@ -232,7 +266,7 @@ def obtain(
             key = key_of(backbone, recipe, data, part)
             file = how.folder / file_name(key)
             lock = wait_for(file, how.say)
-            found = look_up(file, key, how.say)
+            found = look_up(file, key, split, backbone.embed_dim, how.say)
             if found is not None:
                 accept(found)
         return found is not None
@@ -280,12 +314,12 @@ def wait_for(file: Path, say: Say) -> FileLock | None:
     return lock
 
 
-def look_up(file: Path, key: Key, say: Say) -> Features | None:
+def look_up(file: Path, key: Key, split: Split, channels: int, say: Say) -> Features | None:
     """The features in a file; None, after a line that says why, if it cannot be used."""
     if not file.exists():
         return None
     try:
-        found = read(file, key)
+        found = read(file, key, split, channels)
     except Unusable as error:
         say(f"{file}: {error}; extracting again")
         return None

@@ -182,6 +182,16 @@ def test_shards_lead_nowhere_else(tmp_path: Path) -> None:
     assert outcome(tmp_path) == ""
 
 
+@pytest.mark.parametrize("name", ["a.pth", "a.safetensors", "a.npz", "model.safetensors"])
+def test_a_pointer_of_git_lfs(name: str, tmp_path: Path) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a21\nsize 12345\n"
+    (tmp_path / name).write_text(pointer)
+    said = f"checkpoint {tmp_path / name}: is a pointer of Git LFS and not the weights"
+    assert outcome(tmp_path / name).startswith(said)
+    if name == "model.safetensors":
+        assert outcome(tmp_path).startswith(said)
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".npz"])
 def test_fuzz(suffix: str, tmp_path: Path) -> None:

@@ -232,9 +232,34 @@ def drop_a_tensor(file: Path) -> None:
     save_file(tensors, file, metadata)
 
 
+def rewrite(
+    file: Path, unreadable: str = "[]", **changes: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    with features.safe_open(file, framework="pt") as opened:
+        metadata = opened.metadata()
+    tensors = load_file(file)
+    tensors |= {name: change(tensors[name]) for name, change in changes.items()}
+    save_file(tensors, file, metadata | {"unreadable": unreadable})
+
+
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
+        (lambda file: rewrite(file, targets=lambda t: t.roll(1)), "its classes are not those of"),
+        (lambda file: rewrite(file, targets=lambda t: t + 100), "its classes are not those of"),
+        (lambda file: rewrite(file, index=lambda t: t.flip(0)), "its images are not in the order"),
+        (lambda file: rewrite(file, index=lambda t: t + 9), "its images are not in the order"),
+        (lambda file: rewrite(file, index=lambda t: t - 9), "its images are not in the order"),
+        (
+            lambda file: rewrite(file, values=lambda t: t[:, 1:].clone()),
+            "its tensors have the shap",
+        ),
+        (lambda file: rewrite(file, values=lambda t: t.half()), "its tensors are of the kinds"),
+        (lambda file: rewrite(file, values=lambda t: t / 0), "holds features that are not finite"),
+        (lambda file: rewrite(file, '[["val/x.JPEG", "no"]]'), "has 24 of 24 images and names 1"),
+        (lambda file: rewrite(file, "{"), "its metadata do not list what was unreadable"),
+        (lambda file: rewrite(file, "[1]"), "its metadata do not list what was unreadable"),
+        (lambda file: rewrite(file, "[" * 99999), "its metadata do not list what was unreadable"),
         (cut, "truncated or no safetensors"),
         (empty, "truncated or no safetensors"),
         (drop_a_tensor, "truncated or no safetensors"),
@@ -253,6 +278,17 @@ def test_a_spoilt_file_is_refused(world: Path, tmp_path: Path, spoil, reason: st
     assert "\n" not in line
     assert same(take(world / "imagenet1k", tmp_path, said), usual)
     assert said[1] == f"features of 24 val images: {file}"
+
+
+def test_a_folder_in_place_of_the_file_is_said(world: Path, tmp_path: Path) -> None:
+    usual = take(world / "imagenet1k", tmp_path)
+    (file,) = tmp_path.glob("*.safetensors")
+    file.unlink()
+    file.mkdir()
+    said: list[str] = []
+    assert same(take(world / "imagenet1k", tmp_path, said), usual)
+    assert said[0] == f"{file}: is no regular file; extracting again"
+    assert "not kept, the next probe extracts again" in said[1]
 
 
 def test_unreadable_images_are_left_out_and_named(world: Path, tmp_path: Path) -> None:
