@@ -11,6 +11,8 @@ from typing import Any
 
 called: ContextVar[str | None] = ContextVar("called", default=None)
 """the outermost function of ours that is at work, as it can be typed again"""
+chosen: ContextVar[str | None] = ContextVar("chosen", default=None)
+"""the checkpoint that a transfer has taken by itself"""
 NOTEBOOKS = ("ipykernel_launcher", "colab_kernel_launcher", "ipython", "ipython3")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from mae_bench.calls import called, is_interactive
+from mae_bench.calls import called, chosen, is_interactive
 from results import Environment
 
 LIBRARIES = (
@@ -65,6 +65,9 @@ def command(processes: int) -> str:
     program = Path(sys.argv[0])
     own = program.stem in ("mae-bench", "cli")
     words = ["mae-bench" if own else program.name, *sys.argv[1:]]
+    weights = chosen.get()  # the newest by now, and later perhaps another
+    if own and words[1:2] == ["transfer"] and "--checkpoint" not in words and weights is not None:
+        words += ["--checkpoint", weights]
     if processes > 1:
         alone = ["--no-python"] if own else []
         words = ["torchrun", f"--nproc_per_node={processes}", *alone, *words]

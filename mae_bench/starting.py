@@ -15,6 +15,7 @@ from backbones import BackboneError
 from backbones.baselines import BASELINES
 from backbones.files import RUN_FILES, holds_weights
 from mae_bench.arguments import SCRATCH, refuse_source
+from mae_bench.calls import chosen
 from mae_bench.errors import RunError
 from mae_bench.run.files import BACKBONE_FILE, MAE_FILE, MODEL_FILE, RECORD_FILE
 from tasks.recipe import TrainingRecipe
@@ -73,6 +74,7 @@ def settle(
         run, told = newest_pretraining(Path(out), backbone, f"--protocol {protocol}")
         line = f"weights: {run} (the newest finished pre-training{told} in {out})"
         found: str | Path = run
+        chosen.set(str(run))
         said = (*said, line)
     else:
         found, more = located(checkpoint, out)

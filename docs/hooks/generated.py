@@ -15,6 +15,8 @@ from mkdocs.structure.pages import Page
 import tasks
 from backbones.formats import FORMATS
 from mae_bench import recipes
+from mae_bench.pretraining.methods import METHODS
+from mae_bench.pretraining.recipes import PRETRAIN
 from mae_bench.words import hand_in
 from results import headline
 from results.labels import metric_title
@@ -67,18 +69,24 @@ def protocol_pages() -> dict[str, str]:
         for protocol, trains in tasks.protocols(task).items():
             asked = "partial:1" if protocol == "partial:K" else protocol
             name = f"protocols/{task}-{protocol.replace(':', '-')}.md"
-            found[name] = protocol_page(task, asked, what, trains)
+            command = f"mae-bench transfer --task {task} --protocol {asked}"
+            said = f"{what[:1].upper()}{what[1:]}; {trains}."
+            found[name] = page(task, asked, command, said)
             lines.append(f"| [{task} {protocol}]({Path(name).name}) | {trains} |")
+    for method in METHODS.values():
+        name = f"protocols/pretrain-{method.name}.md"
+        command = f"mae-bench pretrain --method {method.name}"
+        found[name] = page(PRETRAIN, method.name, command, f"Pre-training: {method.title}.")
+        lines.append(f"| [pretrain {method.name}]({Path(name).name}) | {method.title} |")
     return {"protocols/index.md": INTRODUCTION + "\n".join(lines) + "\n", **found}
 
 
-def protocol_page(task: str, protocol: str, what: str, trains: str) -> str:
+def page(task: str, protocol: str, command: str, said: str) -> str:
     """One protocol: its numbers for the published sizes, their sources, published results."""
     rows = {name: recipes.sourced(task, name, protocol) for name in SHOWN}
     made = {name: recipes.recipe(task, name, protocol) for name in SHOWN}
     identity = made["vit_b"].protocol
-    lines = [f"# {task}: {protocol}", "", f"{what[:1].upper()}{what[1:]}; {trains}.", ""]
-    lines += ["```console", f"$ mae-bench transfer --task {task} --protocol {protocol}", "```", ""]
+    lines = [f"# {task}: {protocol}", "", said, "", "```console", f"$ {command}", "```", ""]
     hashes = ", ".join(f"{name} `{made[name].digest()}`" for name in SHOWN)
     lines += [f"Protocol `{identity}`; recipe hashes: {hashes}.", ""]
     lines += scores(identity)

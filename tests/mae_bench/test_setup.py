@@ -86,7 +86,7 @@ def test_a_clock_that_was_set_back(world, tmp_path, monkeypatch):
     tomorrow = time.time() + 86_400
     common = {"data": world / "unlabelled", "out": tmp_path, "name": "run", **SMALL_MAE}
     with monkeypatch.context() as patch:
-        patch.setattr(sys.modules["mae_bench.train"].time, "time", lambda: tomorrow)
+        patch.setattr(time, "time", lambda: tomorrow)
         record = mae_bench.pretrain(**common)
     assert record.started == record.finished
     assert record.started > datetime.now(UTC) + timedelta(hours=23)

@@ -5,6 +5,7 @@ The three commands of the front page in a row, and what each says of what it cho
 
 import json
 import shutil
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -43,17 +44,19 @@ def last_line(capsys) -> str:
     return capsys.readouterr().out.splitlines()[-1]
 
 
-def test_the_three_commands_of_the_front_page(world: Path, tmp_path: Path, capsys) -> None:
+def test_the_three_commands_of_the_front_page(world, tmp_path, capsys, monkeypatch) -> None:
     """Each ends with the next one, and the second trains what the first has made."""
     out, common = tmp_path / "runs", {"out": tmp_path / "runs", "backbone": "vit_t", "workers": 0}
     assert call(["pretrain", *flags(data=world / "unlabelled", **common, **SMALL_T)]) == 0
     pre = out / "pretrain-vit_t-seed0"
     assert last_line(capsys).startswith(f"next       mae-bench transfer --checkpoint {pre} --data ")
     argv = ["transfer", *flags(data=world / "imagenet1k", **common, **FEW, image_size=32)]
+    monkeypatch.setattr(sys, "argv", ["mae-bench", *argv])
     assert call(argv) == 0
     said = capsys.readouterr().out
     line = f"weights: {pre}/backbone.safetensors (the newest finished pre-training of vit_t in"
     assert line in said
+    assert f"--checkpoint {pre}/backbone.safetensors  (seed 0, recipe" in said
     assert said.splitlines()[-1] == f"next       mae-bench report --runs {out}"
     (run,) = out.glob("imagenet1k-*")
     record = parse_record((run / "record.json").read_bytes())
