@@ -24,11 +24,12 @@ def remembered(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*arguments: Any, **named: Any) -> Any:
         if called.get() is not None:
             return function(*arguments, **named)
-        token = called.set(written(name, function, arguments, named))
+        tokens = called.set(written(name, function, arguments, named)), chosen.set(None)
         try:
             return function(*arguments, **named)
         finally:
-            called.reset(token)
+            called.reset(tokens[0])
+            chosen.reset(tokens[1])
 
     return call
 
