@@ -76,7 +76,7 @@ def is_from_scratch(record: Record) -> bool:
 
 def gain_column(ours: Column, metric: str) -> Column:
     """The column of gains beside that of a metric."""
-    title, source = ours.title, "our random weights"
+    title, source = f"gain in {ours.title}", "our random weights"
     return Column(f"{ours.key} gain", title, "difference", "points", source, better=better(metric))
 
 

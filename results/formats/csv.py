@@ -1,4 +1,4 @@
-"""Tables as one CSV for other programs: a line for each number, a line for each note."""
+"""Tables as one CSV for other programs: one value in a field."""
 
 import csv
 import io
@@ -10,10 +10,8 @@ from results.record import Record
 from results.table import Cell, Column, Table
 from results.text import one_line
 
-FIELDS = (
-    "table",
-    "row",
-    "labels",
+BEFORE = ("table", "row")
+AFTER = (
     "kind",
     "column",
     "unit",
@@ -25,11 +23,9 @@ FIELDS = (
     "high",
     "best",
     "source",
-    "notes",
-    "runs",
+    "text",
 )
-RUNS_LIMIT = 30_000
-"""characters of the names of runs; a cell of a spreadsheet holds 32,767"""
+"""fields before and after the labels of a row, which have a field each"""
 FORMULA = ("=", "+", "-", "@")
 """what a spreadsheet takes for the start of a formula, and where"""
 
@@ -39,16 +35,22 @@ def write(content: Content) -> str:
 
 
 def to_csv(tables: Iterable[Table]) -> str:
-    """FIELDS as the first line, then every number of every table, and the notes about all of one.
+    """A line for each number of every table, one for each run behind it and for each note on it.
 
-    `kind` is measured, published, difference or note. A difference is no finer than the published
-    number, the others are whole; `low` and `high` are the ends of a 95 % interval; `notes` are
-    those of the number, its column and its labels; `runs` are the names of the runs behind it,
-    parted by semicolons, as the record and the folder have them. An apostrophe comes before
-    text that a spreadsheet would run as a formula.
+    A field holds one value. `kind` is measured, published or difference, in lines of numbers; run
+    in a line that names one of the runs behind the number of its row and column; note in a line
+    about these, or about a label, a column or, without either, the whole table. Run and note are in
+    `text`. A difference is no finer than the published number, the others are whole; `low` and
+    `high` are the ends of a 95 % interval. An apostrophe comes before text that a spreadsheet would
+    run as a formula.
     """
+    tables = list(tables)
+    labels = dict.fromkeys(
+        _label(column) for table in tables for column in table.columns if column.kind == "label"
+    )
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, FIELDS, restval="", lineterminator="\n")
+    fields = (*BEFORE, *labels, *AFTER)
+    writer = csv.DictWriter(stream, fields, restval="", lineterminator="\n")
     writer.writeheader()
     for table in tables:
         title = _safe(table.title, NOTE_LIMIT)
@@ -56,31 +58,39 @@ def to_csv(tables: Iterable[Table]) -> str:
     return stream.getvalue()
 
 
+def _label(column: Column) -> str:
+    """The field of a label."""
+    name = _safe(column.title, LABEL_LIMIT) or "label"
+    return f"label {name}" if name in (*BEFORE, *AFTER) else name
+
+
 def _lines(table: Table) -> Iterator[dict[str, object]]:
-    about = {note.mark: note.text for note in table.notes if note.mark}
+    about = {note.mark: _safe(note.text, NOTE_LIMIT) for note in table.notes if note.mark}
     for number, row in enumerate(table.rows, start=1):
         pairs = list(zip(table.columns, row, strict=True))
-        labels = [(column, cell) for column, cell in pairs if column.kind == "label"]
-        named = "; ".join(f"{column.title}={cell.value or ''}" for column, cell in labels)
-        shared = [mark for _, cell in labels for mark in cell.marks]
+        place: dict[str, object] = {"row": number} | {
+            _label(column): _safe(str(cell.value or ""), NOTE_LIMIT)
+            for column, cell in pairs
+            if column.kind == "label"
+        }
         for column, cell in pairs:
+            here = place | {"column": _safe(column.title, LABEL_LIMIT)}
             if isinstance(cell.value, float | int):
-                marks = dict.fromkeys([*cell.marks, *column.marks, *shared])
-                yield {
-                    "row": number,
-                    "labels": _safe(named, NOTE_LIMIT),
+                here |= {"unit": column.unit, "publisher": column.source}
+                yield here | {
                     "kind": column.kind,
-                    "column": _safe(column.title, LABEL_LIMIT),
-                    "unit": column.unit,
-                    "publisher": column.source,
                     **_numbers(column, cell),
                     "source": _safe(cell.source or "", NOTE_LIMIT),
-                    "notes": _safe(" ".join(about[mark] for mark in marks), NOTE_LIMIT),
-                    "runs": _safe("; ".join(_name(record) for record in cell.runs), RUNS_LIMIT),
                 }
+            yield from (here | {"kind": "run", "text": _name(run)} for run in cell.runs)
+            yield from (here | {"kind": "note", "text": about[mark]} for mark in cell.marks)
+    for column in table.columns:
+        here = {"column": _safe(column.title, LABEL_LIMIT), "kind": "note"}
+        here |= {"unit": column.unit, "publisher": column.source}
+        yield from (here | {"text": about[mark]} for mark in column.marks)
     for note in table.notes:
         if not note.mark:
-            yield {"kind": "note", "notes": _safe(note.text, NOTE_LIMIT)}
+            yield {"kind": "note", "text": _safe(note.text, NOTE_LIMIT)}
 
 
 def _numbers(column: Column, cell: Cell) -> dict[str, object]:
@@ -98,8 +108,7 @@ def _numbers(column: Column, cell: Cell) -> dict[str, object]:
 
 
 def _name(record: Record) -> str:
-    """Without what parts it from the next one."""
-    return one_line(record.name, LABEL_LIMIT).replace(";", ",")
+    return _safe(record.name, LABEL_LIMIT)
 
 
 def _safe(text: str, limit: int) -> str:

@@ -31,18 +31,21 @@ def test_every_format_names_the_runs():
     latex = r"vit\_b mae {[}a{]}: a-{}run, b-{}run; vit\_l mae {[}a{]}: c.\par"
     assert latex in to_latex(found)
     rows = list(csv.DictReader(io.StringIO(to_csv(found))))
-    behind = [(row["kind"], row["runs"]) for row in rows if row["runs"]]
-    assert [runs for kind, runs in behind if kind == "measured"] == ["a-run; b-run", "c"]
+    behind = [row["text"] for row in rows if row["kind"] == "run" and row["unit"] == "%"]
+    assert behind == ["a-run", "b-run", "c"]
 
 
 def test_a_number_has_a_source_or_runs():
     rows = list(csv.DictReader(io.StringIO(to_csv(tables()))))
     theirs = [row for row in rows if row["kind"] == "published"]
     assert theirs
-    assert all(row["source"] and not row["runs"] for row in theirs)
+    assert all(row["source"] for row in theirs)
     ours = [row for row in rows if row["kind"] in ("measured", "difference")]
     assert {row["kind"] for row in ours} == {"measured", "difference"}
-    assert all(row["runs"] and not row["source"] for row in ours)
+    places = ("row", "column", "unit", "publisher")
+    named = {tuple(map(row.get, places)) for row in rows if row["kind"] == "run"}
+    assert all(tuple(map(row.get, places)) in named and not row["source"] for row in ours)
+    assert not any(tuple(map(row.get, places)) in named for row in theirs)
 
 
 def test_columns_of_other_runs_are_told_apart():

@@ -258,7 +258,7 @@ def test_miniature_table_has_weights_down_and_protocols_across(make_record):
     (table,) = comparison_table(runs, published())
     assert [column.title for column in table.columns[2:]] == [
         "fine-tuning top-1",
-        "fine-tuning top-1",
+        "gain in fine-tuning top-1",
         "linear probing top-1",
     ]
     cells = [[cell.value for cell in row] for row in table.rows]
