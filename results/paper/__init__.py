@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from results.errors import ResultsError
 from results.paper.filling import Filling
+from results.paper.miniature import in_miniature
 from results.paper.places import Places
 from results.paper.tables import PAPER_TABLES
 from results.published import Published
@@ -48,7 +49,18 @@ def paper_tables(
     *,
     intervals: bool = False,
 ) -> list[Table]:
-    """The table of that name, or every one for "all"."""
+    """The table of that name, or every one for "all".
+
+    Runs of the miniature world follow in tables of the same layout, without the paper's numbers.
+    """
     names = list(PAPER_TABLES) if name == "all" else [name]
     records, published = list(records), list(published)
-    return [paper_table(each, records, published, intervals=intervals) for each in names]
+    drawn = [record for record in records if record.data.miniature]
+    tables = []
+    for each in names:
+        tables.append(paper_table(each, records, published, intervals=intervals))
+        if drawn:
+            places = Places(in_miniature(PAPER_TABLES[each], drawn), "", drawn, [])
+            table = Filling(places, intervals).table()
+            tables += [table] if any(c.kind == "measured" for c in table.columns) else []
+    return tables

@@ -191,7 +191,8 @@ class Filling:
         used: Sequence[Configuration],
     ) -> tuple[Note, ...]:
         kinds = {column.kind for column in columns}
-        general = [OURS, THEIRS] if "measured" in kinds else [THEIRS, NOBODY]
+        general = [OURS] if "measured" in kinds else [NOBODY]
+        general += [THEIRS] if "published" in kinds else []
         general += [DIFFERENCE] if "difference" in kinds else []
         general += self.spec.notes
         if used:

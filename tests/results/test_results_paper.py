@@ -577,9 +577,65 @@ def test_versions_of_a_protocol_have_columns_apart(make_record):
 
 def test_miniature_runs_never_stand_beside_the_papers_numbers(make_record):
     run = make_record(data=MINIATURE, metrics={"top1": 30.0})
-    for table in paper_tables("all", [run], published()):
-        assert "measured" not in {column.kind for column in table.columns}
-        assert "runs on the miniature world are left out: 1." in [n.text for n in table.notes]
+    tables = paper_tables("all", [run], published())
+    apart = [table for table in tables if table.title.startswith("Miniature world in the layout")]
+    assert [table.title.partition("Table ")[2][:1] for table in apart] == ["3"]
+    for table in tables:
+        kinds = {column.kind for column in table.columns}
+        assert kinds == {"label", "measured" if table in apart else "published"}
+        if table not in apart:
+            assert "runs on the miniature world are left out: 1." in [n.text for n in table.notes]
+
+
+def test_the_miniature_world_in_the_papers_layout(make_record):
+    """Settings are placed by what a run changed: the miniature decoder is 2 blocks of width 64."""
+    recipe = {"epochs": 10, "decoder_depth": 2, "decoder_dim": 64, "mask_ratio": 0.75}
+    recipe |= {"norm_pix": False, "min_crop_area": 0.5, "mask": "random"}
+    runs = []
+    for digit, changed in enumerate(({}, {"decoder_depth": 1}, {"mask": "grid"})):
+        hash_ = f"{digit}{digit}" * 6
+        runs.append(
+            make_record(
+                kind="pretrain",
+                task="pretrain",
+                protocol="pretrain/mae@1",
+                init="scratch",
+                checkpoint=None,
+                backbone="vit_mini",
+                data=MINIATURE,
+                recipe=recipe | changed,
+                recipe_hash=hash_,
+                deviations=[f"{k} {recipe[k]} -> {v}" for k, v in changed.items()],
+                metrics={"loss": 0.5},
+            )
+        )
+        images = Named(name="miniature", fingerprint=MINIATURE.fingerprint)
+        file = Checkpoint(file="b", sha256=hash_[:2] * 32, recipe_hash=hash_, data=images, seed=0)
+        shared = {"backbone": "vit_mini", "data": MINIATURE, "checkpoint": file}
+        runs.append(make_record(**shared, metrics={"top1": 40.0 + digit}))
+    untrained = {"init": "scratch", "checkpoint": None, "protocol": "imagenet1k/scratch@1"}
+    mini = {"backbone": "vit_mini", "data": MINIATURE}
+    runs.append(make_record(**mini, **untrained, metrics={"top1": 20.0}))
+    found = {
+        name: paper_tables(name, runs, published())[-1] for name in ("1a", "1f", "2", "3", "12")
+    }
+    assert found["1a"].title == (
+        "Miniature world in the layout of MAE paper, Table 1a: decoder depth on ImageNet-1k"
+    )
+    depths = {row[0].value: row[1].value for row in found["1a"].rows}
+    assert depths == {"1": 41.0, "2": 40.0, "4": None, "8": None, "12": None}
+    assert [row[2].value for row in found["1f"].rows] == [40.0, None, None, 42.0]
+    methods = [(row[0].value, row[2].value) for row in found["3"].rows]
+    # MAE's three pre-trainings take a line each.
+    assert methods[0] == ("scratch", 20.0)
+    assert [value for name, value in methods if name == "MAE"] == [40.0, 41.0, 42.0]
+    assert [column.title for column in found["3"].columns][2:] == ["vit_mini"]
+    assert found["2"].rows[-1][0].value == "vit_mini"
+    assert found["12"].title.startswith("MAE paper")  # no run was probed
+    texts = [each.text for each in found["3"].notes]
+    assert "Small images drawn by mae-bench itself: not comparable with any published number." in (
+        texts
+    )
 
 
 def test_intervals_on_request(make_record):
