@@ -37,7 +37,8 @@ class Rescored:
 def rescore(bundle: str | Path, data: str | Path | None = None) -> list[Rescored]:
     """Compute the scores of a bundle's run again from its predictions, and print both.
 
-    `data` is the data set that it was scored on, for coco and ade20k; classifications need none.
+    `data` is the data set that it was scored on. Classifications can do without, and then the
+    classes of the images are taken from their predictions' file.
     """
     with open_bundle(bundle) as unpacked:
         record = unpacked.record
@@ -61,6 +62,8 @@ def rescore(bundle: str | Path, data: str | Path | None = None) -> list[Rescored
         table.append((row.metric, number(row.recorded), number(row.recomputed), verdict))
     say(plain(f"{record.name}: {record.protocol}, {record.backbone} from {record.init}"))
     show_table(table)
+    if data is None:
+        say("the classes of the images are those that its predictions' file says")
     if unpredicted:
         say(f"{unpredicted} test images have no prediction and are left out")
     if not all(row.same for row in rows):
@@ -76,15 +79,14 @@ def scores(
         raise RunError("a pre-training has no predictions; nothing to re-score")
     face = tasks.face_of(record.task)
     data = None
-    if not face.truth_with_data and source is not None:
+    if record.task in face.only_test and source is not None:
         raise RunError(f"{record.task} is re-scored from its predictions alone; leave out --data")
-    if face.truth_with_data:
-        if source is None:
-            mini = ", or mini" if record.data.miniature else ""
-            raise RunError(
-                f"{record.task} needs the data that the run was scored on: expected --data "
-                f"DIR{mini}"
-            )
+    if face.truth_with_data and source is None:
+        mini = ", or mini" if record.data.miniature else ""
+        raise RunError(
+            f"{record.task} needs the data that the run was scored on: expected --data DIR{mini}"
+        )
+    if source is not None:
         from mae_bench.data import task_root
 
         data = face.read(record.task, task_root(record.task, source))

@@ -107,7 +107,8 @@ class Face(ABC):
     def rescore(self, task: str, folder: Path, data: Any) -> Scored:
         """The scores of the predictions in a run's folder; `data` is what `read` returns.
 
-        `data` is None without `truth_with_data`. Raises `TaskError` without predictions.
+        Without `truth_with_data` it may be None: then the truth that lies with the predictions is
+        taken as it is, and else compared. Raises `TaskError` without predictions.
         """
 
     def twins(self) -> Sequence[Twin]:

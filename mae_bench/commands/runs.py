@@ -121,7 +121,8 @@ class Rescore:
     file: Annotated[Positional[Path], arg(metavar="FILE")]
     """what runs pack wrote"""
     data: str | None = None
-    """for {tasks with truth} the data set that the run was scored on, or mini"""
+    """the data set that the run was scored on, or mini: needed for {tasks with truth}; of others
+    the classes of the images are compared with it"""
 
     def run(self) -> None:
         from mae_bench.runs import rescore

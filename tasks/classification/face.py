@@ -166,6 +166,8 @@ class ClassificationFace(Face):
         file, names = folder / PREDICTIONS_FILE, folder / CLASSES_FILE
         require(file)
         num_classes = len(read_classes(names)) if names.is_file() else None
+        if data is not None:
+            scores.compare_targets(file, data.val.names, data.val.targets, num_classes)
         found = (rescore_views if task == CORRUPTED else scores.rescore)(file, num_classes)
         found.images = len(scores.read_predictions(file)[0])
         return found

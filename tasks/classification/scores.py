@@ -112,6 +112,25 @@ def rescore(file: Path, num_classes: int | None = None) -> Scored:
     return accuracy(targets, best)
 
 
+def compare_targets(
+    file: Path, names: Iterable[str], targets: np.ndarray, num_classes: int | None = None
+) -> None:
+    """Raise `TaskError` unless the images and classes in a `predictions.csv` are the data set's.
+
+    `names` and `targets` (N,) are those of its test images.
+    """
+    truth = dict(zip(map(harmless, names), targets.tolist(), strict=True))
+    there, own, _ = read_predictions(file, num_classes)
+    for row, (name, target) in enumerate(zip(there, own.tolist(), strict=True), start=2):
+        if name not in truth:
+            raise TaskError(f"{file}, row {row}: {name} is no test image of the data set")
+        if truth[name] != target:
+            raise TaskError(
+                f"{file}, row {row}: {name} is of class {target} there, and of class "
+                f"{truth[name]} in the data set: the predictions were altered"
+            )
+
+
 def header(kept: int) -> list[str]:
     """Columns of `predictions.csv`; classes are indices into `classes.txt`, counted from 0."""
     ranks = range(1, kept + 1)

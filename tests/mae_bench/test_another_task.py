@@ -113,7 +113,7 @@ def test_help_names_it(toy, capsys):
     with pytest.raises(SystemExit, match="0"):
         call(["runs", "rescore", "--help"])
     said = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "for coco, ade20k and toy the data set that the run was scored on" in said
+    assert "needed for coco, ade20k and toy; of others" in said
 
 
 def test_a_world_that_is_there_gets_its_twin_beside_the_others(toy, tmp_path, monkeypatch):

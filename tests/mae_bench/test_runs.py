@@ -506,8 +506,27 @@ def test_a_classification_is_packed_and_scored_again(world, tmp_path, capsys):
     assert code == 1
     assert "DIFFERENT" in said
     assert "the record does not say what its predictions score" in said
-    code, said = rescored([str(file), "--data", "mini"], capsys)
-    assert (code, "leave out --data" in said) == (2, True)
+    data = str(world / "imagenet1k")
+    code, said = rescored([str(file), "--data", data], capsys)
+    assert (code, "are those that its predictions' file says" in said) == (0, False)
+    code, said = rescored([str(file), "--data", str(world / "places365")], capsys)
+    assert (code, "expected" in said) == (2, True)
+
+    def flatter(folder: Path) -> None:
+        """Every image is of the class that it was taken for, and the record says so."""
+        with (folder / "predictions.csv").open(newline="") as stream:
+            header, *rows = csv.reader(stream)
+        with (folder / "predictions.csv").open("w", newline="") as stream:
+            csv.writer(stream).writerows([header, *([r[0], r[2], *r[2:]] for r in rows)])
+        for metric in found.metrics:
+            set_metric(metric, 100.0)(folder)
+
+    flattered = repacked(out / "one", tmp_path / "flattered.zip", flatter)
+    code, said = rescored([str(flattered)], capsys)
+    assert (code, "are those that its predictions' file says" in said) == (0, True)
+    code, said = rescored([str(flattered), "--data", data], capsys)
+    assert code == 2
+    assert "in the data set: the predictions were altered" in said
 
 
 COCO: dict[str, Any] = {
