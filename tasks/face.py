@@ -137,6 +137,16 @@ class Face(ABC):
         """
         return None
 
+    def images_alone(
+        self, root: Path, names: Sequence[str], classes: Sequence[str], weights: Collection[str]
+    ) -> Any:
+        """A data set without training images whose test images, below `root`, have no truth.
+
+        For a network that has learnt `classes` and has weights of these names. Raises `TaskError`
+        where images alone cannot be its data.
+        """
+        raise TaskError(f"{', '.join(self.tasks)}: predicts nothing for images alone")
+
     def as_trained(self, data: Any, names: Collection[str]) -> Any:
         """`data` for a network with weights of these names, which may have learnt less, or more.
 

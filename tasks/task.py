@@ -2,7 +2,7 @@
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,7 +10,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from tasks.errors import TaskError
 from tasks.images.unreadable import Unreadable, by_reason
+from tasks.prediction import Prediction
 from tasks.recipe import TrainingRecipe
 
 Batch = dict[str, Any]
@@ -157,6 +159,13 @@ class Task(nn.Module, Measurement):
     @property
     @abstractmethod
     def num_layers(self) -> int: ...
+
+    def predictions(self, how: Scoring = SCORING) -> Iterator[Prediction | Unreadable]:
+        """What the network says of each image of `data.val`, in this process alone.
+
+        Raises `TaskError` where there is nothing to predict.
+        """
+        raise TaskError(f"{type(self).__name__} predicts nothing for single images")
 
     def after_step(self, step: int, num_steps: int) -> None:
         """Called after each optimiser step: `step` of the run's `num_steps` are done."""

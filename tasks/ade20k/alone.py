@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.ade20k.classes import has_own_classes, read_rule
-from tasks.ade20k.datasets import FOLDER, SPLIT_FOLDERS
+from tasks.ade20k.classes import ClassRule, has_own_classes, read_rule
+from tasks.ade20k.datasets import FOLDER, NUM_CLASSES, SPLIT_FOLDERS
 from tasks.ade20k.layout import IMAGES, LABELS, SegmentationData, SegmentationSplit, listed
 from tasks.check import Check, Finding, Progress, images
 from tasks.errors import TaskError
@@ -24,6 +24,14 @@ def locate(source: str | Path) -> Path | None:
         return any((root / kind / name).is_dir() for name in SPLIT_FOLDERS["val"])
 
     return root if has(IMAGES) and not has(LABELS) else None
+
+
+def images_alone(root: Path, names: Sequence[str], classes: Sequence[str]) -> SegmentationData:
+    """Images without label images."""
+    val = SegmentationSplit(root, FileNames(list(names)), FileNames([]))
+    none = replace(val, names=FileNames([]))
+    official = len(classes) == NUM_CLASSES
+    return SegmentationData(root.name, none, val, ClassRule(tuple(classes)), "", official)
 
 
 def check(

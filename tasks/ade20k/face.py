@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -76,6 +76,13 @@ class Ade20kFace(Face):
 
         root = locate(source)
         return check(root, classes, on_progress, max_bad_images) if root else None
+
+    def images_alone(
+        self, root: Path, names: Sequence[str], classes: Sequence[str], weights: Collection[str]
+    ) -> Any:
+        from tasks.ade20k.alone import images_alone
+
+        return images_alone(root, names, classes)
 
     def build(
         self, task: str, recipe: Recipe, backbone: Any, data: Any, seed: int, limit: int | None

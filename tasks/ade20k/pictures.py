@@ -50,11 +50,24 @@ def comparison_sheet(
     if IGNORED in present:
         shown.append((UNLABELLED, palette[IGNORED]))
     below = legend([*shown, (WRONG, np.array(ERROR))], pictures.width)
+    with atomic(file) as stream:
+        above(pictures, below).save(stream, "PNG")
+
+
+def labelled(pixels: np.ndarray, found: np.ndarray, data: SegmentationData) -> Image.Image:
+    """An image (H, W, 3) beside its predicted classes (H, W), and below them a legend."""
+    palette = colours(data)
+    row = compared(pixels, np.full_like(found, IGNORED), found, palette)
+    pictures = sheet([[row[0], row[2]]], (TITLES[0], TITLES[2]), SIDE)
+    shown = [(data.classes[label], palette[label]) for label in np.unique(found).tolist()]
+    return above(pictures, legend(shown, pictures.width))
+
+
+def above(pictures: Image.Image, below: Image.Image) -> Image.Image:
     canvas = Image.new("RGB", (pictures.width, pictures.height + below.height), "white")
     canvas.paste(pictures, (0, 0))
     canvas.paste(below, (0, pictures.height))
-    with atomic(file) as stream:
-        canvas.save(stream, "PNG")
+    return canvas
 
 
 def colours(data: SegmentationData) -> np.ndarray:
@@ -96,7 +109,9 @@ def compared(
     for each in (truth, found):
         drawn.append(Image.fromarray(np.where(contours(each)[..., None], 255, palette[each])))
     drawn.append(Image.fromarray(errors))
-    captions = ("", classes_in(labels), said(iou(labels, predicted)), wrong(labels, predicted))
+    known = (labels != IGNORED).any()
+    score = said(iou(labels, predicted)) if known else classes_in(predicted)
+    captions = ("", classes_in(labels), score, wrong(labels, predicted))
     return [captioned(*each) for each in zip(drawn, captions, strict=True)]
 
 

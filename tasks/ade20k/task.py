@@ -6,20 +6,25 @@ Shapes: B images, K classes, S side of a crop.
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from backbones.checkpoint import BIAS_TABLE
 from backbones.dense import DenseViT
 from tasks.ade20k import layout
 from tasks.ade20k.data import EvalImages, TrainImages
-from tasks.ade20k.evaluation import Views, score
+from tasks.ade20k.evaluation import Predict, Views, score
 from tasks.ade20k.judgement import judge
+from tasks.ade20k.pictures import labelled
 from tasks.ade20k.recipes import Ade20kRecipe
 from tasks.ade20k.slide import classes, slide
 from tasks.ade20k.upernet import UperNet, resize
 from tasks.dense import DenseTask
 from tasks.errors import TaskError
+from tasks.images import Unreadable, decode
+from tasks.prediction import Prediction
 from tasks.processes import num_processes
 from tasks.task import SCORING, Batch, Scored, Scoring
 
@@ -146,14 +151,42 @@ class Ade20k(DenseTask):
         """
         was_training = self.training
         self.eval()
+        device, predict = self.predictor(how)
+        views = Views([EvalImages(self.data, scale) for scale in self.test_scales()])
+        try:
+            return score(predict, views, self.data, device, how).warn()
+        finally:
+            self.train(was_training)
+
+    def predictor(self, how: Scoring) -> tuple[torch.device, Predict]:
+        """Where images are predicted, and how an image's views become its classes."""
         device = torch.device(how.device or self.mean.device)
 
         def predict(views: list[Tensor], size: tuple[int, ...]) -> Tensor:
             there = [view.to(device, non_blocking=True) for view in views]
             return self.predict(there, size, how.batch_size)
 
+        return device, predict
+
+    @torch.no_grad()
+    def predictions(self, how: Scoring = SCORING) -> Iterator[Prediction | Unreadable]:
+        """The class of each pixel, as `evaluate` finds it, and the classes' shares."""
+        _, predict = self.predictor(how)
         views = Views([EvalImages(self.data, scale) for scale in self.test_scales()])
-        try:
-            return score(predict, views, self.data, device, how).warn()
-        finally:
-            self.train(was_training)
+        split, classes = self.data.val, self.data.classes
+        self.eval()
+        for index in range(len(views)):
+            item = views[index]
+            if item["skipped"]:
+                yield from item["skipped"]
+                continue
+            found = predict(item["images"], tuple(item["label"].shape)).cpu().numpy()
+            counts = np.bincount(found.ravel(), minlength=len(classes))
+            rows = [
+                {"value": label, "class": classes[label], "share": counts[label] / found.size}
+                for label in np.argsort(-counts, kind="stable").tolist()
+                if counts[label]
+            ]
+            pixels = decode(split.path(index), upright=split.upright)
+            picture = labelled(pixels, found, self.data)
+            yield Prediction(index, {"classes": rows}, picture, {"labels": Image.fromarray(found)})

@@ -60,6 +60,15 @@ def read_alone(folder: Path, learnt: Sequence[str]) -> LabelledImages:
     return LabelledImages(facts, tuple(learnt), none, val, digest, tuple(notes))
 
 
+def images_alone(root: Path, names: Sequence[str], classes: Sequence[str]) -> LabelledImages:
+    """Images without labels; their targets are -1."""
+    targets = np.full(len(names), -1, np.int64)
+    val = Split(root, FileNames(list(names)), targets, upright=True)
+    none = replace(val, names=FileNames([]), targets=np.zeros(0, np.int64))
+    facts = replace(FOLDER, name=root.name)
+    return LabelledImages(facts, tuple(classes), none, val, "")
+
+
 def check(
     folder: Path, learnt: Sequence[str], on_progress: Progress | None, max_bad_images: int
 ) -> Check:

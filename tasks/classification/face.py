@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -124,6 +124,13 @@ class ClassificationFace(Face):
         from tasks.classification.held_out import held_out
 
         return held_out(root)
+
+    def images_alone(
+        self, root: Path, names: Sequence[str], classes: Sequence[str], weights: Collection[str]
+    ) -> Any:
+        from tasks.classification.alone import images_alone
+
+        return images_alone(root, names, classes)
 
     def check_test(
         self,

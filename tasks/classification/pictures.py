@@ -64,18 +64,18 @@ def classified_sheet(
 
 def tile(
     pixels: np.ndarray,
-    target: int,
+    target: int | None,
     best: np.ndarray,
     probabilities: np.ndarray,
     classes: Sequence[str],
 ) -> Image.Image:
-    """An image over its true class, and beside it the best classes with their probabilities."""
+    """An image over its true class, if known; beside it the best classes and probabilities."""
     image = Image.fromarray(pixels)
     image = image.resize(fitted(image, SIDE), Image.Resampling.BICUBIC)
     canvas = Image.new("RGB", (SIDE + MARGIN + ANSWERS, SIDE + FONT + 8), "white")
     square = Image.new("RGB", (SIDE, SIDE), "white")
     square.paste(image, (0, SIDE - image.height))
-    canvas.paste(captioned(square, classes[target]), (0, 0))
+    canvas.paste(captioned(square, "" if target is None else classes[target]), (0, 0))
     draw = ImageDraw.Draw(canvas)
     left = SIDE + MARGIN
     for rank, (label, share) in enumerate(zip(best.tolist(), probabilities.tolist(), strict=True)):

@@ -4,6 +4,7 @@ Shapes: B images, K classes, S image side.
 """
 
 import math
+from collections.abc import Iterator
 from typing import Self
 
 import torch
@@ -11,13 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from backbones.vit import ViT
-from tasks.classification.accuracy import Report, score
+from tasks.classification.accuracy import Report, answers, score
 from tasks.classification.augment import BatchAugment
 from tasks.classification.classifier import Classifier, check_size
 from tasks.classification.data import EvalImages, TrainImages
 from tasks.classification.labelled import LabelledImages
+from tasks.classification.pictures import tile
 from tasks.classification.recipe import ClassificationRecipe
 from tasks.errors import TaskError
+from tasks.images import Unreadable, decode
+from tasks.prediction import Prediction
 from tasks.task import SCORING, Batch, Scored, Scoring, Task
 
 
@@ -109,6 +113,26 @@ class Classification(Classifier, Task):
             ).warn()
         finally:
             self.train(was_training)
+
+    @torch.no_grad()
+    def predictions(self, how: Scoring = SCORING) -> Iterator[Prediction | Unreadable]:
+        """The best classes of each image, as `evaluate` finds them, with probabilities."""
+        split, classes = self.data.val, self.data.classes
+        device = torch.device(how.device or self.mean.device)
+        images = EvalImages(split, self.recipe.image_size, self.recipe.crop_ratio)
+        self.eval()
+        for index in range(len(images)):
+            batch = images[[index]]
+            if batch["skipped"]:
+                yield from batch["skipped"]
+                continue
+            logits = self.predict(batch["images"].to(device))
+            found = answers(logits, batch["targets"], batch["index"])
+            best, shares = found.best[0], found.probabilities[0]
+            pairs = zip(best.tolist(), shares.tolist(), strict=True)
+            rows = [{"class": classes[label], "probability": share} for label, share in pairs]
+            pixels = decode(split.path(index), split.upright)
+            yield Prediction(index, {"classes": rows}, tile(pixels, None, best, shares, classes))
 
 
 HALF_BLOCK = ("norm2.", "mlp.", "ls2.")

@@ -1,5 +1,7 @@
 """A COCO test set alone, for a network that is trained already."""
 
+import contextlib
+import pickle
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +13,9 @@ from tasks.coco.data import decode_known
 from tasks.coco.files import Place
 from tasks.coco.layout import CocoData, census, feed, pack_split, read_file
 from tasks.coco.notes import Notes
+from tasks.coco.split import CocoSplit
 from tasks.errors import TaskError
+from tasks.images import FileNames, UnreadableImage, stored
 from tasks.images.fingerprint import Fingerprint
 
 BOXES_SCORED = "boxes alone are scored: the test data lack outlines"
@@ -52,6 +56,44 @@ def read_alone(source: str | Path, learnt: Sequence[str]) -> CocoData:
         census=(census(found, val),),
         counts=notes.counts,
         examples=notes.examples,
+    )
+
+
+def images_alone(
+    root: Path, names: Sequence[str], classes: Sequence[str], weights: Collection[str]
+) -> CocoData:
+    """Images without annotations, with ids from 1 on; category ids too, in the classes' order."""
+    sizes = np.zeros((len(names), 2), np.int32)  # of those that cannot be read, which is told later
+    for row, name in enumerate(names):
+        with contextlib.suppress(UnreadableImage):
+            sizes[row] = stored(root / name).upright
+    nothing = pickle.dumps(([], [], b"", b"", []))
+    val = CocoSplit(
+        root=root,
+        names=FileNames(list(names)),
+        image_ids=np.arange(1, len(names) + 1),
+        sizes=sizes,
+        json_file=root,
+        num_annotations=0,
+        left_out=np.zeros(0, np.int64),
+        masks=any(MASK_HEAD in name for name in weights),
+        objects=np.zeros(len(names), np.int64),
+        packed=np.frombuffer(nothing, np.uint8),
+        spans=np.tile([0, len(nothing)], (len(names), 1)),
+    )
+    none = val.take(np.arange(0))
+    return CocoData(
+        name=root.name,
+        train=none,
+        val=val,
+        all_train=none,
+        classes=tuple(classes),
+        category_ids=tuple(range(1, len(classes) + 1)),
+        fingerprint="",
+        standard=False,
+        census=(),
+        counts={},
+        examples={},
     )
 
 

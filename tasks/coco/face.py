@@ -64,6 +64,13 @@ class CocoFace(Face):
 
         return check(source, on_progress, max_bad_images=max_bad_images)
 
+    def images_alone(
+        self, root: Path, names: Sequence[str], classes: Sequence[str], weights: Collection[str]
+    ) -> Any:
+        from tasks.coco.alone import images_alone
+
+        return images_alone(root, names, classes, weights)
+
     def check_test(
         self,
         name: str,

@@ -62,6 +62,16 @@ def comparison_sheet(
         sheet(rows, titles * min(2, len(triples)), SIDE).save(stream, "PNG")
 
 
+def detected(
+    image: Image.Image, results: Sequence[dict[str, Any]], sizes: COCO, data: CocoData
+) -> Image.Image:
+    """An image beside what was found in it, from LEAST_SCORE on; `sizes` knows its size."""
+    found = [each for each in results if each["score"] >= LEAST_SCORE]
+    plain = image.resize(fitted(image, SIDE), Image.Resampling.BICUBIC)
+    drawn = captioned(outlined(image, found, sizes, data), counted(found) if found else NOTHING)
+    return sheet([[plain, drawn]], ("image", f"score {LEAST_SCORE} and above"), SIDE)
+
+
 def counted(instances: Sequence[dict[str, Any]]) -> str:
     """How many, and how many of them are drawn."""
     many = f"{len(instances)} object{'' if len(instances) == 1 else 's'}"

@@ -5,23 +5,28 @@ Shapes: B images, S image side.
 
 import logging
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from backbones.dense import DenseViT
 from tasks.coco import layout
 from tasks.coco.alone import BOXES_SCORED
-from tasks.coco.data import EvalImages, TrainImages
-from tasks.coco.evaluation import score
+from tasks.coco.data import EvalImages, TrainImages, decode_known
+from tasks.coco.evaluation import ground_truth, score, to_results
 from tasks.coco.layout import BOXES_ALONE, CocoData
 from tasks.coco.mask_rcnn import Detections, MaskRCNN
+from tasks.coco.pictures import detected
 from tasks.coco.pyramid import FourStagePyramid, SimplePyramid, norm_layer
 from tasks.coco.recipes import CocoRecipe
 from tasks.dense import DenseTask
 from tasks.errors import TaskError
+from tasks.images import Unreadable
+from tasks.prediction import Prediction
 from tasks.task import SCORING, Batch, Scored, Scoring
 
 PYRAMIDS = {"simple": SimplePyramid, "fpn": FourStagePyramid}
@@ -147,6 +152,31 @@ class Coco(DenseTask):
             return score(self.predict, images, self.data, device, how).warn()
         finally:
             self.train(was_training)
+
+    @torch.no_grad()
+    def predictions(self, how: Scoring = SCORING) -> Iterator[Prediction | Unreadable]:
+        """The objects of each image, as `evaluate` finds them, the surest first."""
+        data, classes = self.data, self.data.classes
+        device = torch.device(how.device or self.mean.device)
+        images, sizes = EvalImages(data.val, self.recipe.image_size), ground_truth(data)
+        self.eval()
+        for index in range(len(images)):
+            batch = images[[index]]
+            if batch["skipped"]:
+                yield from batch["skipped"]
+                continue
+            (detections,) = self.predict(batch["images"].to(device), batch["sizes"])
+            found = to_results(detections, index, batch["sizes"][0].tolist(), data)
+            found.sort(key=lambda each: -each["score"])
+            rows = [
+                {"class": classes[data.category_ids.index(each["category_id"])], **each}
+                for each in found
+            ]
+            for row in rows:
+                del row["image_id"], row["category_id"]
+            image = Image.fromarray(decode_known(data.val, index))
+            picture = detected(image, found, sizes, data)
+            yield Prediction(index, {"objects": rows}, picture)
 
 
 def refuse_empty(data: CocoData, limit: int | None) -> None:
