@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import field, fields, is_dataclass, make_dataclass
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import docstring_parser
@@ -149,6 +150,8 @@ def unrecognized(tokens: list[str], command: str, commands: Mapping[str, type]) 
         hint = f"; {' and '.join(others)} would"
     elif near:
         hint = f"; did you mean {' or '.join(dict.fromkeys(near))}?"
+    elif not typed and "--data" in there and all(Path(token).exists() for token in tokens):
+        hint = f"; did you mean --data {' '.join(tokens)}?"
     return f"{command or 'mae-bench'} does not take {' '.join(tokens)}{hint}"
 
 

@@ -139,15 +139,17 @@ def newest_pretraining(out: Path, backbone: str | None, who: str) -> tuple[Path,
     Of `backbone`, or of any. Raises `RunError` on behalf of `who`, naming all that would do.
     """
     from results import Record  # slow, and flags need it not
-    from results.store import read_folders
+    from results.store import folders_with, read_folder
 
     made: list[tuple[Path, Record]] = []
     unfinished = []
-    for folder, found in read_folders(out, (BACKBONE_FILE, RUN_FILES[0])) if out.is_dir() else ():
-        if isinstance(found, Record) and found.kind == "pretrain" and found.complete:
-            if (folder / BACKBONE_FILE).is_file():
+    for folder in folders_with((BACKBONE_FILE, RUN_FILES[0]), out):
+        has_record = (folder / RECORD_FILE).exists()
+        if has_record and (folder / BACKBONE_FILE).is_file():  # of thousands few are read
+            found = read_folder(folder)
+            if isinstance(found, Record) and found.kind == "pretrain" and found.complete:
                 made.append((folder, found))
-        elif found is None and folder.name.startswith("pretrain-"):
+        elif not has_record and folder.name.startswith("pretrain-"):
             unfinished.append(folder)
     fitting = [each for each in made if backbone in (None, each[1].backbone)]
     if fitting:

@@ -44,6 +44,12 @@ def test_the_proposed_numbers_work(images: int, processes: int, named) -> None:
     assert changed.device_batch <= base.device_batch
 
 
+def test_a_folder_without_its_flag(photos: Path, capsys) -> None:
+    assert call(["transfer", "--task", "folder", str(photos)]) == 2
+    said = capsys.readouterr().err
+    assert f"does not take {photos}; did you mean --data {photos}?" in said
+
+
 def test_few_images_are_told_of_their_own_protocol() -> None:
     told = fitting(321, recipe("folder", "vit_b", "finetune"), 1)
     assert told == "--protocol small, or --batch-size 64 --device-batch 32"
