@@ -10,9 +10,10 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ SPARSE_FROM = 256 * 2**20
 """bytes of a file from which on most of them have to be on the disk"""
 MOST_TENSORS = 100_000
 LONGEST_NAME = 500
+NO_CLASSES: Mapping[str, type] = MappingProxyType({})
 DEEPEST = 4
 """dictionaries inside each other that are looked into"""
 
@@ -156,12 +158,16 @@ def read_file(file: Path, allow_pickle: bool) -> Contents:
     return Contents(tree, dict(own) if told and own is not None else {})
 
 
-def read_torch(file: Path, allow_pickle: bool) -> Any:
-    """What a torch file holds; `BackboneError` with the reason for any other."""
+def read_torch(file: Path, allow_pickle: bool, inert: Mapping[str, type] = NO_CLASSES) -> Any:
+    """What a torch file holds; `BackboneError` with the reason for any other.
+
+    `inert` gives classes that stand for those of the file by name, and run nothing.
+    """
     refuse_text(file)
     refuse_expanding(file)
+    known: list[Any] = [argparse.Namespace, *((kind, name) for name, kind in inert.items())]
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+        with torch.serialization.safe_globals(known), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of kinds of tensors that are refused by name
             return torch.load(file, map_location="cpu", weights_only=not allow_pickle)
     except pickle.UnpicklingError as error:

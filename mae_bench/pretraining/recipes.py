@@ -15,3 +15,13 @@ class PretrainRecipe(TrainingRecipe):
 
     min_crop_area: Annotated[float, Within(0, 1, open_low=True)]
     """smallest share of the image that a random resized crop takes"""
+
+
+CODE_PIXELS = 8
+"""side of what a code of a tokenizer stands for: three poolings by two (openai/DALL-E)"""
+DALLE_CODES = 8192
+"""openai/DALL-E, dall_e/encoder.py"""
+MINIATURE_CODES = 128
+"""codebook of the miniature world's tokenizer, and so of all that predicts its tokens"""
+MOST_CODES = 2**20
+Codes = Annotated[int, Within(2, MOST_CODES)]
