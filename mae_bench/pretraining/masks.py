@@ -62,6 +62,27 @@ def block(rng: np.random.Generator, side: int, num_masked: int) -> np.ndarray:
     return (mask + rng.random((side, side))).astype(np.float32).flatten() / 2
 
 
+def beit(
+    rng: np.random.Generator, side: int, num_masked: int, smallest: int, largest: int | None
+) -> np.ndarray:
+    """A mask bool (N,) as BEiT draws it, True where a patch is masked: of `num_masked` at most.
+
+    Blocks of `smallest` patches and more (of `largest` at most, if one is given) are drawn until
+    the count is reached, or ten draws in a row do not fit what is left of it; so masks differ in
+    their counts. Source: microsoft/unilm, beit/masking_generator.py.
+    """
+    mask = np.zeros((side, side), dtype=bool)
+    left = num_masked
+    while left:
+        most = left if largest is None else min(left, largest)
+        box = draw_block(rng, mask, smallest, most)
+        if box is None:
+            break
+        mask[box] = True
+        left = num_masked - int(mask.sum())
+    return mask.flatten()
+
+
 def draw_block(
     rng: np.random.Generator, mask: np.ndarray, smallest: int, most: int
 ) -> tuple[slice, slice] | None:
