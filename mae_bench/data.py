@@ -84,6 +84,11 @@ def weights_folder() -> Path:
     return miniature.default_root().parent / "weights"
 
 
+def is_miniature(data: str | Path) -> bool:
+    """Whether `--data` means the miniature world or a folder of one."""
+    return str(data) == MINI or miniature.find(Path(data)) is not None
+
+
 def announce(root: Path) -> bool:
     """Say where the data are; whether they belong to a miniature world."""
     inside = miniature.find(root) is not None

@@ -11,13 +11,14 @@ from backbones.loading import anatomy_metadata
 from backbones.reading import Reading
 from mae_bench import __version__
 from mae_bench.arguments import SCRATCH, check_common, pretraining
-from mae_bench.data import announce
+from mae_bench.data import announce, is_miniature
 from mae_bench.errors import RunError
 from mae_bench.execution import Execution
 from mae_bench.flops import with_flops
 from mae_bench.pretraining.methods import METHODS
 from mae_bench.pretraining.recipes import PRETRAIN
 from mae_bench.pretraining.task import Pretraining
+from mae_bench.pretraining.tokenizer import Tokenizer, read_tokenizer
 from mae_bench.progress import duration, progress, say
 from mae_bench.run.files import BACKBONE_FILE
 from mae_bench.run.writing import Run, open_run, run_folder
@@ -29,8 +30,10 @@ from mae_bench.setup import (
     scoring,
     start,
     tell_changes,
+    traced,
 )
 from mae_bench.starting import located
+from mae_bench.tokenizers import find_tokenizer
 from mae_bench.train import fit, refuse_unfit
 from mae_bench.unreadable import write_unreadable
 from results import Data, Record, write_record
@@ -55,6 +58,7 @@ def pretrain(
     heads: int | None = None,
     grid: str | None = None,
     method: str = USUAL,
+    tokenizer: str | Path | None = None,
     **overrides: Any,
 ) -> Record:
     """Pre-train `backbone` on a folder of images and write its checkpoint into the run folder.
@@ -62,12 +66,14 @@ def pretrain(
     `method` is a name in `mae_bench.pretraining.methods`, and `overrides` are fields of its recipe.
     `checkpoint` holds weights to start from in place of random ones: an encoder, or MAE's encoder
     and decoder, in a file, the folder of a run or a run of that name in `out`; `format` to `grid`
-    say how to read it, see `backbones.load`. A run of the same name goes on where it stopped, and
-    a finished one is returned as it is. Bad input raises a one-line error before training.
+    say how to read it, see `backbones.load`. `tokenizer` is DALL-E's encoder.pkl, or a run of the
+    method tokenizer, for a recipe that predicts tokens. A run of the same name goes on where it
+    stopped, and a finished one is returned as it is. Bad input raises a one-line error before
+    training.
     """
     how = execution or Execution()
     words: dict[str, Any] = {"format": format, "key": key, "prefix": prefix, "grid": grid}
-    check_common(out, name, seed, data=data, checkpoint=checkpoint, **words)
+    check_common(out, name, seed, data=data, checkpoint=checkpoint, tokenizer=tokenizer, **words)
     reading = Reading(**words, allow_pickle=allow_pickle, heads=heads)
     if checkpoint is None and reading != Reading():
         raise RunError("--format to --grid say how a checkpoint is read; there is no --checkpoint")
@@ -77,9 +83,11 @@ def pretrain(
         for line in chosen:
             say(line)
     base, effective = pretraining(backbone, overrides, method)
+    tokens = tokenizer_for(method, effective, tokenizer, out, data)
     accelerator = start(how, seed)
     known = METHODS[method]
     task = known.build(effective, known.read(data, how.max_bad_images), seed)
+    task.tokenizer = tokens
     init, weights, after = SCRATCH, None, ""
     if checkpoint is not None:
         loaded = task.continue_from(checkpoint, reading)
@@ -94,7 +102,17 @@ def pretrain(
     notes = task.notes()
     for note in notes:
         say(note)
-    setup = Setup(PRETRAIN, base, effective, seed, facts, init, weights, data_notes=notes)
+    setup = Setup(
+        PRETRAIN,
+        base,
+        effective,
+        seed,
+        facts,
+        init,
+        weights,
+        tokenizer=None if tokens is None else traced(tokens.name, tokens.sha256, tokens.metadata),
+        data_notes=notes,
+    )
     tell_changes(base, effective)
     with open_run(folder, setup.identity() | {"source": str(data)}) as run:
         record = already_finished(run)
@@ -124,6 +142,33 @@ def refuse_start(method: str, checkpoint: str | Path | None) -> None:
         )
 
 
+def tokenizer_for(
+    method: str, recipe: Any, given: str | Path | None, out: str | Path, data: str | Path
+) -> Tokenizer | None:
+    """The tokenizer whose tokens a recipe predicts, after a line that says which; None: none is.
+
+    Raises `RunError` where one is needed and is not there or has another codebook, and where one
+    is given for nothing.
+    """
+    codebook = METHODS[method].codebook(recipe)
+    if codebook is None:
+        if given is not None:
+            raise RunError("--tokenizer: this recipe predicts no tokens; leave it out")
+        return None
+    who = "--method beit" if method == "beit" else f"--method {method} --target tokens"
+    file, chosen = find_tokenizer(given, out, recipe.backbone, is_miniature(data), who)
+    for line in chosen:
+        say(line)
+    found = read_tokenizer(file)
+    if found.encoder.codebook != codebook:
+        raise RunError(
+            f"tokenizer {file}: has {found.encoder.codebook:,} codes, and the recipe predicts "
+            f"{codebook:,}; give --codebook {found.encoder.codebook} or another --tokenizer"
+        )
+    say(str(found))
+    return found
+
+
 def evaluated(task: Pretraining, how: Scoring, images: int) -> Scored:
     """What a method measures besides its loss, on so many test images."""
     if not images:
@@ -143,12 +188,16 @@ def keep(run: Run, task: Pretraining, setup: Setup) -> dict[str, Path]:
         }
         | task.facts()
     )
-    origin |= anatomy_metadata(task.encoder)
-    kept = {"checkpoint": run.folder / BACKBONE_FILE}
-    save(task.encoder_state(), kept["checkpoint"], origin)
+    kept = {}
+    if task.encoder is not None:
+        origin |= anatomy_metadata(task.encoder)
+        kept["checkpoint"] = run.folder / BACKBONE_FILE
+        save(task.encoder_state(), kept["checkpoint"], origin)
     whole = task.whole()
     if whole is not None:
         save(whole[1], run.folder / whole[0], origin)
+        if not kept:
+            kept[task.method] = run.folder / whole[0]
     picture = task.picture(run.folder)
     return kept | (dict([picture]) if picture else {})
 

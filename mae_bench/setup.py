@@ -3,9 +3,10 @@
 import json
 import math
 import os
+import re
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -31,6 +32,7 @@ from tasks.task import Measurement, Scored, Scoring
 
 PRETRAINING = "pretraining"
 """key of a checkpoint's metadata: the data, the seed and the beginning of its pre-training"""
+ORIGIN = {"data", "seed", "continued_from", "tokenizer"}
 MOST_SAID = 300
 
 
@@ -93,6 +95,8 @@ class Setup:
     """names the training data alone; see `tasks.identity`"""
     data_notes: Sequence[str] = ()
     """what a user hears of the data, which determines nothing"""
+    tokenizer: Checkpoint | None = None
+    """whose tokens a pre-training predicts"""
 
     def identity(self) -> dict[str, Any]:
         """What a run folder belongs to."""
@@ -104,7 +108,14 @@ class Setup:
             "init": self.init,
             "checkpoint": self.checkpoint.to_dict() if self.checkpoint else None,
             "limit": self.limit,
-        } | ({"train_fingerprint": self.trained_on} if self.trained_on else {})
+        } | {
+            key: value
+            for key, value in {
+                "tokenizer": self.tokenizer.to_dict() if self.tokenizer else None,
+                "train_fingerprint": self.trained_on,
+            }.items()
+            if value
+        }
 
     def origin(self) -> str:
         """What determines the weights that a pre-training makes, for their file's metadata."""
@@ -113,6 +124,8 @@ class Setup:
             "seed": self.seed,
             "continued_from": self.checkpoint.to_dict() if self.checkpoint else None,
         }
+        if self.tokenizer is not None:
+            known["tokenizer"] = self.tokenizer.to_dict()
         return json.dumps(known)
 
     def record(
@@ -141,6 +154,7 @@ class Setup:
                 "backbone": self.effective.backbone,
                 "init": self.init,
                 "checkpoint": self.checkpoint,
+                "tokenizer": self.tokenizer,
                 "data": self.data,
                 "recipe": self.effective.to_dict(),
                 "recipe_hash": self.effective.digest(),
@@ -193,23 +207,30 @@ def make_record(
 
 def checkpoint_of(loaded: LoadReport) -> Checkpoint:
     """The weights that were loaded, with what their file says of how they came about."""
-    known = loaded.metadata.get(PRETRAINING)
-    facts = {
-        "file": loaded.file,
-        "sha256": loaded.sha256,
-        "recipe_hash": loaded.recipe_hash,
-        "read_as": [f"{name} {value}" for name, value in loaded.read_as.items()],
-        "assumed": loaded.assumed,
-    }
+    return traced(
+        loaded.file,
+        loaded.sha256,
+        loaded.metadata,
+        read_as=[f"{name} {value}" for name, value in loaded.read_as.items()],
+        assumed=loaded.assumed,
+    )
+
+
+def traced(file: str, sha256: str, metadata: Mapping[str, str], **facts: Any) -> Checkpoint:
+    """A file of weights, with what its metadata say of how they came about."""
+    known = metadata.get(PRETRAINING)
+    found = metadata.get("recipe_hash", "")
+    told = found if re.fullmatch("[0-9a-f]{8,64}", found) else None
+    facts |= {"file": file, "sha256": sha256, "recipe_hash": told}
     try:
         more = {} if known is None else json.loads(known)
-        if not isinstance(more, dict) or not more.keys() <= {"data", "seed", "continued_from"}:
-            raise ValueError("expected an object of data, seed and continued_from")
+        if not isinstance(more, dict) or not more.keys() <= ORIGIN:
+            raise ValueError("expected an object of data, seed, continued_from and tokenizer")
         return Checkpoint.model_validate(facts | more)
     except (ValueError, RecursionError) as error:  # pydantic's own complaint is one too
         reason = one_line(str(error), MOST_SAID)
         raise RunError(
-            f"checkpoint {loaded.file}: its metadata's {PRETRAINING} is not as mae-bench writes "
+            f"checkpoint {file}: its metadata's {PRETRAINING} is not as mae-bench writes "
             f"it: {reason}"
         ) from None
 

@@ -87,6 +87,8 @@ class Checkpoint(_Part):
     """of the pre-training"""
     continued_from: "Checkpoint | None" = None
     """the weights that the pre-training itself started from; None: random ones"""
+    tokenizer: "Checkpoint | None" = None
+    """whose tokens the pre-training predicted; None: it predicted none"""
     read_as: Texts = ()
     """what else the weights depend on than the file: "key model_ema", what a user said of it"""
     assumed: Texts = ()
@@ -106,7 +108,8 @@ class Checkpoint(_Part):
         if self.recipe_hash is None or self.data is None or self.seed is None:
             return (self.sha256, *self.read_as)
         before = self.continued_from.origin if self.continued_from else ()
-        return (self.recipe_hash, self.data.fingerprint, before, *self.read_as)
+        known = (self.recipe_hash, self.data.fingerprint, before, *self.read_as)
+        return known if self.tokenizer is None else (*known, self.tokenizer.origin)
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -117,9 +120,9 @@ class Checkpoint(_Part):
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON, as files had it before the data and the seed of pre-training were in it."""
-        known = self.model_dump(exclude={"continued_from"})
-        if self.continued_from is not None:
-            known["continued_from"] = self.continued_from.to_dict()
+        known = self.model_dump(exclude={"continued_from", "tokenizer"})
+        others = {"continued_from": self.continued_from, "tokenizer": self.tokenizer}
+        known |= {name: each.to_dict() for name, each in others.items() if each is not None}
         known = {k: list(v) if isinstance(v, tuple) else v for k, v in known.items()}
         return {k: v for k, v in known.items() if v not in (None, []) or k == "recipe_hash"}
 
@@ -227,6 +230,8 @@ class Record(_Part):
     init: Text
     """what the weights came from: "scratch", "mae", or any short label"""
     checkpoint: Checkpoint | None
+    tokenizer: Checkpoint | None = None
+    """whose tokens a pre-training predicts; None: it predicts none"""
     data: Data
     trained_on: Named | None = None
     """what the scored weights were trained on, where that is not `data`: in an evaluation"""

@@ -28,6 +28,9 @@ class Pretrain(ReadingFlags, RunFlags):
     """weights to start from (default: random ones): an encoder of any layout that transfer takes,
     or MAE's encoder and decoder, as mae_pretrain_vit_*_full.pth; or a run's folder or its name"""
 
+    tokenizer: str | None = None
+    """of methods that predict tokens: DALL-E's encoder.pkl, or the folder or the name of a run of
+    --method tokenizer (default: on the miniature world, the newest one in --out)"""
     execution: Annotated[TrainingExecution, arg(name="")] = field(  # type: ignore[assignment]
         default_factory=TrainingExecution
     )
@@ -40,4 +43,13 @@ class Pretrain(ReadingFlags, RunFlags):
             METHODS[self.method].find(self.data)
         how = Execution(**asdict(self.execution))
         record = mae_bench.pretrain(**self.arguments() | {"execution": how}, **overrides)
+        if not METHODS[self.method].makes_encoder:
+            go_on(
+                "pretrain",
+                *("--method", "beit"),
+                *flag("backbone", self.backbone, "vit_mini"),
+                *("--tokenizer", self.out / record.name),
+                *flag("data", self.data, "mini"),
+            )
+            return
         go_on("transfer", "--checkpoint", self.out / record.name, *flag("data", self.data, "mini"))

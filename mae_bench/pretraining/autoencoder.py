@@ -30,7 +30,7 @@ from backbones.vit import Block, init_linear
 from mae_bench.pretraining import masks, targets
 from mae_bench.pretraining.masks import pick
 
-Target = Literal["pixels", "pca"]
+Target = Literal["pixels", "pca", "tokens"]
 
 
 @dataclass
@@ -57,7 +57,8 @@ class MaskedAutoencoder(nn.Module):
     `encoder` is a plain `backbones.ViT`. Positions are the fixed sin-cos tables of both parts.
     Defaults: Table 1 of the paper, but for `norm_pix`. With `encoder_mask_tokens` the encoder sees
     a mask token at each removed patch, and the decoder what became of it (Table 1c); then
-    `mask_token` is as wide as the encoder. `target` "pca": call `components.fit` before training.
+    `mask_token` is as wide as the encoder. `target` "pca": call `components.fit` before training;
+    "tokens": `forward` takes the tokens of a tokenizer with `codebook` codes.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class MaskedAutoencoder(nn.Module):
         mask: masks.Kind = "random",
         target: Target = "pixels",
         encoder_mask_tokens: bool = False,
+        codebook: int | None = None,
     ) -> None:
         super().__init__()
         for name, value, kinds in (("mask", mask, masks.Kind), ("target", target, Target)):
@@ -126,7 +128,12 @@ class MaskedAutoencoder(nn.Module):
             Block(decoder_dim, decoder_heads) for _ in range(decoder_depth)
         )
         self.decoder_norm = nn.LayerNorm(decoder_dim, eps=1e-6)
-        numbers = self.patch_size**2 * 3
+        if (target == "tokens") != (codebook is not None):
+            raise backbones.BackboneError(
+                f"codebook is {codebook} with target {target}; expected one for tokens alone"
+            )
+        self.codebook = codebook
+        numbers = codebook or self.patch_size**2 * 3
         self.components: targets.PrincipalComponents | None = None
         if target == "pca":
             self.components = targets.PrincipalComponents(numbers)
@@ -136,23 +143,33 @@ class MaskedAutoencoder(nn.Module):
         for part in (self.decoder_embed, self.decoder_blocks, self.decoder_pred):
             part.apply(init_linear)
 
-    def forward(self, images: Tensor, noise: Tensor | None = None) -> Output:
+    def forward(
+        self, images: Tensor, noise: Tensor | None = None, tokens: Tensor | None = None
+    ) -> Output:
         """Images (B, 3, S, S), normalised, to the mean squared error over masked patches.
 
         `noise` (B, N): the patches with the smallest values stay visible; drawn if None. The error
-        is that of pixels, normalised or not, or of principal components.
+        is that of pixels, normalised or not, or of principal components; with the target tokens it
+        is the cross-entropy of `tokens` int64 (B, N) over the codebook.
         Raises `backbones.BackboneError` for images of another size.
         """
         visible, masked = self.split(images, noise)
         pixels = self.pixels(images)
         latent = self.latent(pixels, visible, masked)
         predicted = self.decode(latent, visible, masked)
+        if self.codebook is not None:
+            assert tokens is not None
+            loss = F.cross_entropy(predicted.flatten(0, 1), tokens.gather(1, masked).flatten())
+            return Output(loss, self.mask(visible))
         loss = F.mse_loss(predicted, self.target(pick(pixels, masked)))
         return Output(loss, self.mask(visible))
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor, noise: Tensor | None = None) -> Reconstruction:
-        """Predict all patches, visible ones included; arguments as for the loss."""
+        """Predict all patches, visible ones included; arguments as for the loss.
+
+        Not of a model whose target is tokens, which predicts no pixels.
+        """
         visible, masked = self.split(images, noise)
         latent = self.latent(self.pixels(images), visible, masked)
         x = self.decoder_tokens(latent, visible, masked)
@@ -253,7 +270,7 @@ class MaskedAutoencoder(nn.Module):
         for block in self.decoder_blocks[:-1]:
             x = block(x)
         x = self.decoder_norm(self.decoder_blocks[-1](x, num_queries=masked.shape[1]))
-        if self.components is not None:
+        if self.components is not None or self.codebook is not None:
             return self.decoder_pred(x)
         side = self.patch_size  # the order of `pixels`
         weight = self.decoder_pred.weight.view(side, side, 3, -1).permute(2, 0, 1, 3)

@@ -14,7 +14,9 @@ from mae_bench.pretraining.autoencoder import MaskedAutoencoder
 from mae_bench.pretraining.data import BlockMasked
 from mae_bench.pretraining.methods.mae import MaeRecipe
 from mae_bench.pretraining.pictures import reconstruction_sheet
+from mae_bench.pretraining.recipes import CODE_PIXELS
 from mae_bench.pretraining.task import PretrainingTask
+from mae_bench.pretraining.token_views import TokenViews
 from mae_bench.run.files import MAE_FILE
 from tasks.images import UnlabelledImages
 from tasks.pictures import spread
@@ -46,11 +48,15 @@ class MaskedPretraining(PretrainingTask):
             recipe.mask,
             recipe.target,
             recipe.encoder_mask_tokens,
+            recipe.codebook,
         )
+        if recipe.target == "tokens":  # MAE does not say which view; as BEiT's, of the same crop
+            token_size = CODE_PIXELS * self.mae.encoder.grid_size
+            self.train_data = TokenViews(self.images, token_size)
         if recipe.mask == "block":
             num_masked = self.mae.num_patches - self.mae.num_visible
             side = self.mae.encoder.grid_size
-            self.train_data = BlockMasked(self.images, seed, side, num_masked)
+            self.train_data = BlockMasked(self.train_data, seed, side, num_masked)
         self.fit_components()
 
     def cuts(self) -> dict[str, Any]:
@@ -83,7 +89,9 @@ class MaskedPretraining(PretrainingTask):
             yield self.mae.pixels(self.normalise(images.__getitems__(keys)["images"]))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        return {"loss": self.mae(self.normalise(batch["images"]), batch.get("noise")).loss}
+        images, noise = self.normalise(batch["images"]), batch.get("noise")
+        tokens = self.tokens(batch["token_images"]) if self.recipe.target == "tokens" else None
+        return {"loss": self.mae(images, noise, tokens).loss}
 
     def whole(self) -> tuple[str, dict[str, Tensor]]:
         return MAE_FILE, self.mae.checkpoint()
@@ -91,8 +99,13 @@ class MaskedPretraining(PretrainingTask):
     def facts(self) -> dict[str, Any]:
         return super().facts() | {"norm_pix": self.recipe.norm_pix}
 
-    def picture(self, folder: Path) -> tuple[str, Path]:
-        """Reconstructions of images from all over the training set, so of many classes."""
+    def picture(self, folder: Path) -> tuple[str, Path] | None:
+        """Reconstructions of images from all over the training set, so of many classes.
+
+        There are none where tokens are predicted, in place of pixels.
+        """
+        if self.recipe.target == "tokens":
+            return None
         keys = [(0, i) for i in spread(len(self.train_data), NUM_PICTURED)]
         file = folder / PICTURE_FILE
         reconstruction_sheet(self, self.train_data.__getitems__(keys), file)

@@ -25,6 +25,9 @@ class Method(ABC):
     continues: ClassVar[bool] = True
     """whether it can start from the weights of a file"""
 
+    makes_encoder: ClassVar[bool] = True
+    """whether downstream tasks can take what it makes"""
+
     @abstractmethod
     def rows(self, backbone: str) -> Sourced:
         """Every field of the recipe but protocol and backbone, with its value and its source."""
@@ -35,6 +38,10 @@ class Method(ABC):
             "what was asked for", protocol=f"{PRETRAIN}/{self.name}@1", backbone=backbone
         )
         return complete(self.recipe_type, self.rows(backbone) | asked)
+
+    def codebook(self, recipe: Any) -> int | None:
+        """Codes of the tokenizer whose tokens are predicted; None: none is needed."""
+        return None
 
     def read(self, source: str | Path, max_bad_images: int = MAX_BAD_IMAGES) -> Any:
         """The data that `--data` means, for `build`; `RunError` or `TaskError` where there are

@@ -14,6 +14,7 @@ from backbones.reading import Reading
 from backbones.report import LoadReport
 from backbones.vit import ViT
 from mae_bench.pretraining.recipes import PretrainRecipe
+from mae_bench.pretraining.tokenizer import Tokenizer
 from tasks.classification.class_folders import named_by_wnids
 from tasks.classification.datasets import IMAGENET_1K
 from tasks.images import UnlabelledImages
@@ -31,11 +32,13 @@ class Pretraining(Task):
     """its name, in the metadata of the weights"""
     folders: list[Path]
     """of the images"""
+    tokenizer: Tokenizer | None = None
+    """of the tokens to be predicted; its weights are in no state, and not trained"""
 
     @property
     @abstractmethod
-    def encoder(self) -> ViT:
-        """What downstream tasks take."""
+    def encoder(self) -> ViT | None:
+        """What downstream tasks take; None: there is none."""
 
     @abstractmethod
     def continue_from(self, checkpoint: str | Path, reading: Reading) -> LoadReport:
@@ -43,7 +46,13 @@ class Pretraining(Task):
 
     def encoder_state(self) -> dict[str, Tensor]:
         """The tensors that downstream tasks load, in a layout that `backbones.load` takes."""
+        assert self.encoder is not None
         return self.encoder.state_dict()
+
+    def tokens(self, images: Tensor) -> Tensor:
+        """Tokens int64 (B, N), row by row, of a view uint8 (B, 3, T, T)."""
+        assert self.tokenizer is not None  # `pretrain` gives one where `Method.codebook` asks
+        return self.tokenizer.encoder.to(images.device).tokens(images)
 
     def whole(self) -> tuple[str, dict[str, Tensor]] | None:
         """Name and tensors of a file of more than the encoder, in the method's own layout."""

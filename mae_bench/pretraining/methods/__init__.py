@@ -7,8 +7,12 @@ or, where it needs more than images without labels, a `Pretraining`.
 """
 
 from mae_bench.pretraining.method import Method
+from mae_bench.pretraining.methods.beit import BEIT
 from mae_bench.pretraining.methods.mae import MAE
 from mae_bench.pretraining.methods.moco_v3 import MOCO_V3
 from mae_bench.pretraining.methods.supervised import SUPERVISED
+from mae_bench.pretraining.methods.tokenizer import TOKENIZER
 
-METHODS: dict[str, Method] = {method.name: method for method in (MAE, MOCO_V3, SUPERVISED)}
+METHODS: dict[str, Method] = {
+    method.name: method for method in (MAE, MOCO_V3, BEIT, SUPERVISED, TOKENIZER)
+}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from backbones.sizes import size_of
 from mae_bench.pretraining.method import Method
-from mae_bench.pretraining.recipes import PretrainRecipe
+from mae_bench.pretraining.recipes import DALLE_CODES, MINIATURE_CODES, MOST_CODES, PretrainRecipe
 from tasks.recipe import Sourced, Width, Within, require, said_by
 
 if TYPE_CHECKING:
@@ -33,10 +33,10 @@ class MaeRecipe(PretrainRecipe):
     mask: Literal["random", "block", "grid"] = "random"
     """how patches are chosen for removal: one by one, by BEiT's blocks, or three of every four in a
     fixed pattern (mask_ratio 0.75 alone)"""
-    target: Literal["pixels", "pca"] = "pixels"
+    target: Literal["pixels", "pca", "tokens"] = "pixels"
     """what is predicted of a patch: its pixels (normalised with norm_pix), or its 96 largest
-    principal coefficients, of components fitted to a seeded sample (norm_pix has no use then and
-    is switched off)"""
+    principal coefficients, of components fitted to a seeded sample, or its token by --tokenizer
+    (norm_pix has no use for the last two and is switched off)"""
     encoder_mask_tokens: bool = False
     """whether the encoder sees mask tokens in place of the removed patches"""
 
@@ -47,6 +47,9 @@ class MaeRecipe(PretrainRecipe):
     """side of the square that augmentation none and crop_fixed cut, by the image's shorter side"""
     colour_jitter: Annotated[float, Within(0, 1)] = 0.4
     """how much augmentation crop_random_jitter changes brightness, contrast and saturation"""
+    codebook: Annotated[int | None, Within(2, MOST_CODES)] = None
+    """codes of the tokenizer, with target tokens alone: 8,192 as DALL-E's, and those of the
+    miniature world's tokenizer there"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,6 +64,9 @@ class MaeRecipe(PretrainRecipe):
         some = 0 < int(side**2 * (1 - self.mask_ratio)) < side**2
         require(self, "mask_ratio", some, f"one that leaves and removes some {patches}")
         pixels = self.target == "pixels"
+        tokens = self.target == "tokens"
+        expected = "a number with target tokens" if tokens else "none without target tokens"
+        require(self, "codebook", tokens == (self.codebook is not None), expected)
         require(self, "norm_pix", pixels or not self.norm_pix, f"False with target {self.target}")
 
     def idle(self) -> dict[str, str]:
@@ -73,7 +79,11 @@ class MaeRecipe(PretrainRecipe):
         """What follows from changes of fields for fields that they do not name."""
         other = changes.get("target", self.target) != "pixels"
         implied = super().implied(changes)
-        return implied | ({"norm_pix": False} if other and "norm_pix" not in changes else {})
+        implied |= {"norm_pix": False} if other and "norm_pix" not in changes else {}
+        if changes.get("target", self.target) == "tokens" and "codebook" not in changes:
+            mini = self.backbone == "vit_mini"
+            implied["codebook"] = MINIATURE_CODES if mini else DALLE_CODES
+        return implied
 
 
 EVEN = "an even number of patches each way"
@@ -94,6 +104,7 @@ PUBLISHED = (
     | said_by("ours: what 224 of 256 pixels are, as in evaluation", fixed_crop=0.875)
     | said_by("ours: as strong as BEiT's; the paper does not say", colour_jitter=0.4)
     | said_by("mae models_mae.py", decoder_heads=16)
+    | said_by("none: pixels need no tokenizer", codebook=None)
     | said_by("ours: bf16 needs no loss scaling; mae uses fp16 with it", precision="bf16")
 )
 
@@ -123,6 +134,9 @@ class Mae(Method):
 
     def rows(self, backbone: str) -> Sourced:
         return PUBLISHED | (MINIATURE if backbone == "vit_mini" else {})
+
+    def codebook(self, recipe: MaeRecipe) -> int | None:
+        return recipe.codebook
 
     def build(self, recipe: MaeRecipe, data: list[Path], seed: int) -> MaskedPretraining:
         from mae_bench.pretraining.masked import MaskedPretraining
