@@ -20,6 +20,7 @@ from mae_bench.calls import remembered
 if TYPE_CHECKING:
     from mae_bench.evaluate import evaluate
     from mae_bench.partial_curve import partial_curve
+    from mae_bench.plan import plan
     from mae_bench.predict import predict
     from mae_bench.pretrain import pretrain
     from mae_bench.quickstart import quickstart
@@ -32,6 +33,7 @@ __version__ = "0.1.0"
 __all__ = [
     "evaluate",
     "partial_curve",
+    "plan",
     "predict",
     "pretrain",
     "quickstart",

@@ -24,7 +24,7 @@ from mae_bench.commands.predict import Predict
 from mae_bench.commands.pretrain import Pretrain
 from mae_bench.commands.quickstart import Quickstart
 from mae_bench.commands.report import Report
-from mae_bench.commands.suite import Suite
+from mae_bench.commands.suite import Plan, Suite
 from mae_bench.commands.transfer import Transfer
 from mae_bench.errors import Interrupted, RunError, reason
 from mae_bench.flags import explained, refusing, with_recipe
@@ -47,6 +47,7 @@ COMMANDS: dict[str, type | tuple[str, Mapping[str, type]]] = {
     "evaluate": Evaluate,
     "predict": Predict,
     "suite": Suite,
+    "plan": Plan,
     "report": Report,
     "runs": (runs.SUMMARY, runs.ACTIONS),
     "data": (data.SUMMARY, data.ACTIONS),

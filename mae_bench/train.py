@@ -56,6 +56,7 @@ def fit(task: Task, run: Run, accelerator: Accelerator, seed: int, how: Executio
     keeper = Keeper(run, parts, BadImages(how.max_bad_images), how.save_minutes)
     schedule = build_schedule(optimizer, recipe, plan.num_steps, plan.epoch_steps)
     plan.start = keeper.restore()
+    first_alone(keeper.tell_disk)
     prepare_blocks(task, how)
     model = accelerator.prepare_model(task)
     title = f"training {recipe.protocol} ({plural(recipe.epochs, 'epoch')})"

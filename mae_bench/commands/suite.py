@@ -1,6 +1,6 @@
-"""`mae-bench suite`."""
+"""`mae-bench suite` and `mae-bench plan`."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,15 +10,12 @@ import mae_bench
 from mae_bench.arguments import check_common
 from mae_bench.errors import RunError
 from mae_bench.execution import Execution
+from mae_bench.suite.cost import UTILISATION
 
 
 @dataclass
-class Suite:
-    """Do all runs that a table needs, pre-trainings included, and report.
-
-    Give the name of a table or figure of the paper, a FILE.toml, or --tasks with weights. Runs
-    that are there are not run again; the same command goes on where it was stopped.
-    """
+class Choice:
+    """Which runs: what suite and plan share."""
 
     what: Annotated[Positional[str | None], arg(metavar="[SUITE]")] = None
     """table-1a to table-1f, table-2 to table-7, table-12, table-13, figure-9, quickstart, or a
@@ -50,33 +47,55 @@ class Suite:
     """folder with the data sets, each in its official layout somewhere below"""
     out: Path = Path("runs")
     """folder of all runs"""
+    execution: Annotated[Execution, arg(name="")] = field(default_factory=Execution)
+
+    def chosen(self) -> dict[str, Any]:
+        """As the functions take it."""
+        check_common(self.out)
+        given = {each.name: getattr(self, each.name) for each in fields(Choice)}
+        for name in ("overrides", "pretrain_overrides"):
+            given[name] = read_overrides(given[name], name.replace("_", "-"))
+        return given
+
+
+@dataclass
+class Suite(Choice):
+    """Do all runs that a table needs, pre-trainings included, and report.
+
+    Give the name of a table or figure of the paper, a FILE.toml, or --tasks with weights. Runs
+    that are there are not run again; the same command goes on where it was stopped.
+    """
+
     jobs: int | None = None
     """runs under way at the same time (default: one for each GPU; without GPUs 1)"""
     write: Path | None = None
     """write the suite into this FILE.toml, to be changed, and run nothing"""
-    execution: Annotated[Execution, arg(name="")] = field(default_factory=Execution)
+    dry_run: bool = False
+    """print what would be run and what it would cost, as mae-bench plan does, and run nothing"""
 
     def run(self) -> None:
-        check_common(self.out)
-        mae_bench.suite(
-            self.what,
-            backbone=self.backbone,
-            checkpoint=self.checkpoint,
-            init=self.init,
-            pretrain=self.pretrain,
-            tasks=self.tasks,
-            protocols=self.protocols,
-            overrides=read_overrides(self.overrides, "overrides"),
-            pretrain_overrides=read_overrides(self.pretrain_overrides, "pretrain-overrides"),
-            seeds=self.seeds,
-            released=self.released,
-            data=self.data,
-            data_root=self.data_root,
-            out=self.out,
-            jobs=self.jobs,
-            execution=self.execution,
-            write=self.write,
-        )
+        if self.dry_run:
+            mae_bench.plan(**self.chosen())
+            return
+        mae_bench.suite(**self.chosen(), jobs=self.jobs, write=self.write)
+
+
+@dataclass
+class Plan(Choice):
+    """Print what suite would run, and what that would cost: time, memory, disk, FLOPs.
+
+    A few steps of each kind of run are measured on the device at hand and extrapolated; or, with
+    --on, the time of another device is reckoned from counted operations.
+    """
+
+    on: str | None = None
+    """a device that is not at hand: v100-32gb, a100-40gb, a100-80gb, h100-80gb, h200-141gb or
+    l40s-48gb"""
+    utilisation: float = UTILISATION
+    """with --on: share of its most operations that a training reaches"""
+
+    def run(self) -> None:
+        mae_bench.plan(**self.chosen(), on=self.on, utilisation=self.utilisation)
 
 
 def read_overrides(words: tuple[str, ...], name: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What training needs to go on after an interruption, kept in the run's folder and read again."""
 
+import shutil
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from accelerate import PartialState
 from mae_bench.batches import MicroBatches
 from mae_bench.errors import RunError, first_line
 from mae_bench.progress import say
-from mae_bench.run.writing import Run, read_state
+from mae_bench.run.writing import KEEP_STATES, Run, read_state
 from mae_bench.setup import Spent
 from mae_bench.unreadable import write_unreadable
 from tasks.images import BadImages
@@ -46,6 +47,24 @@ class Keeper:
         self.epoch_losses: list[float] = []
         self.before, self.began, self.started = 0.0, time.monotonic(), time.time()
         self.saved, self.step = self.began, 0
+
+    def tell_disk(self) -> None:
+        """Say before the first step if the disk has no room for the states that will be saved."""
+        tensors = [
+            each for group in self.parts["optimizer"].param_groups for each in group["params"]
+        ]
+        moments = len(self.parts["optimizer"].defaults.get("betas", (1,)))
+        trained = moments * sum(each.numel() * each.element_size() for each in tensors)
+        networks = [part for name, part in self.parts.items() if name != "optimizer"]
+        kept = (each for network in networks for each in network.state_dict().values())
+        state = trained + sum(each.numel() * each.element_size() for each in kept)
+        free = shutil.disk_usage(self.run.folder).free
+        if (needed := state * (KEEP_STATES + 1)) > free:
+            say(
+                f"disk: saved states take {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are "
+                f"free in {self.run.folder}; make room, or the run ends when it saves",
+                style="yellow",
+            )
 
     def restore(self) -> int:
         """Load the newest good state; the number of steps that it has behind it."""

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import tasks as all_tasks
 from backbones.baselines import BASELINES
 from mae_bench.arguments import SCRATCH
 from mae_bench.data import MINI
@@ -21,17 +20,26 @@ from mae_bench.suite.spec import (
     WeightsSpec,
     read_spec,
 )
+from tasks import check_known
 
 QUICKSTART = "quickstart"
 
 
 def chosen_spec(
-    what: str | Path | None,
+    what: str | Path | None = None,
     *,
-    seeds: int | list[int] | None,
-    data: str | None,
-    data_root: str | None,
-    **flags: Any,
+    backbone: Sequence[str] = (),
+    checkpoint: Sequence[str] = (),
+    init: Sequence[str] = (),
+    pretrain: Sequence[str] = (),
+    tasks: Sequence[str] = (),
+    protocols: Sequence[str] = (),
+    overrides: Mapping[str, Any] | None = None,
+    pretrain_overrides: Mapping[str, Any] | None = None,
+    seeds: int | Sequence[int] | None = None,
+    released: bool = False,
+    data: str | None = None,
+    data_root: str | Path | None = None,
 ) -> tuple[SuiteSpec, list[str]]:
     """The suite that is meant, and a line for each thing of it that cannot be run.
 
@@ -41,15 +49,26 @@ def chosen_spec(
         raise RunError(f"--data {data}: expected {MINI}; folders are found below --data-root")
     if data is not None and data_root is not None:
         raise RunError("--data and --data-root contradict each other; leave one out")
-    spec, left_out = named_suite(what, data_root, flags) if what else (by_flags(flags), [])
-    changes: dict[str, Any] = {} if seeds is None else {"seeds": seeds}
-    if data is not None or data_root is not None:
-        changes |= {"data": data, "data_root": data_root}
+    flags: dict[str, Any] = {
+        "backbone": backbone,
+        "checkpoint": checkpoint,
+        "init": init,
+        "pretrain": pretrain,
+    }
+    flags |= {"tasks": tasks, "protocols": protocols, "released": released}
+    flags |= {"overrides": overrides or {}, "pretrain_overrides": pretrain_overrides or {}}
+    root = None if data_root is None else str(data_root)
+    spec, left_out = named_suite(what, root, flags) if what else (by_flags(flags), [])
+    changes: dict[str, Any] = {}
+    if seeds is not None:
+        changes["seeds"] = seeds if isinstance(seeds, int) else list(seeds)
+    if data is not None or root is not None:
+        changes |= {"data": data, "data_root": root}
     return spec.model_copy(update=changes), left_out
 
 
 def named_suite(
-    what: str | Path, data_root: str | None, flags: Mapping[str, Any]
+    what: str | Path, root: str | None, flags: Mapping[str, Any]
 ) -> tuple[SuiteSpec, list[str]]:
     """A built-in suite, or the one in a file."""
     name = str(what)
@@ -58,7 +77,7 @@ def named_suite(
         if flags["pretrain_overrides"]:
             raise RunError(f"--pretrain-overrides: {name} says its own; write it with --write")
         return tables.table_suite(
-            name, flags["backbone"], flags["protocols"], flags["released"], data_root is None
+            name, flags["backbone"], flags["protocols"], flags["released"], root is None
         )
     given = [each for each in flags if flags[each]]
     if name == QUICKSTART:
@@ -97,10 +116,10 @@ def by_flags(flags: Mapping[str, Any]) -> SuiteSpec:
         chosen.append(label)
     for init in flags["init"]:
         if init != SCRATCH:
-            all_tasks.check_known("released weights", init, [*BASELINES, SCRATCH])
+            check_known("released weights", init, [*BASELINES, SCRATCH])
         chosen.append(init if init == SCRATCH else f"{RELEASED}{init}")
     for method in flags["pretrain"]:
-        all_tasks.check_known("method", method, list(METHODS))
+        check_known("method", method, list(METHODS))
         if flags["pretrain_overrides"]:
             label = unique(f"{method}-changed", weights)
             changes = {"method": method, **flags["pretrain_overrides"]}

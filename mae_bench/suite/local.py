@@ -17,7 +17,9 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+from mae_bench.execution import Execution
 from mae_bench.streams import keep_going_unread
+from mae_bench.suite.runs import SuiteRun
 
 PRELOADED = ["mae_bench.pretrain", "mae_bench.transfer", "mae_bench.evaluate"]
 SAVING = 60.0
@@ -115,11 +117,7 @@ def work(words: list[str], said: str, place: dict[str, str]) -> None:
     os.setsid()  # Ctrl-C is for the suite, which has its runs save
     end_with_the_parent()
     os.environ.update(place)
-    stream = open(said, "a", buffering=1, errors="backslashreplace")  # noqa: PTH123, SIM115
-    for number in (1, 2):
-        os.dup2(stream.fileno(), number)
-    sys.stdout = sys.stderr = stream
-    keep_going_unread()
+    print_into(said)
     sys.argv = ["mae-bench", *words]
     import torch
 
@@ -128,6 +126,15 @@ def work(words: list[str], said: str, place: dict[str, str]) -> None:
     if THREADS in place:
         torch.set_num_threads(int(place[THREADS]))
     sys.exit(call(words))
+
+
+def print_into(said: str) -> None:
+    """Have this process print into a file, from now on."""
+    stream = open(said, "a", buffering=1, errors="backslashreplace")  # noqa: PTH123, SIM115
+    for number in (1, 2):
+        os.dup2(stream.fileno(), number)
+    sys.stdout = sys.stderr = stream
+    keep_going_unread()
 
 
 def tail(file: Path, size: int = 8192) -> str:
@@ -159,3 +166,32 @@ def places(jobs: int | None, device: str, cores: int) -> list[dict[str, str]]:
         return [{}]
     threads = {} if THREADS in os.environ else {THREADS: str(max(1, cores // jobs))}
     return [dict(threads) for _ in range(jobs)]
+
+
+def probe_in_process(run: SuiteRun, how: Execution, file: Path) -> str | None:
+    """Probe a run in a process of its own; why it failed, in a line, or None."""
+    context = multiprocessing.get_context("forkserver")
+    said = file.with_suffix(".txt")
+    process = context.Process(target=probe_work, args=(run, how, str(file), str(said)))
+    process.start()
+    try:
+        process.join()
+    finally:
+        process.kill()
+    return None if file.exists() else Job(process, said, 0.0).reason()
+
+
+def probe_work(run: SuiteRun, how: Execution, file: str, said: str) -> None:
+    """Entry point of a probe's process."""
+    from tasks.workers import end_with_the_parent
+
+    os.setsid()
+    end_with_the_parent()
+    print_into(said)
+    from mae_bench.cli import bad_input
+    from mae_bench.suite.probing import probe_into
+
+    try:
+        probe_into(run, how, Path(file))
+    except bad_input() as error:
+        sys.exit(f"mae-bench: {error}")

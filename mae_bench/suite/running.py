@@ -80,12 +80,12 @@ def suite(
         pretrain=pretrain,
         tasks=tasks,
         protocols=protocols,
-        overrides=overrides or {},
-        pretrain_overrides=pretrain_overrides or {},
-        seeds=seeds if seeds is None or isinstance(seeds, int) else list(seeds),
+        overrides=overrides,
+        pretrain_overrides=pretrain_overrides,
+        seeds=seeds,
         released=released,
         data=data,
-        data_root=None if data_root is None else str(data_root),
+        data_root=data_root,
     )
     expanded = expand(spec)
     for line in [*left_out, *expanded.left_out]:
