@@ -63,7 +63,8 @@ def command(processes: int) -> str:
     if call is not None and is_interactive():
         return call
     program = Path(sys.argv[0])
-    own = program.stem in ("mae-bench", "cli")
+    as_module = program.parts[-2:] == ("mae_bench", "__main__.py")
+    own = as_module or program.stem in ("mae-bench", "cli")
     words = ["mae-bench" if own else program.name, *sys.argv[1:]]
     weights = chosen.get()  # the newest by now, and later perhaps another
     if own and words[1:2] == ["transfer"] and "--checkpoint" not in words and weights is not None:

@@ -37,9 +37,16 @@ def put(file: Path, content: bytes) -> None:
 
 
 def page(
-    found: FoundRuns, tables: Sequence[Table], drawn: Sequence["Drawn"], refresh: int | None = None
+    found: FoundRuns,
+    tables: Sequence[Table],
+    drawn: Sequence["Drawn"],
+    refresh: int | None = None,
+    others: Sequence["Unfinished"] = (),
 ) -> str:
-    """The HTML page; with `refresh` also of runs under way, and one that loads itself again."""
+    """The HTML page; with `refresh` also of runs under way, and one that loads itself again.
+
+    `others`: runs of a suite that say themselves how they are, in place of what is found.
+    """
     from results.formats.html import ShownRun, to_html
 
     runs = [
@@ -47,11 +54,13 @@ def page(
         for run in found.finished
         if run.record is not None
     ]
+    told = {each.name for each in others}
+    there = [run for run in found.unfinished if refresh and run.name not in told]
     return to_html(
         tables,
         drawn,
         runs,
-        unfinished=[under_way(run) for run in found.unfinished] if refresh else (),
+        unfinished=[*others, *(under_way(run) for run in there)],
         skipped=found.skipped,
         made=datetime.now(UTC),
         refresh=refresh,
@@ -106,15 +115,24 @@ def keep_up(
         say("stopped watching; the last report:")
 
 
-def refresh(runs: Path, file: Path, wanted: Wanted) -> str:
-    """Write the page of a folder of runs, some of them under way; how many there are."""
+def refresh(
+    runs: Path,
+    file: Path,
+    wanted: Wanted,
+    others: Sequence["Unfinished"] = (),
+    seconds: int | None = REFRESH_SECONDS,
+) -> str:
+    """Write the page of a folder of runs, some of them under way; how many there are.
+
+    `seconds` until a browser loads it again; None: it is the last one. See `page` for `others`.
+    """
     from results.figures import figures
 
     found = find_runs(runs)
     drawn = figures(found.records, published(), logs([*found.finished, *found.unfinished]))
     tables = wanted.tables(found)
     file.parent.mkdir(parents=True, exist_ok=True)
-    put(file, page(found, tables, drawn, REFRESH_SECONDS).encode())
+    put(file, page(found, tables, drawn, seconds, others).encode())
     return f"{len(found.finished)} finished, {len(found.unfinished)} not finished"
 
 

@@ -12,10 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from mae_bench.progress import console, duration, say
+from mae_bench.run.files import LOG_FILE
 from mae_bench.run.finding import last_step, planned_steps, read_identity
 from mae_bench.suite.runs import SuiteRun, title
 from results import Record, ResultsError
+from results.formats.html import Unfinished
 from results.labels import decimals_of, metric_title, shown
+from results.logs import read_log
 
 State = Literal["waiting", "running", "finished", "there", "failed"]
 MARKS: dict[State, str] = {
@@ -123,8 +126,35 @@ class Board:
 
     def counts(self) -> str:
         """ "3 finished, 1 running, 8 waiting"."""
-        states = [row.state for row in self.rows.values()]
+        states = self.states()
         return ", ".join(f"{states.count(s)} {s}" for s in MARKS if s in states)
+
+    def states(self) -> list[State]:
+        return [row.state for row in self.rows.values()]
+
+    def unfinished(self) -> list[Unfinished]:
+        """The rows that the page is to show beside finished runs."""
+        found = []
+        for row in self.rows.values():
+            if row.state in ("finished", "there"):
+                continue
+            run = row.run
+            log = read_log(self.out / run.name / LOG_FILE, run.name, run.recipe.protocol, False)
+            epochs = getattr(run.recipe, "epochs", None)
+            found.append(
+                Unfinished(
+                    name=run.name,
+                    protocol=run.recipe.protocol,
+                    backbone=run.backbone,
+                    init=run.origin,
+                    seed=str(run.seed),
+                    epoch=log.epochs[-1] if log else 0.0,
+                    epochs=None if epochs is None else float(epochs),
+                    loss=log.losses[-1] if log else None,
+                    said=f"{row.state} {row.said}".strip(),
+                )
+            )
+        return found
 
     def with_state(self, state: State) -> list[Row]:
         return [row for row in self.rows.values() if row.state == state]

@@ -125,6 +125,8 @@ def carry_out(
         for name in spec.report:
             report(out, table=(name,))
     failed = doing.board.with_state("failed")
+    if failed:
+        doing.page.renew(doing.board, last=True)
     for row in failed:
         say(f"failed: {row.run.name}: {row.said}", style="red")
     say(f"{doing.board.counts()} of {len(runs)} runs in {duration(time.monotonic() - began)}")
@@ -156,7 +158,7 @@ class Doing:
             for job in self.runner.wait(LOOK):
                 self.end(job)
             self.board.update()
-            self.page.renew()
+            self.page.renew(self.board)
 
     def begin(self) -> None:
         """Start what is ready, as far as there is room; name what there is no way to any more."""
@@ -202,16 +204,19 @@ class Page:
     """The report's page, renewed while runs are under way."""
 
     def __init__(self, out: Path) -> None:
-        self.out, self.before = out, changes(out)
+        self.out = out
+        self.before: list[object] = []
         self.due = time.monotonic() + REFRESH_SECONDS
 
-    def renew(self) -> None:
-        """Write the page if something has changed, and not too often."""
+    def renew(self, board: Board, last: bool = False) -> None:
+        """Write the page if something has changed, and not too often; `last`: in any case."""
         began = time.monotonic()
-        if began < self.due or (now := changes(self.out)) == self.before:
+        now: list[object] = [*changes(self.out), *board.states()]
+        if not last and (began < self.due or now == self.before):
             return
+        seconds = None if last else REFRESH_SECONDS
         try:
-            refresh(self.out, self.out / "report.html", Wanted())
+            refresh(self.out, self.out / "report.html", Wanted(), board.unfinished(), seconds)
         except (OSError, ResultsError) as error:  # the runs matter more; the last report tells it
             say(f"the page could not be renewed ({error})", style="yellow")
         self.before = now
