@@ -110,8 +110,10 @@ def transferring(
     if unread and checkpoint is None and init not in BASELINES:
         raise RunError(f"{unread}: there is no checkpoint to read; leave it out")
     how = execution or Execution()
-    if not trains and (how.compile or how.checkpoint_activations):
-        flag = "--compile" if how.compile else "--checkpoint-activations"
+    asked = {"compile": how.compile, "checkpoint-activations": how.checkpoint_activations}
+    asked["eval-every"] = bool(how.eval_every)
+    flag = next((f"--{name}" for name, given in asked.items() if given), None)
+    if not trains and flag:
         raise RunError(f"{flag}: --protocol {protocol} trains no backbone; leave it out")
     return base, effective
 

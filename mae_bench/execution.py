@@ -9,6 +9,7 @@ BOUNDS = (
     ("workers", int, 1024),
     ("save_minutes", float, 1_000_000),
     ("max_bad_images", int, 1_000_000_000),
+    ("eval_every", int, 1_000_000),
 )
 """field, its type, the most that it may be"""
 
@@ -36,7 +37,7 @@ class TrainingExecution:
 
     def __post_init__(self) -> None:
         for name, kind, most in BOUNDS:
-            value = getattr(self, name)
+            value = getattr(self, name, 0)
             number = isinstance(value, int | kind) and not isinstance(value, bool)
             if not number or not 0 <= value <= most:
                 what = "a whole number, " if kind is int else ""
@@ -54,3 +55,6 @@ class Execution(TrainingExecution):
 
     save_logits: bool = False
     """classification: keep the logits of the test images too"""
+    eval_every: int = 0
+    """score the test images every so many epochs while training, to be looked at; 0: only at the
+    end"""

@@ -1,6 +1,7 @@
 """The HTML page of a report, once or for as long as runs are under way."""
 
 import contextlib
+import json
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -17,9 +18,11 @@ from mae_bench.report_runs import (
     logs,
     pictures_of,
 )
-from mae_bench.run.files import LOG_FILE, RECORD_FILE, RUN_FILE, atomic
+from mae_bench.run.files import LOG_FILE, RECORD_FILE, RUN_FILE, VALIDATION_FILE, atomic
 from mae_bench.run.finding import RunFolder, age, is_locked
-from results import Table, published
+from results import ResultsError, Table, published
+from results.labels import decimals_of, metric_title, shown
+from results.objects import read_bounded
 from results.store import folders_with
 
 if TYPE_CHECKING:
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from results.formats.html import Unfinished
 
 REFRESH_SECONDS = 10
+MOST_VALIDATION = 16 * 1024**2
+"""bytes of scores while a run trained"""
 PATIENCE = 5
 """times what a refresh took, that is waited at least: the runs need the processor more"""
 
@@ -86,8 +91,21 @@ def under_way(run: RunFolder) -> "Unfinished":
         epoch=log.epochs[-1] if log else 0.0,
         epochs=float(epochs) if whole else None,
         loss=log.losses[-1] if log else None,
-        said=f"{age(run)} ago" if busy else f"stopped, {age(run)} ago",
+        said=(f"{age(run)} ago" if busy else f"stopped, {age(run)} ago") + validated(run.folder),
     )
+
+
+def validated(folder: Path) -> str:
+    """The last score while training, if there is one: ", top-1 34.20% at epoch 5"."""
+    try:
+        line = read_bounded(folder / VALIDATION_FILE, MOST_VALIDATION).splitlines()[-1]
+        scores = json.loads(line)
+        name = next(iter(shown(scores)))
+        title, unit = metric_title(name)
+        value = f"{float(scores[name]):.{decimals_of(name)}f}{unit}"
+        return f", {title} {value} at epoch {float(scores['epoch']):g}"
+    except (ResultsError, OSError, ValueError, KeyError, TypeError, IndexError, StopIteration):
+        return ""
 
 
 def keep_up(

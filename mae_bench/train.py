@@ -11,11 +11,12 @@ import signal
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import gather_object
 from timm.utils import ModelEmaV3
 from torch import Tensor
@@ -28,19 +29,29 @@ from mae_bench.optim import build_optimizer, build_schedule, clip
 from mae_bench.progress import progress, say
 from mae_bench.run.keeping import Fitted, Keeper, is_finite
 from mae_bench.run.log import TrainingLog
+from mae_bench.run.validation import Validation
 from mae_bench.run.writing import Run
 from mae_bench.signals import Noted, WaitingTooLong, noted
 from tasks.images import BadImages, Unreadable
 from tasks.images.walk import plural
 from tasks.processes import first_alone
-from tasks.task import Batch, Task
+from tasks.task import Batch, Scoring, Task
 
 PATIENCE = 5.0
 """seconds that one of several processes waits for images after a signal, to end with the others"""
 
 
-def fit(task: Task, run: Run, accelerator: Accelerator, seed: int, how: Execution) -> Fitted:
+def fit(
+    task: Task,
+    run: Run,
+    accelerator: Accelerator,
+    seed: int,
+    how: Execution,
+    scoring: Scoring | None = None,
+) -> Fitted:
     """Train `task` by its recipe, from the newest state in `run` or from the start.
+
+    With `scoring` it is scored now and then, as `how` says.
 
     What `refuse_unfit` refuses is to be refused before there is a run folder. Raises `RunError`
     for a loss that is not finite (nothing of that step is kept) and `Interrupted` after a signal,
@@ -66,8 +77,12 @@ def fit(task: Task, run: Run, accelerator: Accelerator, seed: int, how: Executio
         progress(title, plan.num_steps, plan.start) as bar,
         closing(load(task.train_data, plan, how, accelerator.device)) as batches,
     ):
+        looks = validation(run, plan, how, scoring)
         task.train()
         for step in range(plan.start, plan.num_steps):
+            if looks is not None and looks.is_due(step):
+                stopped = partial(end_if_asked, keeper, log, signals, step, plan)
+                keeper.began += looks.look(step, ema.module if ema else task, log.board, stopped)
             schedule.step_update(step)
             with undone_if_cut_short(keeper, log, signals, step, plan):
                 mine = step_gradients(model, batches, signals, plan, step, accelerator)
@@ -93,6 +108,27 @@ def fit(task: Task, run: Run, accelerator: Accelerator, seed: int, how: Executio
             if stop:
                 raise interrupted(stop, step + 1, plan, run)
     return keeper.fitted(ema.module if ema else task, plan)
+
+
+def validation(
+    run: Run, plan: MicroBatches, how: Execution, scoring: Scoring | None
+) -> Validation | None:
+    """What scores the test images while training, if that is asked for."""
+    asked = how.eval_every and scoring is not None
+    return Validation(run, plan, how.eval_every, scoring) if asked and scoring else None
+
+
+def end_if_asked(
+    keeper: Keeper, log: TrainingLog, signals: Noted, step: int, plan: MicroBatches
+) -> None:
+    """Between steps: save and raise `Interrupted` once a signal has come.
+
+    Of several processes each takes part in the scoring to its end.
+    """
+    if signals.number and PartialState().num_processes == 1:
+        log.sync()
+        keeper.save_alone(step)
+        raise interrupted(signals.number, step, plan, keeper.run)
 
 
 def prepare_blocks(task: Task, how: Execution) -> None:

@@ -204,7 +204,7 @@ def measure(
         write_classes(folder / CLASSES_FILE, [str(each) for each in built.data.classes])
     scoring = replace(scoring, folder=folder)
     if isinstance(built, Task):
-        fitted = fit(built, run, accelerator, setup.seed, how)
+        fitted = fit(built, run, accelerator, setup.seed, how, scoring)
         found = score_trained(fitted, run, setup, loaded, accelerator, scoring)
     else:
         found = fit_and_score(built, scoring)

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mae_bench.progress import console, duration, say
+from mae_bench.report_page import validated
 from mae_bench.run.files import LOG_FILE
 from mae_bench.run.finding import last_step, planned_steps, read_identity
 from mae_bench.suite.runs import SuiteRun, title
@@ -151,7 +152,7 @@ class Board:
                     epoch=log.epochs[-1] if log else 0.0,
                     epochs=None if epochs is None else float(epochs),
                     loss=log.losses[-1] if log else None,
-                    said=f"{row.state} {row.said}".strip(),
+                    said=f"{row.state} {row.said}".strip() + validated(self.out / run.name),
                 )
             )
         return found

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import tasks
 from backbones.baselines import name_of
 from mae_bench.arguments import MOST_LETTERS, SCRATCH
-from mae_bench.execution import Execution
+from mae_bench.execution import Execution, TrainingExecution
 from mae_bench.recipes import PRETRAIN, override, recipe
 from mae_bench.run.files import BACKBONE_FILE
 from tasks.recipe import Recipe, TrainingRecipe
@@ -93,7 +93,12 @@ class SuiteRun:
         if self.command == "evaluate" and self.needs:
             source = out / folders.get(self.needs, self.needs.name)
             words = ["evaluate", str(source), *flag("on", self.task), *flag("data", self.data)]
-            return [*words, *flag("out", out), *flag("name", self.name), *changed_flags(how, True)]
+            return [
+                *words,
+                *flag("out", out),
+                *flag("name", self.name),
+                *changed_flags(how, "evaluate"),
+            ]
         words = [self.command]
         if self.command == "transfer":
             words += [*flag("task", self.task), *flag("protocol", self.protocol)]
@@ -110,7 +115,7 @@ class SuiteRun:
         words += [*flag("out", out), *flag("name", self.name), *flag("seed", self.seed)]
         for name, value in self.overrides:
             words += flag(name, value)
-        return [*words, *changed_flags(how, self.command == "evaluate", self.trains)]
+        return [*words, *changed_flags(how, self.command, self.trains)]
 
 
 def pretraining_run(
@@ -142,14 +147,17 @@ def flag(name: str, value: object) -> list[str]:
     return [f"--{dashed}", str(value)]
 
 
-def changed_flags(how: Execution, evaluates: bool = False, trains: bool = True) -> list[str]:
-    """The flags of what `how` says otherwise than by default."""
+def changed_flags(how: Execution, command: str, trains: bool = True) -> list[str]:
+    """The flags of what `how` says otherwise than by default, as far as a command takes them."""
     usual, words = Execution(), []
+    training = [each.name for each in fields(TrainingExecution)]
     for each in fields(Execution):
         value = getattr(how, each.name)
-        if evaluates and each.name not in OF_EVALUATION:
+        if command == "evaluate" and each.name not in OF_EVALUATION:
             continue
-        if not trains and each.name in ("compile", "checkpoint_activations"):
+        if command == PRETRAIN and each.name not in training:
+            continue
+        if not trains and each.name in ("compile", "checkpoint_activations", "eval_every"):
             continue
         if value != getattr(usual, each.name):
             words += flag(each.name, value)
