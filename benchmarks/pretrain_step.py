@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import beit_peer
 import lightly
 import peers
 import timm
@@ -128,6 +129,61 @@ def measure(work: Workload, rounds: int, clock: Callable[[], float], compiled: b
             label = f"{name}, torch.compile"
             candidates[label] = Candidate(network, fused=name == OURS, compiled=True)
             flops[label] = flops[name]
+    spent, peak = take_turns(candidates, images, noise, rounds, clock)
+    title = f"### {work.backbone}, 224 x 224, batch {work.batch}"
+    decoder = f"{mae.mask_token.shape[-1]} x {len(mae.decoder_blocks)}"
+    what = f"Decoder {decoder}, {mae.decoder_blocks[0].attn.num_heads} heads"
+    return table(title, what, work.batch, spent, flops, peak, equality)
+
+
+def measure_beit(work: Workload, rounds: int, clock: Callable[[], float]) -> str:
+    """One Markdown table of BEiT's pre-training."""
+    torch.manual_seed(0)
+    ours = beit_peer.Ours(work.backbone, work.batch)
+    theirs = beit_peer.HuggingFace(ours)
+    images = torch.randn(work.batch, 3, 224, 224)
+    noise = torch.rand(work.batch, ours.beit.num_patches)
+    equality = [check_beit(ours, theirs, images, noise)]
+    candidates = {
+        OURS: Candidate(ours, fused=True),
+        PLAIN: Candidate(ours, fused=True, onednn=False),
+        "Hugging Face BEiT, SDPA": Candidate(theirs, fused=False),
+    }
+    flops = {name: c.flops(images, noise) for name, c in candidates.items()}
+    spent, peak = take_turns(candidates, images, noise, rounds, clock)
+    title = f"### BEiT, {work.backbone}, 224 x 224, batch {work.batch}"
+    what = f"{beit_peer.MASKED} masked patches, {beit_peer.CODES:,} tokens, which are given"
+    return table(title, what, work.batch, spent, flops, peak, equality)
+
+
+def check_beit(
+    ours: beit_peer.Ours, theirs: beit_peer.HuggingFace, images: Tensor, noise: Tensor
+) -> str:
+    """As `check`."""
+    losses = []
+    for network in (ours, theirs):
+        network.zero_grad()
+        loss = network(images, noise)
+        loss.backward()
+        losses.append(loss.item())
+    own = {name: p.grad for name, p in ours.beit.named_parameters() if p.grad is not None}
+    found = beit_peer.mapped(own)
+    expected = {name: p.grad for name, p in theirs.model.named_parameters()}
+    gradient = max(float((found[k] - g).norm() / g.norm()) for k, g in expected.items())
+    distance = abs(losses[0] / losses[1] - 1)
+    if max(distance, gradient) > LARGEST_DIFFERENCE:
+        raise SystemExit(f"BEiT: loss differs by {distance:.1e}, a gradient by {gradient:.1e}")
+    return f"{distance:.0e} and {gradient:.0e} (HuggingFace)"
+
+
+def take_turns(
+    candidates: dict[str, Candidate],
+    images: Tensor,
+    noise: Tensor,
+    rounds: int,
+    clock: Callable[[], float],
+) -> tuple[dict[str, list[tuple[float, ...]]], float]:
+    """Seconds of each candidate's steps, and the best speed of matrix products between them."""
     spent: dict[str, list[tuple[float, ...]]] = {name: [] for name in candidates}
     names, peak = list(candidates), matmul_peak(clock)
     for number in range(rounds + 1):
@@ -136,25 +192,22 @@ def measure(work: Workload, rounds: int, clock: Callable[[], float], compiled: b
             if number > 0:  # the first round warms up
                 spent[name].append(seconds)
         peak = max(peak, matmul_peak(clock))
-    title = f"### {work.backbone}, 224 x 224, batch {work.batch}"
-    return table(title, mae, work.batch, spent, flops, peak, equality)
+    return spent, peak
 
 
 def table(
     title: str,
-    mae: MaskedAutoencoder,
+    what: str,
     batch: int,
     spent: dict[str, list[tuple[float, ...]]],
     flops: dict[str, int],
     peak: float,
     equality: list[str],
 ) -> str:
-    decoder = f"{mae.mask_token.shape[-1]} x {len(mae.decoder_blocks)}"
     rows = [
         title,
         "",
-        f"Decoder {decoder}, {mae.decoder_blocks[0].attn.num_heads} heads. "
-        f"Largest relative difference of loss and of any gradient: {'; '.join(equality)}. "
+        f"{what}. Largest relative difference of loss and of any gradient: {'; '.join(equality)}. "
         f"{len(spent[OURS])} rounds; matrix products reach {peak / 1e9:.0f} GFLOP/s.",
         "",
         "| implementation | s per step, median (min) | of it AdamW | images/s | GFLOP per image "
@@ -206,6 +259,7 @@ def machine(threads: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--backbone", help="one backbone in place of the default tables")
+    parser.add_argument("--method", choices=("mae", "beit", "all"), default="all")
     parser.add_argument("--batch", type=int, default=8, help="images per step with --backbone")
     parser.add_argument("--rounds", type=int, default=15, help="timed rounds (default 15)")
     parser.add_argument("--threads", type=int, default=2, help="1 measures CPU time (default 2)")
@@ -217,7 +271,11 @@ def main() -> None:
     clock = time.process_time if arguments.threads == 1 else time.perf_counter
     chosen = arguments.backbone
     works = (Workload(chosen, arguments.batch),) if chosen else WORKLOADS
-    tables = [measure(work, arguments.rounds, clock, arguments.compile) for work in works]
+    tables = []
+    if arguments.method in ("mae", "all"):
+        tables = [measure(work, arguments.rounds, clock, arguments.compile) for work in works]
+    if arguments.method in ("beit", "all"):
+        tables += [measure_beit(work, arguments.rounds, clock) for work in works]
     text = "\n\n".join([*tables, machine(arguments.threads), EXPLANATION]) + "\n"
     print(text)
     if arguments.write:

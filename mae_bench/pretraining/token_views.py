@@ -8,7 +8,7 @@ from torchvision.transforms import functional as pillow
 
 from mae_bench.pretraining import masks
 from mae_bench.pretraining.beit import masked_places
-from tasks.images import UnlabelledImages, decode, load_batch, random_resized_crop_box, sample_rng
+from tasks.images import UnlabelledImages, decode, random_resized_crop_box, sample_rng
 from tasks.images.crops import Crop
 from tasks.images.decoding import cut
 from tasks.images.jitter import Jitter
@@ -34,14 +34,13 @@ class TokenViews:
 
     def __getitems__(self, keys: list[tuple[int, int]]) -> Batch:
         """The images' batch with "token_images"."""
-        names = self.images.names(range(len(self.images)))
         views: list[Tensor] = []
 
         def finish(crop: Crop) -> Tensor:
             views.append(lanczos(crop, self.token_size))
             return self.images.resize(crop)
 
-        batch = load_batch(keys, self.load, names, finish=finish)
+        batch = self.images.batch(keys, self.load, finish)
         return batch | {"token_images": torch.stack(views)}
 
     def load(self, epoch: int, index: int) -> Crop:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -89,7 +89,16 @@ class UnlabelledImages:
 
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Batch:
         """The samples (epoch, index) as `load_batch` returns them."""
-        return load_batch(keys, self.load, self._names, finish=self.resize)
+        return self.batch(keys, self.load, self.resize)
+
+    def batch(
+        self,
+        keys: Sequence[tuple[int, int]],
+        load: Callable[[int, int], Crop],
+        finish: Callable[[Crop], Tensor],
+    ) -> Batch:
+        """The same with other functions than `load` and `resize`."""
+        return load_batch(keys, load, self._names, finish=finish)
 
     def load(self, epoch: int, index: int) -> Crop:
         """One sample before it is resized. Raises UnreadableImage."""
