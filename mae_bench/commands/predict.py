@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 import mae_bench
+from mae_bench.commands.shared import go_on
 from mae_bench.execution import Execution
 
 
@@ -29,3 +30,4 @@ class Predict:
     def run(self) -> None:
         how = Execution(device=self.device)
         mae_bench.predict(self.source, self.images, self.out, how)
+        go_on("evaluate", self.source, "--data", "DIR")

@@ -8,6 +8,7 @@ from tyro.conf import Positional, arg
 
 import mae_bench
 from mae_bench.arguments import check_common
+from mae_bench.commands.shared import flag, go_on
 from mae_bench.errors import RunError
 from mae_bench.execution import Execution
 from mae_bench.suite.cost import UTILISATION
@@ -76,8 +77,13 @@ class Suite(Choice):
     def run(self) -> None:
         if self.dry_run:
             mae_bench.plan(**self.chosen())
+            go_on("suite", *([self.what] if self.what else ["--help"]))
             return
         mae_bench.suite(**self.chosen(), jobs=self.jobs, write=self.write)
+        if self.write is not None:
+            go_on("suite", self.write)
+        else:
+            go_on("report", *flag("runs", self.out, "runs"))
 
 
 @dataclass
@@ -96,6 +102,7 @@ class Plan(Choice):
 
     def run(self) -> None:
         mae_bench.plan(**self.chosen(), on=self.on, utilisation=self.utilisation)
+        go_on("suite", *([self.what] if self.what else ["--help"]))
 
 
 def read_overrides(words: tuple[str, ...], name: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 The three commands of the front page in a row, and what each says of what it chose.
 """
 
+import inspect
 import json
 import shutil
 import sys
@@ -15,7 +16,7 @@ from safetensors.torch import load_file
 from small_runs import SMALL, SMALL_MAE, flags
 
 import mae_bench
-from mae_bench.cli import call
+from mae_bench.cli import COMMANDS, call
 from mae_bench.errors import RunError
 from mae_bench.starting import located, settle
 from results import parse_record
@@ -208,3 +209,15 @@ def test_forgotten_data_are_the_miniature_world_in_bold(monkeypatch, world, caps
     assert "the built-in miniature world" in first
     assert "--data DIR" in first
     assert (bold, plain) == ("bold", None)
+
+
+def test_every_command_ends_with_the_next_one() -> None:
+    """Each command's `run` says it; this one sees that none is forgotten."""
+    groups = [[kind] if isinstance(kind, type) else kind[1].values() for kind in COMMANDS.values()]
+    lacking = [
+        f"{kind.__module__}.{kind.__name__}"
+        for group in groups
+        for kind in group
+        if "go_on(" not in inspect.getsource(kind.run)
+    ]
+    assert lacking == []
