@@ -72,6 +72,8 @@ def pretrain(
     training.
     """
     how = execution or Execution()
+    if how.eval_every:
+        raise RunError("--eval-every: for transfers, whose scores it shows; leave it out")
     words: dict[str, Any] = {"format": format, "key": key, "prefix": prefix, "grid": grid}
     check_common(out, name, seed, data=data, checkpoint=checkpoint, tokenizer=tokenizer, **words)
     reading = Reading(**words, allow_pickle=allow_pickle, heads=heads)

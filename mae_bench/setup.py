@@ -241,8 +241,6 @@ def scoring(
     """How to score; `RunError` if there are no logits, which are to be kept."""
     if how.save_logits and not measured.has_logits:
         raise RunError("--save-logits: there are no logits to keep here; leave the flag out")
-    if how.eval_every and not measured.data_facts()["val_images"]:
-        raise RunError("--eval-every: a pre-training has no test images; leave the flag out")
     return Scoring(
         device=accelerator.device,
         workers=how.workers,

@@ -42,6 +42,9 @@ class Choice:
     released: bool = False
     """for a table: take weights that authors released, where there are some, instead of
     pre-training"""
+    tokenizer: str | None = None
+    """DALL-E's encoder.pkl, for pre-trainings that predict tokens (default: one of our own is made
+    before)"""
     data: str | None = None
     """mini: the built-in miniature world, the default"""
     data_root: Path | None = None

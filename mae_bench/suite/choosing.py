@@ -38,6 +38,7 @@ def chosen_spec(
     pretrain_overrides: Mapping[str, Any] | None = None,
     seeds: int | Sequence[int] | None = None,
     released: bool = False,
+    tokenizer: str | None = None,
     data: str | None = None,
     data_root: str | Path | None = None,
 ) -> tuple[SuiteSpec, list[str]]:
@@ -59,7 +60,7 @@ def chosen_spec(
     flags |= {"overrides": overrides or {}, "pretrain_overrides": pretrain_overrides or {}}
     root = None if data_root is None else str(data_root)
     spec, left_out = named_suite(what, root, flags) if what else (by_flags(flags), [])
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = {} if tokenizer is None else {"tokenizer": str(tokenizer)}
     if seeds is not None:
         changes["seeds"] = seeds if isinstance(seeds, int) else list(seeds)
     if data is not None or root is not None:

@@ -99,7 +99,7 @@ def runs_of(
     for backbone, name, task in product(block.backbones, block.weights, block.tasks):
         weights = weights_called(name, spec)
         try:
-            starts = [start_of(weights, backbone, seed, folders) for seed in seeds]
+            starts = [start_of(weights, backbone, seed, folders, spec) for seed in seeds]
         except BackboneError as error:
             if not name.startswith(RELEASED):
                 raise
@@ -140,16 +140,21 @@ def weights_called(name: str, spec: SuiteSpec) -> WeightsSpec | str:
 
 
 def start_of(
-    weights: WeightsSpec | str, backbone: str, seed: int, folders: Mapping[str, str]
+    weights: WeightsSpec | str,
+    backbone: str,
+    seed: int,
+    folders: Mapping[str, str],
+    spec: SuiteSpec,
 ) -> Start:
     if isinstance(weights, WeightsSpec):
         if weights.pretrain is None:
             return Start(seed, weights.checkpoint, weights.init)
-        changes = dict(weights.pretrain)
+        changes = {"tokenizer": spec.tokenizer} | weights.pretrain
         method, own_seed = changes.pop("method", "mae"), changes.pop("seed", seed)
         return pretrained(method, backbone, seed, own_seed, changes, folders)
     if weights.startswith(PRETRAIN_BY):
-        return pretrained(weights.removeprefix(PRETRAIN_BY), backbone, seed, seed, {}, folders)
+        method, changes = weights.removeprefix(PRETRAIN_BY), {"tokenizer": spec.tokenizer}
+        return pretrained(method, backbone, seed, seed, changes, folders)
     if weights.startswith(RELEASED):
         label = weights.removeprefix(RELEASED)
         release_of(label, backbone)
@@ -162,12 +167,15 @@ def pretrained(
     backbone: str,
     seed: int,
     own_seed: int,
-    changes: Mapping[str, Any],
+    changes: dict[str, Any],
     folders: Mapping[str, str],
 ) -> Start:
     tasks.check_known("method", method, list(METHODS))
+    if not METHODS[method].makes_encoder:
+        raise RunError(f"{PRETRAIN_BY}{method}: makes no encoder that a transfer could take")
+    tokenizer = changes.pop("tokenizer", None)
     data = folders[PRETRAINING_DATA]
-    return Start(seed, needs=pretraining_run(method, backbone, own_seed, data, changes))
+    return Start(seed, needs=pretraining_run(method, backbone, own_seed, data, changes, tokenizer))
 
 
 def protocols_of(

@@ -19,6 +19,7 @@ import backbones
 import tasks
 from mae_bench.batches import MicroBatches, load
 from mae_bench.data import task_root, usable
+from mae_bench.errors import RunError
 from mae_bench.execution import Execution
 from mae_bench.flops import flops_per_image
 from mae_bench.optim import build_optimizer, clip
@@ -42,6 +43,8 @@ SOME_IMAGES = 8
 """that are scored in the first of two times, at least"""
 FOR_PROBES = 256
 """the same of each split for probes, which need some of each class and enough neighbours"""
+MOST_TIMES = 32
+"""times those that are scored in the second of the two"""
 Clock = Callable[[], float]
 
 
@@ -111,7 +114,9 @@ def probe(run: SuiteRun, how: Execution, clock: Clock = time.perf_counter) -> Pr
 def read(run: SuiteRun, how: Execution) -> Any:
     """The data of a run, judged as the run itself would."""
     if run.command == PRETRAIN:
-        return METHODS[run.protocol].read(run.data)
+        if run.tokenizer is not None:
+            raise RunError("predicts tokens of a tokenizer, which a plan does not make")
+        return METHODS[run.protocol].read(run.data, how.max_bad_images)
     trained = run.needs if run.command == "evaluate" and run.needs else run
     return usable(trained.task, task_root(trained.task, trained.data), how.max_bad_images).data
 
@@ -266,8 +271,13 @@ def score_some(
         return 0.0, 0
     trains = isinstance(built, Task) or run.command == "evaluate"
     few = min(total, max(SOME_IMAGES if trains else FOR_PROBES, run.recipe.device_batch))
-    points = []
-    for number in dict.fromkeys((few, min(total, 3 * few))):
+    points: list[tuple[int, float, int]] = []
+    for number in (few, 0):
+        if not number:  # the second time as many as there is time for
+            fewest, most = 3 * few, MOST_TIMES * few
+            number = min(total, max(fewest, min(most, int(few * LONG_ENOUGH / points[0][1]))))
+            if number <= few:
+                break
         part = build(run, data, number)
         images = seen(part)
         folder = place / str(number)

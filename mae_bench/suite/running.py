@@ -45,6 +45,7 @@ def suite(
     pretrain_overrides: Mapping[str, Any] | None = None,
     seeds: int | Sequence[int] | None = None,
     released: bool = False,
+    tokenizer: str | None = None,
     data: str | None = None,
     data_root: str | Path | None = None,
     out: str | Path = "runs",
@@ -59,7 +60,9 @@ def suite(
     weights (files of `checkpoint`, released ones and "scratch" of `init`, methods of pre-training
     in `pretrain`), `tasks`, `protocols` (default: the first of each task) and seeds (a number of
     them, or which). `overrides` are fields of the recipes of transfers, `pretrain_overrides` of
-    pre-trainings. For a table `released` takes released weights where there are some. `data` is
+    pre-trainings. For a table `released` takes released weights where there are some.
+    `tokenizer` is DALL-E's encoder.pkl for pre-trainings that predict tokens; by default one of our
+    own is made. `data` is
     "mini" (the default), or the data sets lie in `data_root`. Each run is a process of its own that
     is a `mae-bench` command; `jobs` of them are under way at a time (default: one on a CPU, one for
     each GPU). What is in `out` already, by this suite or otherwise, is not run again. `write` only
@@ -84,6 +87,7 @@ def suite(
         pretrain_overrides=pretrain_overrides,
         seeds=seeds,
         released=released,
+        tokenizer=tokenizer,
         data=data,
         data_root=data_root,
     )
@@ -165,10 +169,11 @@ class Doing:
         for run, row in self.board.rows.items():
             if row.state != "waiting":
                 continue
-            before = self.board.rows[run.needs] if run.needs else None
-            if before is not None and before.state == "failed":
-                self.board.set(run, "failed", f"needs {before.run.name}, which failed")
-            elif before is not None and before.state not in ("finished", "there"):
+            before = [self.board.rows[each] for each in run.before]
+            lost = next((each for each in before if each.state == "failed"), None)
+            if lost is not None:
+                self.board.set(run, "failed", f"needs {lost.run.name}, which failed")
+            elif any(each.state not in ("finished", "there") for each in before):
                 continue
             elif (record := self.there.look(run)) is not None:
                 name = self.there.folders.get(run, run.name)

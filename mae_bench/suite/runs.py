@@ -6,7 +6,7 @@ Imports no torch.
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,12 +14,15 @@ import tasks
 from backbones.baselines import name_of
 from mae_bench.arguments import MOST_LETTERS, SCRATCH
 from mae_bench.execution import Execution, TrainingExecution
+from mae_bench.pretraining.methods import METHODS
 from mae_bench.recipes import PRETRAIN, override, recipe
 from mae_bench.run.files import BACKBONE_FILE
 from tasks.recipe import Recipe, TrainingRecipe
 
 Overrides = tuple[tuple[str, Any], ...]
 """recipe field and value, by name"""
+TOKENIZER = "tokenizer"
+"""method of pre-training that makes one"""
 OF_EVALUATION = ("workers", "device", "save_logits")
 """fields of Execution that evaluate takes"""
 
@@ -44,8 +47,16 @@ class SuiteRun:
     """label of the weights; a released baseline's or "scratch" without a checkpoint"""
     needs: "SuiteRun | None" = None
     """the run whose weights it starts from, or that it evaluates"""
+    tokenizer: "SuiteRun | str | None" = None
+    """of a pre-training that predicts tokens: the run that makes the tokenizer, or its file"""
     called: str | None = None
     """name of its folder, where a suite gives one"""
+
+    @property
+    def before(self) -> "list[SuiteRun]":
+        """The runs that have to be finished before it can start."""
+        tokenizer = self.tokenizer if isinstance(self.tokenizer, SuiteRun) else None
+        return [run for run in (self.needs, tokenizer) if run is not None]
 
     @property
     def recipe(self) -> Recipe:
@@ -115,15 +126,32 @@ class SuiteRun:
         words += [*flag("out", out), *flag("name", self.name), *flag("seed", self.seed)]
         for name, value in self.overrides:
             words += flag(name, value)
+        if isinstance(self.tokenizer, SuiteRun):
+            words += flag("tokenizer", out / folders.get(self.tokenizer, self.tokenizer.name))
+        elif self.tokenizer is not None:
+            words += flag("tokenizer", self.tokenizer)
         return [*words, *changed_flags(how, self.command, self.trains)]
 
 
 def pretraining_run(
-    method: str, backbone: str, seed: int, data: str, changes: Mapping[str, Any]
+    method: str,
+    backbone: str,
+    seed: int,
+    data: str,
+    changes: Mapping[str, Any],
+    tokenizer: str | None = None,
 ) -> SuiteRun:
-    """A pre-training; `RunError` for a change that its recipe does not take."""
+    """A pre-training; `RunError` for a change that its recipe does not take.
+
+    One that predicts tokens takes those of the file `tokenizer`, or else of one that is made before
+    on the same images, with seed 0 for all.
+    """
     kept = effective_changes(PRETRAIN, backbone, method, changes)
-    return SuiteRun("pretrain", PRETRAIN, method, backbone, seed, data, kept)
+    run = SuiteRun("pretrain", PRETRAIN, method, backbone, seed, data, kept)
+    if METHODS[method].codebook(run.recipe) is None:
+        return run
+    own = SuiteRun("pretrain", PRETRAIN, TOKENIZER, backbone, 0, data)
+    return replace(run, tokenizer=tokenizer or own)
 
 
 def effective_changes(
@@ -192,8 +220,8 @@ def in_order(runs: list[SuiteRun]) -> list[SuiteRun]:
     found: dict[SuiteRun, None] = {}
 
     def add(run: SuiteRun) -> None:
-        if run.needs is not None:
-            add(run.needs)
+        for each in run.before:
+            add(each)
         found.setdefault(run)
 
     for run in runs:

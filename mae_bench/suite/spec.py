@@ -49,7 +49,8 @@ class WeightsSpec(_Part):
     init: str | None = None
     """of a checkpoint: its label in the tables"""
     pretrain: dict[str, Any] | None = None
-    """method (default: mae), seed (default: that of the run) and fields of its recipe"""
+    """method (default: mae), seed (default: that of the run), tokenizer (default: the suite's) and
+    fields of its recipe"""
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -87,6 +88,8 @@ class SuiteSpec(_Part):
     """data set -> its folder, where it is not in data_root"""
     seeds: int | list[int] = 1
     """how many, counted from 0, or which"""
+    tokenizer: str | None = None
+    """DALL-E's encoder.pkl, for pre-trainings that predict tokens; none: one of our own is made"""
     report: list[str] = Field(default_factory=list)
     """tables of the paper that the report shows besides"""
     weights: dict[str, WeightsSpec] = Field(default_factory=dict)

@@ -15,7 +15,7 @@ from mae_bench.run.files import MODEL_FILE
 from mae_bench.run.finding import RunFolder, read_identity, runs_in
 from mae_bench.starting import located
 from mae_bench.suite.runs import SuiteRun
-from results import Record, ResultsError
+from results import Checkpoint, Record, ResultsError
 from results.labels import plain
 from tasks import miniature
 
@@ -71,6 +71,8 @@ class There:
         return self.same_weights(run, record, said)
 
     def same_weights(self, run: SuiteRun, record: Record, said: Mapping[str, Any]) -> bool:
+        if not self.same_tokenizer(run.tokenizer, record.tokenizer):
+            return False
         if run.command == "evaluate":
             if run.needs is None or self.look(run.needs) is None:
                 return False
@@ -89,6 +91,7 @@ class There:
                 and start.seed == run.needs.seed
                 and start.data is not None
                 and start.data.fingerprint == before.data.fingerprint
+                and self.same_tokenizer(run.needs.tokenizer, start.tokenizer)
             )
         file_ = weights_file(run)
         if file_ is None:
@@ -102,12 +105,29 @@ class There:
             and start.sha256 == sha256(file_)
         )
 
+    def same_tokenizer(self, wanted: SuiteRun | str | None, found: Checkpoint | None) -> bool:
+        """Whether tokens come from the tokenizer that a suite has for them."""
+        if wanted is None or found is None:
+            return wanted is None and found is None
+        if isinstance(wanted, str):
+            return Path(wanted).is_file() and found.sha256 == sha256(Path(wanted))
+        made = self.look(wanted)
+        return (
+            made is not None
+            and found.recipe_hash == wanted.recipe.digest()
+            and found.seed == wanted.seed
+            and found.data is not None
+            and found.data.fingerprint == made.data.fingerprint
+        )
+
 
 def refuse_missing(runs: Sequence[SuiteRun], out: Path) -> None:
     """Raise `RunError` that names all files of weights that runs start from and are not there."""
     lacking: dict[str, None] = {}
     for run in runs:
         file = weights_file(run)
+        if isinstance(run.tokenizer, str) and not Path(run.tokenizer).is_file():
+            raise RunError(f"--tokenizer {run.tokenizer}: no such file")
         if run.weights is not None:
             located(run.weights, out)
         elif file is not None and not file.is_file():

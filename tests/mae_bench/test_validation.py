@@ -74,7 +74,7 @@ def test_a_run_that_was_stopped_makes_up_for_what_is_missing(both, world, tmp_pa
 
 
 def test_it_is_refused_where_nothing_is_scored_or_trained(world, tmp_path):
-    with pytest.raises(RunError, match="--eval-every: a pre-training has no test images"):
+    with pytest.raises(RunError, match="--eval-every: for transfers"):
         pretrain(data=world / "unlabelled", out=tmp_path, execution=EVERY, **SMALL)
     with pytest.raises(RunError, match="--eval-every: --protocol knn trains no backbone"):
         transfer(protocol="knn", init="scratch", data=world / "imagenet1k", execution=EVERY)

@@ -162,6 +162,22 @@ def test_settings_of_a_row_are_those_of_its_pretraining():
     assert masks == {(mask, ratio, False, 800) for mask, ratio in ratios}
 
 
+def test_tokens_take_a_tokenizer_that_is_made_before():
+    runs = expand(asked(tasks=("coco",), pretrain=("beit", "mae"), seeds=2)).runs
+    made = [run for run in runs if run.protocol == "tokenizer"]
+    assert [run.seed for run in made] == [0]
+    assert runs.index(made[0]) == 0
+    for run in (run for run in runs if run.protocol == "beit"):
+        words = run.words(Path("runs"), {made[0]: "mine"}, Execution())
+        assert words[-2:] == ["--tokenizer", "runs/mine"]
+    assert all(run.tokenizer is None for run in runs if run.protocol != "beit")
+    runs = expand(asked(tasks=("coco",), pretrain=("beit",), tokenizer="encoder.pkl")).runs
+    assert runs[0].protocol == "beit"
+    assert runs[0].words(Path("runs"), {}, Execution())[-2:] == ["--tokenizer", "encoder.pkl"]
+    with pytest.raises(RunError, match="makes no encoder"):
+        expand(asked(tasks=("coco",), pretrain=("tokenizer",)))
+
+
 def test_data_are_found_below_a_folder(tmp_path):
     for file in (
         "images/coco17/train2017/1.jpg",
