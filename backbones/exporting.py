@@ -145,7 +145,7 @@ def hugging_face_config(vit: ViT, is_beit: bool) -> dict[str, Any]:
         "use_absolute_position_embeddings": vit.anatomy.absolute_position,
         "use_relative_position_bias": vit.anatomy.relative_position,
         "use_mean_pooling": not vit.anatomy.final_norm,
-        "layer_scale_init_value": vit.anatomy.layer_scale or 0,
+        "layer_scale_init_value": vit.anatomy.layer_scale or 0.0,
         "drop_path_rate": 0.0,
     }
 

@@ -323,7 +323,8 @@ class ViT(Backbone):
         cls: Tensor = self.cls_token
         if self.anatomy.absolute_position:
             cls = cls + self.pos_embed[:, : self.num_prefix_tokens]
-        return torch.cat([cls.expand(len(patches), -1, -1), patches], dim=1)
+        # Not `len`, which would bind an exported program to one number of images.
+        return torch.cat([cls.expand(patches.shape[0], -1, -1), patches], dim=1)
 
     def no_decay(self) -> set[str]:
         """Parameters that fine-tuning exempts from weight decay besides the 1-D ones."""

@@ -19,6 +19,7 @@ from mae_bench.calls import remembered
 
 if TYPE_CHECKING:
     from mae_bench.evaluate import evaluate
+    from mae_bench.export import export
     from mae_bench.partial_curve import partial_curve
     from mae_bench.plan import plan
     from mae_bench.predict import predict
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "evaluate",
+    "export",
     "partial_curve",
     "plan",
     "predict",

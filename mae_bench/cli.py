@@ -20,6 +20,7 @@ from mae_bench import recipes
 from mae_bench.commands import data, runs, weights
 from mae_bench.commands.doctor import Doctor
 from mae_bench.commands.evaluate import Evaluate
+from mae_bench.commands.export import Export
 from mae_bench.commands.predict import Predict
 from mae_bench.commands.pretrain import Pretrain
 from mae_bench.commands.quickstart import Quickstart
@@ -46,6 +47,7 @@ COMMANDS: dict[str, type | tuple[str, Mapping[str, type]]] = {
     "transfer": Transfer,
     "evaluate": Evaluate,
     "predict": Predict,
+    "export": Export,
     "suite": Suite,
     "plan": Plan,
     "report": Report,

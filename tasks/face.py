@@ -14,7 +14,7 @@ from tasks.recipe import Recipe
 
 if TYPE_CHECKING:
     from tasks.miniature.twin import Twin
-    from tasks.task import Measurement, Scored
+    from tasks.task import Measurement, Scored, Task
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,8 @@ class Face(ABC):
     """heading of the pictures of its runs"""
     only_test: Sequence[str] = ()
     """data sets that are no task: they test what another one has trained"""
+    layouts: Sequence[str] = ()
+    """for other programs, that `export` writes its networks in"""
     truth_with_data: bool = True
     """whether predictions alone do not tell the score: the truth lies with the data set"""
 
@@ -146,6 +148,13 @@ class Face(ABC):
         where images alone cannot be its data.
         """
         raise TaskError(f"{', '.join(self.tasks)}: predicts nothing for images alone")
+
+    def export(self, task: Task, classes: Sequence[str], to: str, folder: Path) -> str:
+        """Write a trained network into `folder` in one of `layouts`, and compare; how to read it.
+
+        Raises `TaskError` where that cannot be.
+        """
+        raise TaskError(f"{', '.join(self.tasks)}: there is no layout {to}")
 
     def as_trained(self, data: Any, names: Collection[str]) -> Any:
         """`data` for a network with weights of these names, which may have learnt less, or more.

@@ -13,6 +13,7 @@ from tasks.recipe import Recipe
 
 if TYPE_CHECKING:
     from tasks.miniature.twin import Twin
+    from tasks.task import Task
 
 CORRUPTED = "imagenet_c"
 PREDICTIONS_FILE = "predictions.csv"
@@ -64,6 +65,7 @@ class ClassificationFace(Face):
         tests={FOLDER.name: "its class folders"},
     )
     only_test = tuple(ROBUSTNESS)
+    layouts = ("torch", "onnx", "timm", "hf")
     truth_with_data = False
 
     @property
@@ -124,6 +126,13 @@ class ClassificationFace(Face):
         from tasks.classification.held_out import held_out
 
         return held_out(root)
+
+    def export(self, task: Task, classes: Sequence[str], to: str, folder: Path) -> str:
+        from tasks.classification.classifier import Classifier
+        from tasks.classification.exporting import export
+
+        assert isinstance(task, Classifier)
+        return export(task, classes, to, folder)
 
     def images_alone(
         self, root: Path, names: Sequence[str], classes: Sequence[str], weights: Collection[str]

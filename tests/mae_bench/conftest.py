@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_runs import SMALL_MAE, Forked
+from small_runs import SMALL_CLASSIFIER, SMALL_MAE, Forked
 
 from mae_bench.pretrain import pretrain
+from mae_bench.transfer import transfer
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -23,6 +24,14 @@ def pretrained(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("pretrained")
     pretrain(data=world / "unlabelled", out=out, name="pre", **SMALL_MAE)
     return out / "pre"
+
+
+@pytest.fixture(scope="session")
+def classifier(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a short training of a classifier; for reading only."""
+    out = tmp_path_factory.mktemp("classifier")
+    transfer(data=world / "imagenet1k", out=out, **SMALL_CLASSIFIER)
+    return out / "run"
 
 
 @pytest.fixture

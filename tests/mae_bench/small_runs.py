@@ -8,15 +8,21 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from mae_bench.cli import call
+from mae_bench.execution import Execution
 
 SMALL = {"epochs": 2, "warmup_epochs": 1.0, "batch_size": 8, "device_batch": 4}
 SMALL_MAE = {**SMALL, "decoder_dim": 32, "decoder_depth": 1, "decoder_heads": 2}
+SMALL_CLASSIFIER: dict[str, Any] = {
+    "task": "imagenet1k", "protocol": "scratch", "epochs": 1, "warmup_epochs": 0.5,
+    "batch_size": 8, "device_batch": 4, "name": "run", "execution": Execution(workers=0),
+}  # fmt: skip
 PATIENCE = 60.0
 """seconds after which a process that should do something is taken to hang"""
 

@@ -4,7 +4,6 @@ import csv
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,18 +13,6 @@ from test_again_dense import ADE20K, ALONE, COCO
 import mae_bench
 from mae_bench.cli import call
 from mae_bench.errors import RunError
-
-SMALL: dict[str, Any] = {
-    "task": "imagenet1k", "protocol": "scratch", "epochs": 1, "warmup_epochs": 0.5,
-    "batch_size": 8, "device_batch": 4, "name": "run", "execution": ALONE,
-}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def classifier(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("predict")
-    mae_bench.transfer(data=world / "imagenet1k", out=root, **SMALL)
-    return root / "run"
 
 
 def test_classes_are_those_of_the_runs_predictions(classifier, world, tmp_path, capsys):

@@ -1,0 +1,53 @@
+"""`mae-bench export`: what a run has trained, head and pre-processing included, for others."""
+
+import shutil
+import warnings
+from pathlib import Path
+
+import tasks
+from mae_bench.again import build
+from mae_bench.arguments import check_common
+from mae_bench.errors import RunError
+from mae_bench.predict import classes_of
+from mae_bench.progress import say
+from mae_bench.run.files import HALF_WRITTEN
+from mae_bench.run.trained import read_trained
+
+
+def export(run: str | Path, to: str, output: str | Path | None = None) -> Path:
+    """Write the network of a run as a folder that other programs read; the folder.
+
+    `to` is a layout of the task's face: for classification "timm", "hf" (transformers), "torch" (a
+    program that needs torch alone) or "onnx". What is written is read back and gives the same
+    logits. `output` (default: <run>-<layout>) must not be there. Raises one-line errors.
+    """
+    check_common(run=run, output=output)
+    trained = read_trained(Path(run))
+    face = tasks.face_of(trained.identity.task)
+    if not face.layouts:
+        raise RunError(
+            f"run {run}: networks of {trained.identity.task} are not exported; expected the run "
+            "of a classifier"
+        )
+    tasks.check_known("layout", to, list(face.layouts))
+    place = Path(f"{trained.name}-{to}" if output is None else output)
+    if place.exists():
+        raise RunError(f"--output {place}: is there already; name another, or delete it")
+    if trained.step < trained.steps:
+        say(f"note: training interrupted after step {trained.step} of {trained.steps}")
+    classes = classes_of(trained)
+    data = face.images_alone(Path(), [], classes, trained.weights)
+    task = build(trained, data, None)
+    unfinished = place.with_name(place.name + HALF_WRITTEN)
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the libraries' own doings
+            how = face.export(task, classes, to, unfinished)
+        unfinished.rename(place)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    how = how.replace(unfinished.name, str(place))
+    say(f"written to {place}; it gives the run's own logits. To read it: {how}")
+    return place
