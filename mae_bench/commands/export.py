@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 import mae_bench
+from mae_bench.commands.shared import go_on
 
 
 @dataclass
@@ -26,3 +27,4 @@ class Export:
 
     def run(self) -> None:
         mae_bench.export(self.source, self.to, self.output)
+        go_on("predict", self.source, "IMAGES")
