@@ -2,9 +2,10 @@
 
 Shapes: B images, S image side, N tokens, C channels, D compared features.
 
-The arithmetic is the reference's, the work is not: both views go through the encoder together, and
-the last block is computed for the class token alone, which is all that the loss sees. Batch norm
-sees one view at a time, as there.
+The arithmetic is the reference's, the work is not: both views go through the encoder together, what
+the frozen patch projection gives is computed once for both encoders, and the last block is computed
+for the class token alone, which is all that the loss sees. Batch norm sees one view at a time, as
+there.
 """
 
 import itertools
@@ -94,14 +95,19 @@ class Branch(nn.Module):
         self.encoder = encoder
         self.head = mlp([encoder.embed_dim, mlp_dim, mlp_dim, feature_dim])
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Two views of B images, (2B, 3, S, S), to the features (B, D) of each."""
-        return [self.head(half) for half in self.class_tokens(images).chunk(2)]
+    def forward(self, patches: Tensor) -> list[Tensor]:
+        """Patches (2B, N - 1, C) of two views of B images to the features (B, D) of each."""
+        return [self.head(half) for half in self.class_tokens(patches).chunk(2)]
 
-    def class_tokens(self, images: Tensor) -> Tensor:
-        """(B, 3, S, S) to the class tokens (B, C) after the final norm."""
+    def patches(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S) to embedded patches with their positions, (B, N - 1, C)."""
+        return self.encoder.patches(images) + self.encoder.pos_embed[:, 1:]
+
+    def class_tokens(self, patches: Tensor) -> Tensor:
+        """(B, N - 1, C) to the class tokens (B, C) after the final norm."""
         # The class token last: a block computes the last tokens alone if it is asked to.
-        tokens = self.encoder.embed(images).roll(-1, dims=1)
+        first = self.encoder.cls_token + self.encoder.pos_embed[:, :1]
+        tokens = torch.cat([patches, first.expand(len(patches), -1, -1)], dim=1)
         *blocks, last = self.encoder.blocks
         for block in blocks:
             tokens = block(tokens)
@@ -135,7 +141,8 @@ class MomentumContrast(nn.Module):
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """The loss of two views (B, 3, S, S) of the same images."""
-        both = torch.cat([first, second])
+        # Frozen, and so the same in both branches, as is what comes of it.
+        both = self.base.patches(torch.cat([first, second]))
         q1, q2 = (self.predictor(features) for features in self.base(both))
         with torch.no_grad():
             k1, k2 = self.average(both)

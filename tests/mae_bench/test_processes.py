@@ -23,6 +23,7 @@ pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
 ALONE = Execution(workers=0)
 PRETRAIN = {**SMALL_MAE, "device_batch": 2}
+MOCO = {**SMALL, "feature_dim": 16, "mlp_dim": 32}
 COCO = {
     **SMALL,
     "epochs": 1,
@@ -82,6 +83,7 @@ def together(world, coco_world, ade20k_world, pretrained, tmp_path_factory) -> T
         ["transfer", *flags(name="linear", protocol="linear", **labelled, **linear)],
         ["transfer", *flags(name="coco", task="coco", **detection, **COCO)],
         ["transfer", *flags(name="ade20k", task="ade20k", device_batch=2, **pixels, **ADE20K)],
+        ["pretrain", *flags(name="moco", method="moco_v3", **images, **MOCO)],
         ["pretrain", *flags(name="finetune", **images, **PRETRAIN)],
         ["pretrain", *flags(name="diverging", **images, **diverging)],
         [
@@ -184,8 +186,24 @@ def test_segmentation_is_that_of_one_process_with_the_whole_batch(together, ade2
     assert not [each for each in record["deviations"] if "batch norm" in each]
 
 
+def test_negatives_and_batch_norm_are_those_of_both_processes(together, world, tmp_path):
+    """MoCo v3: two halves of a batch count as the whole one."""
+    alone = mae_bench.pretrain(
+        method="moco_v3", data=world / "unlabelled", out=tmp_path, name="moco",
+        execution=ALONE, **{**MOCO, "device_batch": 8},
+    )  # fmt: skip
+    assert [codes[5] for codes in together.codes] == [0, 0]
+    ours, theirs = (log_of(folder / "moco") for folder in (together.out, tmp_path))
+    assert [each["loss"] for each in ours] == pytest.approx(
+        [each["loss"] for each in theirs], rel=1e-4
+    )
+    record = json.loads((together.out / "moco" / "record.json").read_text())
+    for each in (record["deviations"], alone.deviations):
+        assert not [line for line in each if "negatives" in line]
+
+
 def test_an_error_of_all_is_told_once(together):
-    assert [codes[5:8] for codes in together.codes] == [[2, 2, 2], [2, 2, 2]]
+    assert [codes[6:9] for codes in together.codes] == [[2, 2, 2], [2, 2, 2]]
     first, second = together.complained
     refused, diverged, bad = first[:3]
     assert "finetune: holds a different run" in refused
@@ -199,7 +217,7 @@ def test_an_error_of_all_is_told_once(together):
 
 
 def test_an_error_of_one_is_told_by_it_and_the_other_says_what_it_lost(together):
-    assert [codes[8] for codes in together.codes] == [2, 2]
+    assert [codes[9] for codes in together.codes] == [2, 2]
     first, second = together.complained
     assert second[-1] == "mae-bench: error: the second process has no disk"
     assert first[-1].startswith("mae-bench: error: lost another process of this run (")
@@ -213,5 +231,5 @@ def test_only_the_first_process_speaks(together):
     assert len(first) == 4
     said = "\n".join(together.said[0])
     assert said.count("to repeat  torchrun --nproc_per_node=2 two_processes.py") == 4
-    assert said.count("to repeat        torchrun --nproc_per_node=2 two_processes.py") == 1
+    assert said.count("to repeat        torchrun --nproc_per_node=2 two_processes.py") == 2
     assert said.count("training pretrain/mae@1") == 4

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
+import backbones
 from mae_bench.pretraining.method import Method
 from mae_bench.pretraining.recipes import PretrainRecipe
 from tasks.recipe import Share, Sourced, Width, Within, require, said_by
@@ -67,8 +68,18 @@ PUBLISHED = (
     | said_by("ours: bf16 needs no loss scaling; moco-v3 uses fp16 with it", precision="bf16")
 )
 
+ASSUMED = said_by(
+    "assumed: moco-v3 CONFIG.md's of ViT-S and ViT-B; none is there for this size",
+    epochs=300,
+    warmup_epochs=40.0,
+    base_lr=1.5e-4,
+    weight_decay=0.1,
+    batch_size=4096,
+    device_batch=64,
+)
+
 MINIATURE = said_by(
-    "ours: tuned on the miniature world",
+    "ours: assumed for the miniature world, in proportion to its size; not tuned yet",
     image_size=32,
     epochs=10,
     warmup_epochs=2.0,
@@ -91,7 +102,11 @@ class MocoV3(Method):
     recipe_type: ClassVar = MocoRecipe
 
     def rows(self, backbone: str) -> Sourced:
-        return PUBLISHED | (MINIATURE if backbone == "vit_mini" else {})
+        if backbone == "vit_mini":
+            return PUBLISHED | MINIATURE
+        size = backbones.size_of(backbone)
+        released = (size.embed_dim, size.depth) in ((384, 12), (768, 12))
+        return PUBLISHED if released else PUBLISHED | ASSUMED
 
     def build(self, recipe: MocoRecipe, data: list[Path], seed: int) -> MocoPretraining:
         from mae_bench.pretraining.momentum_contrast import MocoPretraining

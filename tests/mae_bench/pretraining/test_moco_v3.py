@@ -25,7 +25,7 @@ from mae_bench.pretraining.momentum_contrast import (
     create,
     momentum_at,
 )
-from mae_bench.recipes import override, recipe
+from mae_bench.recipes import override, recipe, sourced
 
 ALL = {"jitter", "grey", "blur", "solarise"}
 TINY = {**SMALL, "feature_dim": 16, "mlp_dim": 32}
@@ -55,9 +55,10 @@ def plain_loss(model, first, second):
 
 
 def test_loss_and_gradients_are_algorithm_1s(moco: MomentumContrast) -> None:
-    with torch.no_grad():  # so that the two branches differ
+    with torch.no_grad():  # so that the two branches differ, as they do in training
         for parameter in moco.base.parameters():
-            parameter.add_(0.01 * torch.randn_like(parameter))
+            if parameter.requires_grad:
+                parameter.add_(0.01 * torch.randn_like(parameter))
     plain = copy.deepcopy(moco)
     first, second = torch.randn(2, 6, 3, 32, 32).double()
     ours, theirs = moco(first, second), plain_loss(plain, first, second)
@@ -77,7 +78,7 @@ def test_loss_and_gradients_are_algorithm_1s(moco: MomentumContrast) -> None:
 
 def test_batch_norm_sees_one_view_at_a_time(moco: MomentumContrast) -> None:
     first, second = torch.randn(2, 6, 3, 32, 32).double()
-    out = moco.base(torch.cat([first, second]))
+    out = moco.base(moco.base.patches(torch.cat([first, second])))
     for each in out:
         assert each.mean(0).abs().max() < 1e-6
         assert each.var(0, unbiased=False).mean().item() == pytest.approx(1, abs=1e-3)
@@ -101,6 +102,18 @@ def test_the_average_follows_main_mocos_momentum(moco: MomentumContrast) -> None
         torch.testing.assert_close(mean, old * 0.9 + new * 0.1, rtol=0, atol=1e-12)
 
 
+def test_the_average_of_what_is_frozen_stays_to_the_bit(moco: MomentumContrast) -> None:
+    """Both branches take their patches from one computation."""
+    moco.float()
+    before = copy.deepcopy(moco.base.encoder.patch_embed)
+    for step in range(1, 20):
+        moco.move_average(momentum_at(step, 20, 0.3))
+    for branch in (moco.base, moco.average):
+        assert before.proj.weight.equal(branch.encoder.patch_embed.proj.weight)
+        assert before.proj.bias.equal(branch.encoder.patch_embed.proj.bias)
+    assert moco.base.encoder.pos_embed.equal(moco.average.encoder.pos_embed)
+
+
 def test_positions_have_rows_first() -> None:
     """Those of vits.py, whose first half is the sine and cosine of the row."""
     vit = create("vit_mini", 32)
@@ -110,6 +123,15 @@ def test_positions_have_rows_first() -> None:
     torch.testing.assert_close(vit.pos_embed[0, 1:, :64], expected, rtol=0, atol=1e-6)
     assert vit.pos_embed[0, 0].abs().max() == 0
     assert create("vit_s", 32).num_heads == 12
+
+
+def test_what_no_source_says_of_a_size_is_assumed() -> None:
+    """CONFIG.md has ViT-S and ViT-B alone."""
+    for name, assumed in (("vit_s", False), ("vit_b", False), ("vit_l", True), ("vit_h", True)):
+        rows = sourced("pretrain", name, "moco_v3")
+        assert rows["base_lr"][0] == 1.5e-4
+        assert rows["base_lr"][1].startswith("assumed") == assumed
+        assert rows["batch_size"][1].startswith("assumed") == assumed
 
 
 def task_of(folder: Path, **changes: object) -> MocoPretraining:
