@@ -97,7 +97,7 @@ LAYER_SCALES = {
 }
 
 MINIATURE = said_by(
-    "ours: tuned on the miniature world",
+    "ours: what the masked autoencoder has on the miniature world; not tuned for BEiT",
     image_size=32,
     epochs=10,
     warmup_epochs=2.0,
