@@ -162,7 +162,7 @@ def test_a_bad_flag_in_a_terminal(encoding, columns):
     [
         ("--batch-size 64", "24 training images are fewer than the batch of 64; these numbers"),
         ("--image-size 33", "33 is not divisible by the patch size 8 of vit_mini; nearest: 32"),
-        ("--mask-ratio 0.99", "mask_ratio 0.99 of 16 patches"),
+        ("--mask-ratio 0.99", "leaves and removes some of 4 x 4 patches"),
         ("--decoder-dim 30", "decoder_dim is 30; expected a multiple of 4"),
         ("--betas 0.9 1.5", "betas is (0.9, 1.5); expected at least 0 and below 1"),
         ("--decoder-dim 4000000000 --decoder-heads 1", "expected at least 1 and at most 65,536"),
