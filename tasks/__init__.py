@@ -119,7 +119,9 @@ def held_out(folder: Path) -> dict[str, list[Path]]:
 
     Test images that lie among the training images of an official data set, and label images.
     """
-    place = folder.absolute()
+    from tasks.images.stores import opened
+
+    place = opened(folder).absolute()
     near = [place, *place.parents[:HELD_OUT_WITHIN]]
     return {
         what: files for at in near for face in faces() for what, files in face.held_out(at).items()

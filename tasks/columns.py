@@ -10,6 +10,7 @@ import numpy as np
 
 from backbones.files import open_regular
 from tasks.errors import TaskError
+from tasks.images.stores import find
 
 MOST_BYTES = 8 * 2**30
 """of a JSON file; the largest known annotation files have a quarter of it"""
@@ -20,6 +21,9 @@ def read_json(path: Path) -> Any:
     collecting = gc.isenabled()
     gc.disable()  # a million small objects, none of them garbage: a third of the time
     try:
+        member = find(path)
+        if member is not None:
+            return json.loads(member.read(MOST_BYTES))
         with open_regular(path, MOST_BYTES) as file:
             start = file.read(64)
             if start and not start.strip(b"\0"):  # a hole, which would be read to its end

@@ -13,11 +13,12 @@ from tasks.check import Check, Finding, Progress, images
 from tasks.errors import TaskError
 from tasks.images import FileNames, decode
 from tasks.images.fingerprint import Fingerprint
+from tasks.images.stores import opened
 
 
 def locate(source: str | Path) -> Path | None:
     """The data folder that has test images, but no folder of label images for them."""
-    root = Path(source).expanduser()
+    root = opened(source)
     root = root / FOLDER if (root / FOLDER).is_dir() else root
 
     def has(kind: str) -> bool:

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from backbones.files import read_regular
 from tasks.ade20k.datasets import CLASS_LIST, IGNORED, NUM_CLASSES, OWN_CLASSES
 from tasks.errors import TaskError
+from tasks.images import stores
 
 MOST_CLASSES = 255
 """labels are bytes, and one value is that of unlabelled pixels"""
@@ -56,7 +56,7 @@ def read_rule(root: Path) -> ClassRule:
     own, official = root / OWN_CLASSES, root / CLASS_LIST
     if has_own_classes(root):
         return parse_rule(own, read_json(own))
-    if os.path.lexists(official):
+    if stores.find(official) or os.path.lexists(official):
         return ClassRule(read_names(official))
     return ClassRule(tuple(f"class {number}" for number in range(1, NUM_CLASSES + 1)))
 
@@ -66,7 +66,7 @@ def has_own_classes(root: Path) -> bool:
 
     Raises TaskError where it is there in other letters (Classes.json).
     """
-    if os.path.lexists(root / OWN_CLASSES):
+    if stores.find(root / OWN_CLASSES) or os.path.lexists(root / OWN_CLASSES):
         return True
     for file in sorted(root.iterdir()):
         if file.name.lower() == OWN_CLASSES:
@@ -77,7 +77,7 @@ def has_own_classes(root: Path) -> bool:
 def read_text(file: Path) -> str:
     """The text of a small file, in UTF-8 with or without a byte order mark. Raises TaskError."""
     try:
-        return read_regular(file, MOST_BYTES).decode("utf-8-sig")
+        return stores.read(file, MOST_BYTES).decode("utf-8-sig")
     except OSError as error:
         raise TaskError(f"{file} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

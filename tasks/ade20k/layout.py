@@ -17,7 +17,6 @@ pixels of the value `ignore_index` count nowhere. There may be 255 classes; only
 be given, the others default to what is shown.
 """
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -39,6 +38,7 @@ from tasks.ade20k.datasets import (
 from tasks.errors import TaskError
 from tasks.images.files import FileNames, shorten
 from tasks.images.fingerprint import Fingerprint
+from tasks.images.stores import listing, opened, title, with_archives
 
 IMAGES, LABELS = "images", "annotations"
 SUFFIXES = {IMAGES: ("jpg", "jpeg", "png"), LABELS: ("png",)}
@@ -131,7 +131,12 @@ def read(source: str | Path) -> SegmentationData:
     Raises TaskError for a folder that is missing or empty, a broken list of classes, and images
     without label image or label images without image.
     """
-    root = locate(source)
+    with with_archives(source):
+        return read_folder(locate(source))
+
+
+def read_folder(root: Path) -> SegmentationData:
+    """`read` of a data folder that is known."""
     rule = read_rule(root)
     fingerprint = Fingerprint()
     fingerprint.add(repr(rule))
@@ -141,7 +146,7 @@ def read(source: str | Path) -> SegmentationData:
         for names in (splits[split].names, splits[split].label_names):
             fingerprint.add_files(root, names)
     official = not has_own_classes(root)
-    name = "ade20k" if official else root.resolve().name
+    name = "ade20k" if official else title(root)
     return SegmentationData(
         name, **splits, rule=rule, fingerprint=fingerprint.hexdigest(), official=official
     )
@@ -157,7 +162,7 @@ def limited_rows(count: int, limit: int) -> np.ndarray:
 
 def locate(source: str | Path) -> Path:
     """The data folder: `source`, or ADEChallengeData2016 in it."""
-    root = Path(source).expanduser()
+    root = opened(source)
     if not root.is_dir():
         reason = "is a file" if root.exists() else "does not exist"
         raise TaskError(f"data folder {root} {reason}; expected {LAYOUT}: {OBTAIN}; {OWN}")
@@ -191,8 +196,7 @@ def listed(root: Path, kind: str, split: str) -> dict[str, str]:
     """Stem -> path relative to `root` of the files of a split; one listing, no look at each."""
     folder = split_folder(root, kind, split)
     files: dict[str, str] = {}
-    with os.scandir(root / folder) as entries:
-        names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
+    names = [entry.name for entry in listing(root / folder) if not entry.name.startswith(".")]
     for name in names:
         stem, _, suffix = name.rpartition(".")
         if not stem or suffix.lower() not in SUFFIXES[kind]:

@@ -14,13 +14,14 @@ from tasks.errors import TaskError
 from tasks.images import FileNames, decode
 from tasks.images.files import shorten
 from tasks.images.fingerprint import Fingerprint
+from tasks.images.stores import opened
 from tasks.images.turned import turned_note
 from tasks.images.walk import OWN_SUFFIXES
 
 
 def locate(source: str | Path) -> Path | None:
     """The folder of class folders, as it is or as val/; None where there is train/ too."""
-    root = Path(source).expanduser()
+    root = opened(source)
     if (root / "train").is_dir() or not root.is_dir():
         return None
     return root / "val" if (root / "val").is_dir() else root

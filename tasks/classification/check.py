@@ -23,6 +23,7 @@ from tasks.classification.robustness_sets import (
 from tasks.errors import TaskError
 from tasks.images import decode
 from tasks.images.files import entries, shorten
+from tasks.images.stores import opened
 from tasks.images.turned import turned_note
 
 
@@ -38,7 +39,10 @@ def check(
     Reads the lists, or lists the folders; then decodes `samples` images, spread over the splits.
     Of a robustness set any wnids will do as classes: which of them a model has is not known here.
     """
-    folder = Path(root).expanduser()
+    try:
+        folder = opened(root)
+    except TaskError as error:
+        return Check((Finding("problem", str(error)),), None)
     facts = ROBUSTNESS[name] if name in ROBUSTNESS else DATASETS[name]
     findings = archives(facts, folder)
     if any(each.status == "problem" for each in findings):

@@ -25,6 +25,7 @@ from tasks.classification.one_folder import is_one_folder, split_folder
 from tasks.errors import TaskError
 from tasks.images.files import FileNames, shorten
 from tasks.images.fingerprint import Fingerprint
+from tasks.images.stores import title
 from tasks.images.turned import turned_note
 from tasks.images.twins import find_twins
 from tasks.images.walk import OWN_SUFFIXES, SUFFIXES, in_folder, is_image_name, walk
@@ -68,7 +69,7 @@ def read_class_folders(facts: DatasetFacts, root: Path, own: bool = False) -> La
 
 def read_own_folders(facts: DatasetFacts, root: Path) -> LabelledImages:
     """The same for one's own data, which are called as their folder is; one folder is split."""
-    facts = replace(facts, name=root.resolve().name or facts.name)
+    facts = replace(facts, name=title(root) or facts.name)
     folders, loose = visible(root, OWN_SUFFIXES) if root.is_dir() else ([], [])
     if not is_one_folder(folders):
         return read_class_folders(facts, root, own=True)

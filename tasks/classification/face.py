@@ -118,8 +118,9 @@ class ClassificationFace(Face):
         """One's own class folders without train/ and val/."""
         from tasks.classification.class_folders import visible
         from tasks.classification.one_folder import is_one_folder
+        from tasks.images.stores import opened
 
-        root = Path(source).expanduser()
+        root = opened(source)
         return root.is_dir() and is_one_folder(visible(root)[0])
 
     def held_out(self, root: Path) -> dict[str, list[Path]]:

@@ -4,9 +4,9 @@ import csv
 import io
 from pathlib import Path
 
-from backbones.files import open_regular, read_regular
 from tasks.classification.datasets import WNID
 from tasks.errors import TaskError
+from tasks.images.stores import read
 
 KAGGLE_LIST = "LOC_val_solution.csv"
 DEVKIT = ("ILSVRC2012_devkit_t12/data", "data", "")
@@ -40,7 +40,7 @@ def flat_labels(root: Path) -> tuple[Path, dict[str, str]] | None:
 
 def text_of(path: Path) -> str:
     try:
-        return read_regular(path, MOST_BYTES).decode("utf-8-sig", "replace")
+        return read(path, MOST_BYTES).decode("utf-8-sig", "replace")
     except OSError as error:
         raise TaskError(f"{path} cannot be read: {error.strerror}; get it again") from error
 
@@ -70,8 +70,8 @@ def read_devkit(path: Path) -> dict[str, str]:
 
     meta = path.parent / META
     try:
-        with open_regular(meta, MOST_BYTES) as file:
-            synsets = loadmat(file, squeeze_me=True)["synsets"]
+        file = io.BytesIO(read(meta, MOST_BYTES))
+        synsets = loadmat(file, squeeze_me=True)["synsets"]
         rows = [(int(row[0]), str(row[1]), int(row[4])) for row in synsets]
     except OSError as error:
         raise TaskError(f"{meta} cannot be read: {error.strerror}; get the devkit again") from error

@@ -9,6 +9,7 @@ from tasks.classification.inaturalist import read_inaturalist
 from tasks.classification.labelled import LabelledImages, Split
 from tasks.classification.places import read_places205, read_places365
 from tasks.classification.robustness_sets import RobustnessImages, read_robustness
+from tasks.images.stores import with_archives
 
 __all__ = ["LabelledImages", "RobustnessImages", "Split", "read", "read_robustness"]
 
@@ -25,4 +26,5 @@ READERS: dict[str, Callable[[DatasetFacts, Path], LabelledImages]] = {
 
 def read(task: str, root: Path) -> LabelledImages:
     """The data of a classification task from its folder; `TaskError` if it is not as expected."""
-    return READERS[task](DATASETS[task], Path(root).expanduser())
+    with with_archives(root) as folder:
+        return READERS[task](DATASETS[task], folder)

@@ -14,7 +14,6 @@ test images. The archives unpack to data_256/ and data_large/, which are read as
 
 from pathlib import Path
 
-from backbones.files import read_regular
 from tasks.classification.datasets import (
     PLACES205_IMAGES,
     PLACES205_LISTS,
@@ -34,6 +33,7 @@ from tasks.classification.labelled import (
 )
 from tasks.errors import TaskError
 from tasks.images.files import shorten
+from tasks.images.stores import read
 
 MOST_BYTES = 2**30
 """of a list; the longest has 120 MB"""
@@ -125,7 +125,7 @@ def read_list(
     and line for anything else.
     """
     try:
-        text = read_regular(path, MOST_BYTES).decode("utf-8-sig", "surrogateescape")
+        text = read(path, MOST_BYTES).decode("utf-8-sig", "surrogateescape")
     except OSError as error:
         raise TaskError(f"{path} cannot be read: {error.strerror}; check the file") from error
     lines = text.removesuffix("\n").split("\n")

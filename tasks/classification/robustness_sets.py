@@ -19,6 +19,7 @@ from tasks.classification.labelled import Split, expected, identify, refuse_no_f
 from tasks.errors import TaskError
 from tasks.images.files import FileNames, shorten
 from tasks.images.fingerprint import SAMPLE, Fingerprint
+from tasks.images.stores import opened
 from tasks.images.walk import SUFFIXES
 
 LEAST_READ = 8
@@ -69,7 +70,7 @@ def read_robustness(name: str, root: str | Path, wnids: Sequence[str]) -> Robust
     Raises `TaskError` for a folder that is missing or empty, or is called by none of `wnids`.
     """
     facts = ROBUSTNESS[name]
-    folders = locate(facts, Path(root).expanduser())
+    folders = locate(facts, opened(root))
     return read_folders(facts, folders, wnids)
 
 

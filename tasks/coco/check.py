@@ -25,6 +25,7 @@ from tasks.coco.files import roboflow
 from tasks.coco.layout import NO_ANNOTATION, ONLY_CROWDS, CocoData, read
 from tasks.errors import TaskError
 from tasks.images.files import entries
+from tasks.images.stores import opened
 
 PASSED_OVER, MISSED = "they are passed over", "their objects count as not found"
 """what becomes of unreadable images: in training, and in COCO's test"""
@@ -41,7 +42,10 @@ def check(
     Reads the annotations, about half a minute for the official ones; then decodes `samples`
     images, spread over both splits.
     """
-    findings = [] if is_own(root) else archives(Path(root).expanduser())
+    try:
+        findings = [] if is_own(root) else archives(opened(root))
+    except TaskError as error:
+        return Check((Finding("problem", str(error)),), None)
     if any(each.status == "problem" for each in findings):
         return Check(tuple(findings), None)
     try:
@@ -60,7 +64,7 @@ def check(
 
 def is_own(root: str | Path) -> bool:
     """Whether `root` is the user's own pair of files, or half of it, or a folder of Roboflow's."""
-    folder = Path(root).expanduser()
+    folder = opened(root)
     return roboflow(folder) is not None or (str(root).endswith(".json") and not folder.is_dir())
 
 

@@ -9,6 +9,7 @@ from tasks.coco.notes import Notes
 from tasks.columns import first
 from tasks.errors import TaskError
 from tasks.images.files import entries, missing
+from tasks.images.stores import opened
 
 ROBOFLOW = "_annotations.coco.json"
 """lies among the images of each split"""
@@ -35,7 +36,7 @@ def locate(source: str | Path) -> dict[str, Place]:
     A folder may also be laid out by Roboflow. Raises TaskError if there is no such folder or file.
     """
     given = str(source)
-    folder = Path(given).expanduser()
+    folder = opened(given)
     if folder.is_dir():
         return roboflow(folder) or {split: official_place(folder, split) for split in SPLITS}
     if "," not in given:

@@ -8,6 +8,7 @@ from typing import Self, overload
 import numpy as np
 
 from tasks.errors import TaskError
+from tasks.images.stores import listing
 
 
 class FileNames(Sequence[str]):
@@ -61,8 +62,7 @@ def missing(root: Path, names: Sequence[str]) -> list[str]:
 def entries(folder: Path) -> set[str]:
     """Names in a folder; none if there is no such folder. TaskError if it cannot be listed."""
     try:
-        with os.scandir(folder) as found:
-            return {entry.name for entry in found}
+        return {entry.name for entry in listing(folder)}
     except (FileNotFoundError, NotADirectoryError):
         return set()
     except OSError as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from backbones.files import open_regular
+from tasks.images.stores import pieces, size_of
 
 DIGITS = 20
 """of a fingerprint; until those of contents there were 16, over names and a few sizes"""
@@ -72,7 +72,7 @@ def look(root: Path | str, names: Sequence[str]) -> list[int]:
     sizes = []
     for name in names:
         try:
-            sizes.append(os.stat(f"{root}/{name}").st_size)  # noqa: PTH116 a Path takes as long
+            sizes.append(size_of(f"{root}/{name}"))
         except OSError:
             sizes.append(GONE)
     return sizes
@@ -80,19 +80,10 @@ def look(root: Path | str, names: Sequence[str]) -> list[int]:
 
 def content(path: str) -> bytes:
     """A digest of a file: of three pieces, if it is long; of nothing, if it cannot be read."""
-    digest = hashlib.sha256()
     try:
-        with open_regular(path) as file:
-            size = os.fstat(file.fileno()).st_size
-            if size <= 3 * PIECE:
-                digest.update(file.readall())
-            else:
-                for start in (0, (size - PIECE) // 2, size - PIECE):
-                    file.seek(start)
-                    digest.update(file.read(PIECE) or b"")
+        return hashlib.sha256(b"".join(pieces(path, PIECE))).digest()
     except OSError:
         return b""
-    return digest.digest()
 
 
 def changed(there: str, here: str) -> str:

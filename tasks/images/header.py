@@ -21,6 +21,7 @@ from PIL import ExifTags, Image, ImageFile
 from backbones.files import open_regular
 from tasks.errors import TaskError
 from tasks.images import heif
+from tasks.images.stores import find
 
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF", "AVIF", "JPEG2000")
 """what Pillow may take a file for, whatever its name; others start programs (EPS), or have no mark
@@ -110,11 +111,17 @@ class Stored(NamedTuple):
 def read(path: Path | str) -> bytes:
     """The bytes of an image file. Raises UnreadableImage."""
     try:
-        with open_regular(path, MOST_BYTES) as file:  # unbuffered: half the time
-            if os.fstat(file.fileno()).st_size > LARGE_BYTES:
-                refuse_no_image(path, file.read(64))
-                file.seek(0)
-            data = file.readall()
+        member = find(path)
+        if member is None:
+            with open_regular(path, MOST_BYTES) as file:  # unbuffered: half the time
+                if os.fstat(file.fileno()).st_size > LARGE_BYTES:
+                    refuse_no_image(path, file.read(64))
+                    file.seek(0)
+                data = file.readall()
+        else:
+            if member.size > LARGE_BYTES:
+                refuse_no_image(path, member.start(64))
+            data = member.read(MOST_BYTES)
     except OSError as error:
         raise UnreadableImage(path, f"cannot be read: {error.strerror}") from error
     if not data:

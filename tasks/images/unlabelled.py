@@ -17,6 +17,7 @@ from tasks.images.decoding import decode_box
 from tasks.images.files import FileNames
 from tasks.images.fingerprint import Fingerprint
 from tasks.images.jitter import Jitter
+from tasks.images.stores import opened
 from tasks.images.turned import turned_note
 from tasks.images.walk import OWN_SUFFIXES, empty, plural, walk
 
@@ -60,6 +61,7 @@ class UnlabelledImages:
             raise TaskError(f"seed is {seed}; expected a whole number from 0 to 2^32 - 1")
         if not folders:
             raise TaskError("no image folder is given; expected at least one")
+        folders = [opened(folder) for folder in folders]
         found = walk(folders, OWN_SUFFIXES, leave_held_out=True)
         left_out = []
         for row, folder in enumerate(folders):

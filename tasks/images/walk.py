@@ -1,6 +1,5 @@
 """The images below folders: each folder entered once, everything passed over counted and named."""
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,9 @@ from PIL import features
 from tasks.errors import TaskError
 from tasks.images import heif
 from tasks.images.files import shorten
+from tasks.images.stores import Entry, StoredPath
+from tasks.images.stores import key_of as key_there
+from tasks.images.stores import listing as listing_there
 
 SUFFIXES = frozenset(("jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp"))
 """The ones of torchvision's ImageFolder, in either case."""
@@ -40,8 +42,8 @@ HEIC_HINT = "; convert HEIC to JPEG" + ("" if heif.AVAILABLE else f", or {heif.I
 NAMED = 6
 """kinds of files that a line names"""
 
-Key = tuple[int, int]
-"""device and inode of a folder"""
+Key = tuple[int, int | bytes]
+"""device and inode of a folder, or archive and name in it"""
 
 
 @dataclass
@@ -127,7 +129,7 @@ def empty(folder: Path | str, found: Walk) -> str:
 
 
 def refuse_no_folder(folder: Path | str) -> None:
-    path = Path(folder)
+    path = StoredPath(folder)
     if not path.exists():
         raise TaskError(f"image folder {folder} does not exist; {EXPECTED}: check the path")
     if not path.is_dir():
@@ -141,10 +143,9 @@ def parents(folder: Path | str) -> frozenset[Key]:
 
 def key_of(folder: str) -> Key:
     try:
-        status = os.stat(folder)  # noqa: PTH116 a Path takes as long
+        return key_there(folder)
     except OSError as error:
         raise unlisted(folder, error) from error
-    return status.st_dev, status.st_ino
 
 
 def unlisted(folder: str, error: OSError) -> TaskError:
@@ -154,21 +155,12 @@ def unlisted(folder: str, error: OSError) -> TaskError:
     )
 
 
-def listing(folder: str) -> list[os.DirEntry[str]]:
+def listing(folder: str) -> list[Entry]:
     """What lies in a folder, by name."""
     try:
-        with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
+        return listing_there(folder)
     except OSError as error:
         raise unlisted(folder, error) from error
-
-
-def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a folder, or a link to one."""
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
 
 
 class Link(NamedTuple):
@@ -216,14 +208,14 @@ class Walker:
         names = found.names[here.number]
         for entry in listing(here.path):
             name = entry.name
-            if is_folder(entry):
+            if entry.is_folder:
                 if name.startswith("."):
                     found.hidden.append(entry.path)
                 elif self.leave_held_out and HELD_OUT.fullmatch(name):
                     found.held_out[entry.path] = self.count(entry.path)
                 else:
                     below = f"{here.prefix}{name}/"
-                    inside.append(Link(entry.path, here.number, below, around, entry.is_symlink()))
+                    inside.append(Link(entry.path, here.number, below, around, entry.is_link))
             elif (kind := passed_over(name, self.suffixes)) is not None:
                 found.passed[kind] += 1
             else:
@@ -258,4 +250,4 @@ def in_folder(folder: Path | str) -> Iterator[tuple[str, bool]]:
     """(name, whether it is a folder) of all that is not hidden in a folder, by name."""
     for entry in listing(str(folder)):
         if not entry.name.startswith("."):
-            yield entry.name, is_folder(entry)
+            yield entry.name, entry.is_folder
