@@ -60,7 +60,7 @@ def pretraining_folders(data: str | Path) -> list[Path]:
             f"--data {root}: no such folder; expected a folder of images, or mini for the "
             "built-in world"
         )
-    from tasks.images.stores import opened
+    from tasks.stores import opened
 
     root = opened(root)
     folders = [root / "train", root / KAGGLE / "train"]

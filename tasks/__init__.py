@@ -119,7 +119,7 @@ def held_out(folder: Path) -> dict[str, list[Path]]:
 
     Test images that lie among the training images of an official data set, and label images.
     """
-    from tasks.images.stores import opened
+    from tasks.stores import opened
 
     place = opened(folder).absolute()
     near = [place, *place.parents[:HELD_OUT_WITHIN]]

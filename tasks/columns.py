@@ -10,7 +10,7 @@ import numpy as np
 
 from backbones.files import open_regular
 from tasks.errors import TaskError
-from tasks.images.stores import find
+from tasks.stores import find
 
 MOST_BYTES = 8 * 2**30
 """of a JSON file; the largest known annotation files have a quarter of it"""

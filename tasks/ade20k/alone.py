@@ -13,7 +13,7 @@ from tasks.check import Check, Finding, Progress, images
 from tasks.errors import TaskError
 from tasks.images import FileNames, decode
 from tasks.images.fingerprint import Fingerprint
-from tasks.images.stores import opened
+from tasks.stores import opened
 
 
 def locate(source: str | Path) -> Path | None:

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tasks import stores
 from tasks.ade20k.datasets import CLASS_LIST, IGNORED, NUM_CLASSES, OWN_CLASSES
 from tasks.errors import TaskError
-from tasks.images import stores
 
 MOST_CLASSES = 255
 """labels are bytes, and one value is that of unlabelled pixels"""

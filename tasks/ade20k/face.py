@@ -60,7 +60,7 @@ class Ade20kFace(Face):
 
     def held_out(self, root: Path) -> dict[str, list[Path]]:
         """The label images, which are images too."""
-        from tasks.images.stores import listing
+        from tasks.stores import listing
 
         place = root / facts.FOLDER / "annotations"
         splits = [each for each in listing(place) if each.is_folder] if place.is_dir() else []

@@ -38,7 +38,7 @@ from tasks.ade20k.datasets import (
 from tasks.errors import TaskError
 from tasks.images.files import FileNames, shorten
 from tasks.images.fingerprint import Fingerprint
-from tasks.images.stores import listing, opened, title, with_archives
+from tasks.stores import listing, opened, title, with_archives
 
 IMAGES, LABELS = "images", "annotations"
 SUFFIXES = {IMAGES: ("jpg", "jpeg", "png"), LABELS: ("png",)}

@@ -14,9 +14,9 @@ from tasks.errors import TaskError
 from tasks.images import FileNames, decode
 from tasks.images.files import shorten
 from tasks.images.fingerprint import Fingerprint
-from tasks.images.stores import opened
 from tasks.images.turned import turned_note
 from tasks.images.walk import OWN_SUFFIXES
+from tasks.stores import opened
 
 
 def locate(source: str | Path) -> Path | None:

@@ -23,8 +23,8 @@ from tasks.classification.robustness_sets import (
 from tasks.errors import TaskError
 from tasks.images import decode
 from tasks.images.files import entries, shorten
-from tasks.images.stores import opened
 from tasks.images.turned import turned_note
+from tasks.stores import opened
 
 
 def check(

@@ -25,10 +25,10 @@ from tasks.classification.one_folder import is_one_folder, split_folder
 from tasks.errors import TaskError
 from tasks.images.files import FileNames, shorten
 from tasks.images.fingerprint import Fingerprint
-from tasks.images.stores import title
 from tasks.images.turned import turned_note
 from tasks.images.twins import find_twins
 from tasks.images.walk import OWN_SUFFIXES, SUFFIXES, in_folder, is_image_name, walk
+from tasks.stores import title
 
 
 def read_class_folders(facts: DatasetFacts, root: Path, own: bool = False) -> LabelledImages:

@@ -118,7 +118,7 @@ class ClassificationFace(Face):
         """One's own class folders without train/ and val/."""
         from tasks.classification.class_folders import visible
         from tasks.classification.one_folder import is_one_folder
-        from tasks.images.stores import opened
+        from tasks.stores import opened
 
         root = opened(source)
         return root.is_dir() and is_one_folder(visible(root)[0])

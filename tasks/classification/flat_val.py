@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tasks.classification.datasets import WNID
 from tasks.errors import TaskError
-from tasks.images.stores import read
+from tasks.stores import read
 
 KAGGLE_LIST = "LOC_val_solution.csv"
 DEVKIT = ("ILSVRC2012_devkit_t12/data", "data", "")

@@ -9,7 +9,7 @@ from tasks.classification.inaturalist import read_inaturalist
 from tasks.classification.labelled import LabelledImages, Split
 from tasks.classification.places import read_places205, read_places365
 from tasks.classification.robustness_sets import RobustnessImages, read_robustness
-from tasks.images.stores import with_archives
+from tasks.stores import with_archives
 
 __all__ = ["LabelledImages", "RobustnessImages", "Split", "read", "read_robustness"]
 

@@ -33,7 +33,7 @@ from tasks.classification.labelled import (
 )
 from tasks.errors import TaskError
 from tasks.images.files import shorten
-from tasks.images.stores import read
+from tasks.stores import read
 
 MOST_BYTES = 2**30
 """of a list; the longest has 120 MB"""

@@ -19,8 +19,8 @@ from tasks.classification.labelled import Split, expected, identify, refuse_no_f
 from tasks.errors import TaskError
 from tasks.images.files import FileNames, shorten
 from tasks.images.fingerprint import SAMPLE, Fingerprint
-from tasks.images.stores import opened
 from tasks.images.walk import SUFFIXES
+from tasks.stores import opened
 
 LEAST_READ = 8
 """images of each split of which the contents are read"""

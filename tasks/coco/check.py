@@ -25,7 +25,7 @@ from tasks.coco.files import roboflow
 from tasks.coco.layout import NO_ANNOTATION, ONLY_CROWDS, CocoData, read
 from tasks.errors import TaskError
 from tasks.images.files import entries
-from tasks.images.stores import opened
+from tasks.stores import opened
 
 PASSED_OVER, MISSED = "they are passed over", "their objects count as not found"
 """what becomes of unreadable images: in training, and in COCO's test"""

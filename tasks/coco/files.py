@@ -9,7 +9,7 @@ from tasks.coco.notes import Notes
 from tasks.columns import first
 from tasks.errors import TaskError
 from tasks.images.files import entries, missing
-from tasks.images.stores import opened
+from tasks.stores import opened
 
 ROBOFLOW = "_annotations.coco.json"
 """lies among the images of each split"""

@@ -8,7 +8,7 @@ from typing import Self, overload
 import numpy as np
 
 from tasks.errors import TaskError
-from tasks.images.stores import listing
+from tasks.stores import listing
 
 
 class FileNames(Sequence[str]):

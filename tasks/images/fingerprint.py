@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.images.stores import pieces, size_of
+from tasks.stores import pieces, size_of
 
 DIGITS = 20
 """of a fingerprint; until those of contents there were 16, over names and a few sizes"""

@@ -21,7 +21,7 @@ from PIL import ExifTags, Image, ImageFile
 from backbones.files import open_regular
 from tasks.errors import TaskError
 from tasks.images import heif
-from tasks.images.stores import find
+from tasks.stores import find
 
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF", "AVIF", "JPEG2000")
 """what Pillow may take a file for, whatever its name; others start programs (EPS), or have no mark

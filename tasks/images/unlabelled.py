@@ -17,9 +17,9 @@ from tasks.images.decoding import decode_box
 from tasks.images.files import FileNames
 from tasks.images.fingerprint import Fingerprint
 from tasks.images.jitter import Jitter
-from tasks.images.stores import opened
 from tasks.images.turned import turned_note
 from tasks.images.walk import OWN_SUFFIXES, empty, plural, walk
+from tasks.stores import opened
 
 if TYPE_CHECKING:
     from tasks.task import Batch
@@ -79,6 +79,8 @@ class UnlabelledImages:
         self._names = FileNames(
             [f"{f}/{name}" for f, names in zip(folders, found.names, strict=True) for name in names]
         )
+        self.folders = folders
+        """kept, since a process that is started afresh opens archives in them by these"""
         self.image_size = image_size
         self.area = (min_crop_area, 1.0)
         self.seed = seed

@@ -12,9 +12,9 @@ from PIL import features
 from tasks.errors import TaskError
 from tasks.images import heif
 from tasks.images.files import shorten
-from tasks.images.stores import Entry, StoredPath
-from tasks.images.stores import key_of as key_there
-from tasks.images.stores import listing as listing_there
+from tasks.stores import Entry, StoredPath
+from tasks.stores import key_of as key_there
+from tasks.stores import listing as listing_there
 
 SUFFIXES = frozenset(("jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp"))
 """The ones of torchvision's ImageFolder, in either case."""

@@ -14,13 +14,14 @@ from pictures import picture
 from small_worlds import draw
 
 import tasks
+from tasks import archives, stores
 from tasks.ade20k import layout as ade20k
 from tasks.classification import layout as classification
 from tasks.classification.check import check
 from tasks.classification.robustness_sets import read_robustness
 from tasks.coco import layout as coco
 from tasks.errors import TaskError
-from tasks.images import UnlabelledImages, UnreadableImage, archives, decode, stores
+from tasks.images import UnlabelledImages, UnreadableImage, decode
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 `opened` makes an archive count as what it would unpack to, beside it; a path below that is answered
 by the functions here, and by the methods of `StoredPath`, as one of the file system is. What is
-unpacked wins over the archive.
+unpacked wins over the archive. Imports no torch.
 """
 
 import errno
@@ -14,11 +14,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PosixPath
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backbones.files import open_regular, read_regular
+from tasks.archives import Archive, open_archive
 from tasks.errors import TaskError
-from tasks.images.archives import Archive, open_archive
 
 SUFFIXES = (".tar", ".zip")
 COMPRESSED = {".gz": "gunzip -k", ".tgz": "gunzip -k", ".bz2": "bunzip2 -k", ".xz": "unxz -k"}
@@ -213,7 +213,13 @@ def key_of(folder: str) -> tuple[int, int | bytes]:
     return member.archive.file.fileno(), member.name + b"/"
 
 
-class StoredPath(PosixPath):
+if TYPE_CHECKING:
+    SystemPath = PosixPath
+else:
+    SystemPath = type(Path())  # Windows has another
+
+
+class StoredPath(SystemPath):
     """A path that may lead into an archive that is in `MOUNTS`; so do paths made from it."""
 
     def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
@@ -239,7 +245,7 @@ class StoredPath(PosixPath):
         member = find(self)
         return os.path.isfile(str(self)) if member is None else member.row is not None  # noqa: PTH113
 
-    def iterdir(self) -> Iterator["StoredPath"]:  # type: ignore[override]
+    def iterdir(self) -> Iterator["StoredPath"]:
         return (self / entry.name for entry in listing(self))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -262,6 +268,8 @@ def opened(source: Path | str) -> Path:
     archive given itself is the folder. Raises TaskError for an archive that cannot be read.
     """
     root = Path(source).expanduser()
+    if not hasattr(os, "pread"):  # Windows
+        return root
     if root.is_file():
         refuse_compressed(root)
         return open_one(root) if is_archive(root) else root
