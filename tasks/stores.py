@@ -9,7 +9,7 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -245,7 +245,7 @@ class StoredPath(SystemPath):
         member = find(self)
         return os.path.isfile(str(self)) if member is None else member.row is not None  # noqa: PTH113
 
-    def iterdir(self) -> Iterator["StoredPath"]:
+    def iterdir(self) -> Generator["StoredPath", None, None]:
         return (self / entry.name for entry in listing(self))
 
     def __reduce__(self) -> tuple[Any, ...]:
