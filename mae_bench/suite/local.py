@@ -130,10 +130,12 @@ def work(words: list[str], said: str, place: dict[str, str]) -> None:
 
 def print_into(said: str) -> None:
     """Have this process print into a file, from now on."""
-    stream = open(said, "a", buffering=1, errors="backslashreplace")  # noqa: PTH123, SIM115
-    for number in (1, 2):
-        os.dup2(stream.fileno(), number)
-    sys.stdout = sys.stderr = stream
+    with Path(said).open("ab") as file:
+        for number in (1, 2):
+            os.dup2(file.fileno(), number)
+    # The descriptors stay open whatever becomes of the objects.
+    sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
     keep_going_unread()
 
 

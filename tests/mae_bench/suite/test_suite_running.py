@@ -48,6 +48,8 @@ def test_everything_is_done_once_and_reported(done, world, capsys):
     assert mae_bench.suite(data_root=world, out=out, **WANTED) == records
     assert {file: file.stat().st_mtime_ns for file in out.glob("*/record.json")} == before
     assert "3 there of 3 runs" in capsys.readouterr().out
+    said = next(out.glob("printed/pretrain*.txt")).read_text()
+    assert "to repeat" in said
     assert "imagenet1k/finetune@1" in (out / "report.md").read_text()
 
 
