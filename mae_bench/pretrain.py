@@ -11,10 +11,10 @@ from backbones.loading import anatomy_metadata
 from backbones.reading import Reading
 from mae_bench import __version__
 from mae_bench.arguments import SCRATCH, check_common, pretraining
+from mae_bench.cost import with_flops
 from mae_bench.data import announce, is_miniature
 from mae_bench.errors import RunError
 from mae_bench.execution import Execution
-from mae_bench.flops import with_flops
 from mae_bench.pretraining.methods import METHODS
 from mae_bench.pretraining.recipes import PRETRAIN
 from mae_bench.pretraining.task import Pretraining

@@ -75,6 +75,10 @@ class Spent:
     """unreadable training images"""
     flops_per_image: float | None = None
     """of its training, where they were counted"""
+    parameters: int | None = None
+    forward_flops: float | None = None
+    latency_seconds: float | None = None
+    """of its backbone, see `results.Cost`"""
 
 
 @dataclass(frozen=True)
@@ -195,6 +199,9 @@ def make_record(
                 images_per_second=spent.images_per_second,
                 peak_memory_bytes=provenance.peak_memory(accelerator),
                 flops_per_image=spent.flops_per_image,
+                parameters=spent.parameters,
+                forward_flops=spent.forward_flops,
+                latency_seconds=spent.latency_seconds,
             ),
             "environment": provenance.environment(accelerator),
             "started": spent.started,

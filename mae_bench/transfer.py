@@ -20,6 +20,7 @@ from backbones.loading import anatomy_metadata
 from backbones.plugin import code_of, short
 from mae_bench import __version__
 from mae_bench.arguments import FEATURES, SCRATCH, check_common, refuse_label, transferring
+from mae_bench.cost import with_backbone
 from mae_bench.data import announce, task_root, usable, weights_folder
 from mae_bench.execution import Execution
 from mae_bench.pretraining.methods.supervised import SUPERVISED
@@ -209,7 +210,8 @@ def measure(
     else:
         found = fit_and_score(built, scoring)
     more = [run.other_test] if run.other_test else []
-    record = setup.record(run, found.measured, found.spent, found.scored, accelerator, more)
+    spent = with_backbone(found.spent, loaded.vit, setup.effective.image_size)
+    record = setup.record(run, found.measured, spent, found.scored, accelerator, more)
     if first:
         if found.weights and not isinstance(built, Task):
             keep(found.weights, setup, loaded, folder)

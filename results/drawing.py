@@ -16,7 +16,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, NullLocator
 
 from results.configuration import SIZES
 from results.labels import metric_title, plain
@@ -109,6 +108,8 @@ class Panel:
     title: str
     metric: str
     lines: tuple[Line, ...]
+    x_title: str = ""
+    """of its own, where the figure's is not that of all panels"""
 
     @property
     def drawable(self) -> bool:
@@ -231,6 +232,7 @@ def _draw(
     title, unit = metric_title(panel.metric)
     axes.set_title(one_line(panel.title, TITLE_LENGTH), pad=22)
     more = len(ours) - MAX_LINES
+    x_title = panel.x_title or x_title
     axes.set_xlabel(f"{x_title} ({more} more lines of ours left out)" if more > 0 else x_title)
     axes.set_ylabel(f"{title} ({unit})" if unit else title)
     _key(axes, {line.owner for line in lines})
@@ -366,35 +368,3 @@ def _low(group: list[float], step: float) -> float:
 
 def _high(group: list[float], step: float) -> float:
     return _low(group, step) + (len(group) - 1) * step
-
-
-def linear_axis(axes: Axes, xs: list[float]) -> None:
-    axes.set_xlim(0, 100)
-    axes.xaxis.set_major_locator(FixedLocator(range(0, 101, 10)))
-
-
-def log_axis(axes: Axes, xs: list[float]) -> None:
-    axes.set_xscale("log", base=2)
-    _ticks(axes, xs, [f"{x:g}" for x in xs])
-    axes.set_xlim(xs[0] / 1.15, xs[-1] * 1.15)
-
-
-def root_axis(axes: Axes, xs: list[float]) -> None:
-    axes.set_xscale("function", functions=(_root, np.square))
-    _ticks(axes, xs, [f"{x:g}" for x in xs])
-    axes.set_xlim(-0.01, xs[-1] * 1.04)
-
-
-def _root(values: np.ndarray) -> np.ndarray:
-    return np.sign(values) * np.sqrt(np.abs(values))
-
-
-def size_axis(axes: Axes, xs: list[float]) -> None:
-    _ticks(axes, xs, [size_title(SIZES[int(x)]) for x in xs])
-    axes.set_xlim(xs[0] - 0.25, xs[-1] + 0.25)
-
-
-def _ticks(axes: Axes, xs: list[float], names: list[str]) -> None:
-    axes.xaxis.set_major_locator(FixedLocator(xs))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xticks(xs, names)

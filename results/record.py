@@ -159,6 +159,12 @@ class Cost(_Part):
     """largest device memory of one process"""
     flops_per_image: NonNegativeFloat | None = None
     """of a pre-training: floating-point operations of one image, forward and backward"""
+    parameters: Count | None = None
+    """here and below: of the backbone of a transfer"""
+    forward_flops: NonNegativeFloat | None = None
+    """floating-point operations of one image, forward"""
+    latency_seconds: NonNegativeFloat | None = None
+    """median time of one image's forward pass in float32, on the run's device"""
 
 
 class Environment(_Part):

@@ -18,10 +18,10 @@ from torch.utils.flop_counter import FlopCounterMode
 import backbones
 import tasks
 from mae_bench.batches import MicroBatches, load
+from mae_bench.cost import flops_per_image
 from mae_bench.data import task_root, usable
 from mae_bench.errors import RunError
 from mae_bench.execution import Execution
-from mae_bench.flops import flops_per_image
 from mae_bench.optim import build_optimizer, clip
 from mae_bench.pretraining.methods import METHODS
 from mae_bench.provenance import environment, peak_memory

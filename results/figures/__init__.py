@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from results.drawing import TITLE_LENGTH, draw_losses, save
+from results.figures.cost import cost_curve
 from results.figures.lines import place_of, title_of
 from results.figures.pretraining import masking_curve, schedule_curve
 from results.figures.protocols import partial_curve, size_curve, size_rows
@@ -99,6 +100,9 @@ def _figures(
         )
         figure = size_curve(protocol, records, published)
         add(f"size-{protocol}", title_of(protocol), caption, figure)
+    for protocol in _first(finetuning_family(record.protocol) for record in records):
+        figure, measured = cost_curve(protocol, records)
+        add(f"cost-{protocol}", f"{title_of(protocol)}, against cost", COST + measured, figure)
     for task in _first(record.task for record in records):
         title = f"{data_title(task)}: partial fine-tuning"
         add(f"partial-{task}", title, PARTIAL_CAPTION, partial_curve(task, records, published))
@@ -149,6 +153,7 @@ MASKING = (
     "Score over the share of patches that pre-training removes; pixels not normalised unless said."
     " Published: MAE paper, Figure 5."
 )
+COST = "Score over what a run and its backbone cost; both axes of our own runs."
 SCHEDULE = (
     "Score over the epochs of pre-training, each point a whole schedule; pixels not normalised"
     " unless said. Published: MAE paper, Figure 7."

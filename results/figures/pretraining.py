@@ -6,17 +6,9 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
+from results.axes import linear_axis, log_axis
 from results.configuration import Configuration, configurations
-from results.drawing import (
-    LABEL_LENGTH,
-    Panel,
-    Point,
-    draw_panels,
-    linear_axis,
-    log_axis,
-    method_title,
-    size_title,
-)
+from results.drawing import LABEL_LENGTH, Panel, Point, draw_panels, method_title, size_title
 from results.figures.lines import (
     headline_metric,
     joined,

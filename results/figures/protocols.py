@@ -6,16 +6,9 @@ from dataclasses import replace
 
 from matplotlib.figure import Figure
 
+from results.axes import root_axis, size_axis
 from results.configuration import SIZES, Configuration, configurations
-from results.drawing import (
-    Panel,
-    Point,
-    draw_panels,
-    method_title,
-    root_axis,
-    size_axis,
-    size_title,
-)
+from results.drawing import Panel, Point, draw_panels, method_title, size_title
 from results.figures.lines import (
     blocks_of,
     headline_metric,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from results import Checkpoint, Named, ResultsError, published
+from results import Checkpoint, Cost, Named, ResultsError, published
 from results.drawing import MAX_LINES, PAPER, STYLES, _apart, running_mean, save
 from results.figures import (
     MAX_CURVES,
@@ -20,6 +20,7 @@ from results.figures import (
     size_curve,
     training_curves,
 )
+from results.figures.cost import cost_curve
 from results.logs import Log
 
 # MAE paper, Figures 5, 7 and 9 and Table 3, entered by hand.
@@ -426,3 +427,51 @@ def test_own_data_never_share_an_axis_with_published_numbers(make_record):
     assert 30.0 not in {
         y for line in drawn(official.figure).values() for p in line.values() for _, y in p
     }
+
+
+def test_quality_against_cost_is_ours_alone_and_of_one_device(make_record):
+    """Two sizes on one device, a third on another; seconds, weights and FLOPs by hand."""
+
+    def run(backbone, top1, hours, weights, device="GPU", processes=1, **more):
+        record = make_record(backbone=backbone, metrics={"top1": top1}, **more)
+        cost = Cost(
+            seconds=3600.0 * hours,
+            parameters=weights,
+            forward_flops=20.0 * weights,
+            latency_seconds=hours / 1000,
+        )
+        where = {"device": device, "processes": processes}
+        environment = record.environment.model_copy(update=where)
+        return record.model_copy(update={"cost": cost, "environment": environment})
+
+    scratch = {"init": "scratch", "checkpoint": None, "protocol": "imagenet1k/scratch@1"}
+    records = [
+        run("vit_b", 83.6, 2.0, 86_000_000),
+        run("vit_l", 85.9, 6.0, 304_000_000),
+        run("vit_b", 82.3, 4.0, 86_000_000, **scratch),
+        run("vit_h", 86.9, 9.0, 632_000_000, device="other"),
+    ]
+    figure, caption = cost_curve("imagenet1k/finetune@1", records)
+    titles = [axes.get_xlabel() for axes in figure.axes]
+    assert titles == [
+        "training, device-hours",
+        "weights of the backbone, millions",
+        "GFLOPs of an image, forward",
+        "latency of an image, ms",
+    ]
+    panels = [
+        {
+            c.get_label(): [tuple(map(float, p)) for p in c.lines[0].get_xydata()]
+            for c in a.containers
+        }
+        for a in figure.axes
+    ]
+    assert panels[0] == {"MAE · ours": [(2.0, 83.6), (6.0, 85.9)], "scratch · ours": [(4.0, 82.3)]}
+    assert [x for x, _ in panels[1]["MAE · ours"]] == [86.0, 304.0, 632.0]
+    assert [x for x, _ in panels[2]["MAE · ours"]] == pytest.approx([1.72, 6.08, 12.64])
+    assert [x for x, _ in panels[3]["MAE · ours"]] == pytest.approx([2.0, 6.0])
+    assert caption == " Hours and latency on 1 × GPU; without 1 on other devices."
+    whole = figures(records, published(), [])
+    assert "cost-imagenet1k-finetune-v1" in [each.key for each in whole]
+    nothing, _ = cost_curve("imagenet1k/finetune@1", [make_record()])
+    assert nothing is None

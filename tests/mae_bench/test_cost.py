@@ -1,4 +1,6 @@
-"""FLOPs of a training step against counts by hand."""
+"""FLOPs against counts by hand, and what else a network costs."""
+
+from datetime import UTC, datetime
 
 import pytest
 import torch
@@ -6,9 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from toy import Samples, Toy, toy_recipe
 
-from mae_bench.flops import flops_per_image
+import backbones
+from mae_bench.cost import flops_per_image, with_backbone
 from mae_bench.pretraining.methods import METHODS
 from mae_bench.recipes import override, recipe
+from mae_bench.setup import Spent
 from results import parse_record
 from tasks.task import Batch
 
@@ -64,20 +68,42 @@ def test_a_network_that_looks_at_its_numbers_is_not_counted(capsys):
 
 
 def test_mask_tokens_in_the_encoder_cost_what_their_products_tell(world):
-    """12 blocks of width 384 over 197 or 50 tokens, and 8 of width 512 over 197; for ViT-L the
+    """12 blocks of width 192 over 197 or 50 tokens, and 8 of width 512 over 197; for ViT-L the
     same sum gives 3.25 times (Table 1c: 3.3)."""
 
     def block(tokens: int, width: int) -> int:
         return 2 * tokens * 12 * width**2 + 4 * tokens**2 * width
 
-    base = override(recipe("pretrain", "vit_s", "mae"), {"norm_pix": False})
+    base = override(recipe("pretrain", "vit_t", "mae"), {"norm_pix": False})
     for tokens, seen in ((True, 197), (False, 50)):
         changed = override(base, {"encoder_mask_tokens": tokens})
         task = METHODS["mae"].build(changed, [world / "unlabelled"], 0)
-        forward = 12 * block(seen, 384) + 8 * block(197, 512)
+        forward = 12 * block(seen, 192) + 8 * block(197, 512)
         assert flops_per_image(task) == pytest.approx(3 * forward, rel=0.03)
 
 
 def test_a_pre_training_keeps_its_flops(pretrained):
     record = parse_record((pretrained / "record.json").read_text())
     assert record.cost.flops_per_image > 1e5
+
+
+def test_a_backbone_costs_what_its_sizes_tell():
+    """ViT-T: by hand 2·196·768·192 for the patches and 12 blocks over 197
+    tokens; nothing of it changes."""
+    vit = backbones.create("vit_t")
+    before = {name: value.clone() for name, value in vit.state_dict().items()}
+    spent = with_backbone(Spent(datetime.now(UTC), 1.0), vit, 224)
+    patches = 2 * 196 * 768 * 192
+    blocks = 12 * (2 * 197 * 12 * 192**2 + 4 * 197**2 * 192)
+    assert spent.forward_flops == pytest.approx(patches + blocks, rel=1e-6)
+    assert spent.parameters == sum(value.numel() for value in vit.parameters())
+    assert 0 < spent.latency_seconds < 30
+    assert vit.training
+    assert all(torch.equal(value, before[name]) for name, value in vit.state_dict().items())
+
+
+def test_supervised_pre_training_is_counted_without_its_mixing(world):
+    method, base = METHODS["supervised"], recipe("pretrain", "vit_mini", "supervised")
+    task = method.build(base, method.read(world / "imagenet1k"), 0)
+    assert flops_per_image(task) > 1e6
+    assert task.training

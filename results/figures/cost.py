@@ -1,0 +1,96 @@
+"""Figures of quality against what it costs: of our runs alone, for nobody publishes costs."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+
+from results.axes import amount_axis
+from results.cells import device_hours, device_names
+from results.configuration import Configuration, configurations
+from results.drawing import LABEL_LENGTH, Line, Panel, draw_panels, method_title
+from results.figures.lines import headline_metric, our_line, place_of, point_of, title_of
+from results.gains import finetuning_family
+from results.labels import trained_blocks
+from results.record import Record
+from results.text import one_line
+
+
+@dataclass(frozen=True)
+class Price:
+    """Something that a run or its backbone costs."""
+
+    title: str
+    of: Callable[[Record], float | None]
+    of_device: bool
+    """measured: only runs on the same device compare"""
+
+
+PRICES = (
+    Price("training, device-hours", device_hours, True),
+    Price("weights of the backbone, millions", lambda r: _scaled(r.cost.parameters, 1e6), False),
+    Price("GFLOPs of an image, forward", lambda r: _scaled(r.cost.forward_flops, 1e9), False),
+    Price("latency of an image, ms", lambda r: _scaled(r.cost.latency_seconds, 1e-3), True),
+)
+
+
+def cost_curve(protocol: str, records: Sequence[Record]) -> tuple[Figure | None, str]:
+    """Scores of `protocol`, and of training from scratch, over each price that is recorded, and
+    what its caption is to say.
+
+    Where several devices ran, prices that depend on it are those of the one that ran most often.
+    """
+    same = [
+        r
+        for r in records
+        if finetuning_family(r.protocol) == protocol and trained_blocks(protocol) is None
+    ]
+    metric = headline_metric(same)
+    if metric is None:
+        return None, ""
+    used = Counter(" and ".join(device_names([r])) for r in same)
+    device, _ = used.most_common(1)[0]
+    panels = []
+    for price in PRICES:
+        found = [
+            c
+            for c in configurations(same)
+            if not price.of_device or device_names(c.records) == [device]
+        ]
+        lines = _lines(found, price, metric)
+        title = one_line(f"{title_of(protocol)}{place_of(same)}", LABEL_LENGTH * 2)
+        panels.append(Panel(title, metric, tuple(lines), price.title))
+    others = len(same) - used[device]
+    caption = f"Hours and latency on {one_line(device, LABEL_LENGTH)}"
+    caption += f"; without {others} on other devices" if others else ""
+    return draw_panels(panels, "", amount_axis), f" {caption}."
+
+
+def _lines(found: Sequence[Configuration], price: Price, metric: str) -> list[Line]:
+    """A line for each method over its backbones, and another for what a backbone did again."""
+    groups: dict[tuple[str, bool, int], list[Configuration]] = defaultdict(list)
+    times: Counter[tuple[str, bool, str]] = Counter()
+    for c in found:
+        this = c.first.init, c.first.comparable, c.first.backbone
+        groups[*this[:2], times[this]].append(c)
+        times[this] += 1
+    lines = []
+    for (init, *_), group in groups.items():
+        points = [point_of(c, _mean(c, price), metric) for c in group]
+        lines.append(our_line(group[0].first, method_title(init), points))
+    return lines
+
+
+def _mean(c: Configuration, price: Price) -> float | None:
+    values = [value for value in map(price.of, c.records) if value is not None and value < MOST]
+    mean = sum(values) / len(values) if values else 0.0
+    return mean or None
+
+
+MOST = 1e12
+"""nothing costs more; a stranger's record may hold anything"""
+
+
+def _scaled(value: float | None, unit: float) -> float | None:
+    return None if value is None else value / unit
