@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.backends import mkldnn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -22,6 +21,9 @@ from tasks.task import Task
 
 COUNTED_IMAGES = 4
 """in the batch that is counted; batch norm needs more than one"""
+SHAPES = "meta"
+"""the device that computes nothing; unlike torch's fake tensors it leaves autograd no threads, with
+which a process could not fork any more"""
 WARM_UPS, TIMED = 2, 5
 """forward passes of one image, before and of which the median is taken"""
 
@@ -76,12 +78,11 @@ def flops_per_image(task: Task) -> float | None:
     as mixing images, is left out. None, after a line that says so, for a network that looks at its
     numbers in evaluation too.
     """
-    device = next(task.parameters()).device
     count = min(COUNTED_IMAGES, len(task.train_data))
     batch = task.train_data.__getitems__([(0, index) for index in range(count)])
 
     def step(state: dict[str, Tensor]) -> None:
-        there = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+        there = {k: v.to(SHAPES) if isinstance(v, Tensor) else v for k, v in batch.items()}
         loss = torch.func.functional_call(task, state, (there,))["loss"]
         trained = [tensor for tensor in state.values() if tensor.requires_grad]
         torch.autograd.grad(loss, trained, allow_unused=True)
@@ -116,11 +117,11 @@ def _counted(
             torch.random.fork_rng([device] if device.type == "cuda" else []),
             mkldnn.flags(enabled=False),  # torch counts no products of oneDNN,
             sdpa_kernel(SDPBackend.MATH),  # and of attention's kernels not all, nor all alike
-            FakeTensorMode(allow_non_fake_inputs=True) as shapes,
+            torch.device(SHAPES),
             FlopCounterMode(display=False) as counter,
         ):
             state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-            work({name: shapes.from_tensor(tensor) for name, tensor in state.items()})
+            work({name: _shape(tensor) for name, tensor in state.items()})
     except Exception as error:  # a count is no reason to lose what was trained
         if not quiet:
             say(f"FLOPs are not counted for this network: {first_line(error)}")
@@ -128,8 +129,12 @@ def _counted(
     return float(counter.get_total_flops())
 
 
+def _shape(tensor: Tensor) -> Tensor:
+    return tensor.detach().to(SHAPES).requires_grad_(tensor.requires_grad)
+
+
 def _forward(backbone: nn.Module, state: dict[str, Tensor], image: Tensor) -> None:
-    torch.func.functional_call(backbone, state, (image,))
+    torch.func.functional_call(backbone, state, (image.to(SHAPES),))
 
 
 def _median_time(work: Callable[[], object], device: torch.device) -> float:

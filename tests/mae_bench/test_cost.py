@@ -1,6 +1,9 @@
 """FLOPs against counts by hand, and what else a network costs."""
 
+import subprocess
+import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 import torch
@@ -107,3 +110,19 @@ def test_supervised_pre_training_is_counted_without_its_mixing(world):
     task = method.build(base, method.read(world / "imagenet1k"), 0)
     assert flops_per_image(task) > 1e6
     assert task.training
+
+
+def test_a_process_can_fork_and_train_after_counting():
+    """In a process of its own, as autograd's threads would outlive the test."""
+    code = (
+        "import os, sys, torch\n"
+        "from test_cost import Attending, flops_per_image\n"
+        "assert flops_per_image(Attending())\n"
+        "child = os.fork()\n"
+        "if not child:\n"
+        "    torch.ones(1, requires_grad=True).sum().backward()\n"
+        "    os._exit(0)\n"
+        "sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    here = Path(__file__).parent
+    subprocess.run([sys.executable, "-c", code], cwd=here, check=True, timeout=120)
