@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
 
-import torch
 from torch import Tensor
 
 from backbones.baselines import name_of
@@ -12,6 +11,7 @@ from backbones.conversion import Converted
 from backbones.formats import PATCHES
 from backbones.heads import Head, classifier_in
 from backbones.loading import build, read
+from backbones.precision import as_they_are
 from backbones.reading import Reading, ReadingOptions
 from backbones.report import POOLED, LoadReport, Pooling
 from backbones.shapes import grid_in
@@ -214,7 +214,7 @@ class OnMeanOfNormed(Classifier):
 
     def logits(self, images: Tensor) -> Tensor:
         tokens = self.backbone(images, norm=True)
-        with torch.autocast(images.device.type, enabled=False):
+        with as_they_are(images.device.type):
             return self.head(tokens[:, 1:].float().mean(dim=1))
 
 

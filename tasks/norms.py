@@ -7,6 +7,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from backbones.precision import as_they_are
+
 
 class Sum(torch.autograd.Function):
     """The sum of a tensor over all processes, and of its gradient."""
@@ -40,7 +42,7 @@ class SyncBatchNorm(nn.BatchNorm2d):
         alone = not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1)
         if not self.training or (alone and x.numel() > self.num_features):
             return super().forward(x)
-        with torch.autocast(x.device.type, enabled=False):
+        with as_they_are(x.device.type):
             values = x.float()
             dims, channels = [0, *range(2, x.ndim)], (1, -1) + (1,) * (x.ndim - 2)
             count = torch.full((1,), values.numel() / self.num_features, device=x.device)

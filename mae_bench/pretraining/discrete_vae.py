@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbones.precision import as_they_are
+
 STRIDE = 8
 """pixels of the side of what a code stands for"""
 EPS = 0.1
@@ -73,7 +75,7 @@ class Encoder(nn.Module):
         In float32 whatever autocast says, so that a precision of the training does not change
         them; DALL-E's code takes float16 on a GPU.
         """
-        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+        with torch.no_grad(), as_they_are(images.device.type):
             return self(map_pixels(images)).argmax(dim=1).flatten(1)
 
 

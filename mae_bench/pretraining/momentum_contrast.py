@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 import backbones
 from backbones.loading import build, read
+from backbones.precision import as_they_are
 from backbones.reading import Reading
 from backbones.report import LoadReport
 from backbones.vit import ViT
@@ -153,7 +154,7 @@ class MomentumContrast(nn.Module):
 
         Times 2·temperature; in float32 at least, whatever autocast says.
         """
-        with torch.autocast(queries.device.type, enabled=False):
+        with as_they_are(queries.device.type):
             kind = torch.promote_types(queries.dtype, torch.float32)
             q, k = (F.normalize(each.to(kind), dim=1) for each in (queries, keys))
             rank, k = gathered(k)

@@ -6,6 +6,7 @@ Shapes: B images, N patches, C channels of a token, K classes, S image side.
 import torch
 from torch import Tensor, nn
 
+from backbones.precision import as_they_are
 from backbones.vit import ViT
 from tasks.classification.recipe import ClassificationRecipe
 from tasks.errors import TaskError
@@ -46,7 +47,7 @@ class Classifier(nn.Module):
         """Normalised images (B, 3, S, S) to float32 logits (B, K)."""
         tokens = self.backbone(images, norm=self.recipe.pooling == "cls")  # (B, 1 + N, C)
         # In bf16 the best of a thousand logits are often equal, which makes top-k arbitrary.
-        with torch.autocast(images.device.type, enabled=False):
+        with as_they_are(images.device.type):
             tokens = tokens.float()
             if self.recipe.pooling == "patches":
                 return self.head(self.fc_norm(mean_patch(self.backbone, tokens)))

@@ -14,11 +14,13 @@ import torch.nn.functional as F
 from PIL import Image, ImageFilter, ImageOps
 from safetensors.torch import load_file
 from small_runs import SMALL, flags
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
 import backbones
 from mae_bench import pretrain, transfer
 from mae_bench.cli import call
+from mae_bench.cost import flops_per_image
 from mae_bench.pretraining.momentum_contrast import (
     MocoPretraining,
     MomentumContrast,
@@ -231,6 +233,18 @@ def test_an_interrupted_run_goes_on_to_the_bit(world: Path, tmp_path: Path) -> N
     pretrain(name="halves", **how)
     one, other = (load_file(tmp_path / n / "moco_v3.safetensors") for n in ("whole", "halves"))
     assert all(one[k].equal(v) for k, v in other.items())
+
+
+def test_its_arithmetic_is_counted(world: Path) -> None:
+    """Two views go through one encoder forward and backward, and through the other forward."""
+    task = task_of(world / "unlabelled")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        task.moco.average.encoder(torch.zeros(1, 3, 32, 32))
+    forward = counter.get_total_flops()
+    counted = flops_per_image(task)
+    assert counted is not None
+    # The last block is computed for the class token alone.
+    assert 5 * forward < counted < 8.5 * forward
 
 
 def test_a_batch_of_one_is_refused(tmp_path: Path, capsys) -> None:
