@@ -7,6 +7,7 @@ unpacked wins over the archive. Imports no torch.
 
 import errno
 import os
+import re
 import stat
 import sys
 from collections.abc import Callable, Generator, Iterator
@@ -25,6 +26,16 @@ COMPRESSED = {".gz": "gunzip -k", ".tgz": "gunzip -k", ".bz2": "bunzip2 -k", ".x
 """suffixes of tars without random access, and the command that makes them tars"""
 INTO = {"ILSVRC2012_img_train": "train", "ILSVRC2012_img_val": "val"}
 """archives of bare files, by their stem -> the folder that they belong in"""
+OFFICIAL = re.compile(
+    r"ILSVRC2012_img_(train|val)|train|val|(train|val|train_val|trainval)20\d\d|images|"
+    r"annotations(_trainval20\d\d)?|ADEChallengeData2016|train_val_images|"
+    r"(train|val)_(256|large)(_places365standard)?|"
+    r"data(_256|_large)?(_standard)?|filelist_places365-\w+|imagesPlaces205\w*|"
+    r"trainvalsplit_places205|imagenet[-_]?(a|r|c|sketch)|sketch|blur|digital|extra|noise|weather",
+    re.IGNORECASE,
+)
+"""stems of archives that data sets are released in, and of the folders in their layouts: what else
+lies in a data folder may be anything, and is not read"""
 SPLITS = ("train", "val")
 """archives of these names belong in the folders of the names"""
 
@@ -264,8 +275,9 @@ def opened(source: Path | str) -> Path:
     """A data folder, or an archive in place of one, in which archives count as unpacked.
 
     Members are taken as `tar xf` or `unzip` in the folder would lay them; those of ImageNet's two
-    and of train.tar and val.tar, if they have no such folder in them, in train/ and val/. An
-    archive given itself is the folder. Raises TaskError for an archive that cannot be read.
+    and of train.tar and val.tar, if they have no such folder in them, in train/ and val/. Archives
+    by other names than `OFFICIAL` are not opened, which a line says. An archive given itself is the
+    folder. Raises TaskError for an archive that cannot be read.
     """
     root = Path(source).expanduser()
     if not hasattr(os, "pread"):  # Windows
@@ -282,8 +294,16 @@ def opened(source: Path | str) -> Path:
     if not files:
         return root
     if str(root) not in MOUNTS:
-        mounts = [mount for file in files if (mount := mounted(root, file)) is not None]
+        known = [file for file in files if OFFICIAL.fullmatch(file.stem)]
+        mounts = [mount for file in known if (mount := mounted(root, file)) is not None]
         register(root, mounts)
+        others = [file.name for file in files if file not in known]
+        if others:
+            more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+            say(
+                f"{root}: {', '.join(others[:3])}{more} not read: no name of an official archive; "
+                "give an archive itself as --data"
+            )
     return StoredPath(root) if MOUNTS[str(root)] else root
 
 
@@ -326,18 +346,18 @@ def mounted(root: Path, file: Path) -> Mount | None:
 
 def told(line: str, archive: Archive) -> None:
     for text in (line, *(f"{archive.path}: {note}" for note in archive.notes)):
-        with suppress(OSError, ValueError):
-            print(text, file=sys.stderr, flush=True)
+        say(text)
+
+
+def say(text: str) -> None:
+    with suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def progress(file: Path) -> Callable[[int], None]:
     """Tells how far the index of an archive is."""
 
-    def say(members: int) -> None:
-        with suppress(OSError, ValueError):
-            print(f"{file}: {members:,} files found, once", file=sys.stderr, flush=True)
-
-    return say
+    return lambda members: say(f"{file}: {members:,} files found, once")
 
 
 def title(root: Path) -> str:

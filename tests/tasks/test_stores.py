@@ -257,6 +257,18 @@ def test_what_is_unpacked_wins(data: Path) -> None:
     assert len(classification.read("folder", data).train) == 4
 
 
+def test_archives_by_other_names_are_not_read(data: Path, capsys) -> None:
+    """Whatever is in them: a half-downloaded test set, a backup of other images."""
+    plain = classification.read("folder", make(data.parent / "pets"))
+    make(data)
+    zipped(data / "backup.zip", data.parent / "pets" / "train", "backup")
+    (data / "test2017.zip").write_bytes(b"half of a download")
+    same = classification.read("folder", data)
+    assert same.classes == plain.classes
+    assert list(same.train.names) == list(plain.train.names)
+    assert "backup.zip, test2017.zip not read" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("cut", [300, 1500, 3000])
 @pytest.mark.parametrize("suffix", [".tar", ".zip"])
 def test_a_cut_archive_is_refused(data: Path, suffix: str, cut: int) -> None:
