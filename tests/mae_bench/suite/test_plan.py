@@ -137,7 +137,7 @@ def really(run, out):
     return seconds, record["cost"]["peak_memory_bytes"]
 
 
-@pytest.mark.slow
+@pytest.mark.timing
 @pytest.mark.parametrize(
     ("task", "protocol"),
     [(task, None) for task in SHORT]
