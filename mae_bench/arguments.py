@@ -129,7 +129,7 @@ def refuse_source(
     # Then it is the protocol that says so.
     named = trains and SCRATCH in tasks.protocols(task) and not own
     flag = f"--protocol {SCRATCH}" if named else f"--init {SCRATCH}"
-    if init is not None and (not init.isprintable() or len(init) > MOST_LABEL):
+    if init is not None and not (init.strip() and init.isprintable() and len(init) <= MOST_LABEL):
         raise RunError(f"--init {init!r}: expected a short name on one line, for the tables")
     labelled = init is not None and init.lower() == SCRATCH
     if protocol == SCRATCH if named else init == SCRATCH:

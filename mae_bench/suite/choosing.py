@@ -65,7 +65,13 @@ def chosen_spec(
         changes["seeds"] = seeds if isinstance(seeds, int) else list(seeds)
     if data is not None or root is not None:
         changes |= {"data": data, "data_root": root}
-    return spec.model_copy(update=changes), left_out
+    spec = spec.model_copy(update=changes)
+    if spec.report:
+        from results import paper_tables, published
+
+        for name in spec.report:
+            paper_tables(name, [], published())  # one that there is none of is said at once
+    return spec, left_out
 
 
 def named_suite(

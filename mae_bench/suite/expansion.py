@@ -52,6 +52,12 @@ def expand(spec: SuiteSpec) -> Expanded:
             found.runs.append(run)
     found.runs = in_order(found.runs)
     found.left_out = list(dict.fromkeys(found.left_out))
+    unused = spec.tokenizer is not None and all(run.tokenizer is None for run in found.runs)
+    if unused:
+        raise RunError(
+            f"tokenizer {spec.tokenizer}: no pre-training of this suite predicts tokens; "
+            "leave it out"
+        )
     if not found.runs:
         raise RunError(f"a suite without runs; left out: {'; '.join(found.left_out)}")
     names: dict[str, SuiteRun] = {}
@@ -151,6 +157,7 @@ def start_of(
             return Start(seed, weights.checkpoint, weights.init)
         changes = {"tokenizer": spec.tokenizer} | weights.pretrain
         method, own_seed = changes.pop("method", "mae"), changes.pop("seed", seed)
+        check_seed(own_seed)
         return pretrained(method, backbone, seed, own_seed, changes, folders)
     if weights.startswith(PRETRAIN_BY):
         method, changes = weights.removeprefix(PRETRAIN_BY), {"tokenizer": spec.tokenizer}

@@ -172,7 +172,8 @@ def flag(name: str, value: object) -> list[str]:
         return [f"--{dashed}" if value else f"--no-{dashed}"]
     if isinstance(value, tuple | list):
         return [f"--{dashed}", *map(str, value)]
-    return [f"--{dashed}", str(value)]
+    text = str(value)  # one that begins with a dash would be read as a flag
+    return [f"--{dashed}={text}"] if text.startswith("-") else [f"--{dashed}", text]
 
 
 def changed_flags(how: Execution, command: str, trains: bool = True) -> list[str]:

@@ -26,6 +26,7 @@ from typing import Annotated, Any, Self
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from backbones.files import open_regular
 from mae_bench.errors import RunError
 from mae_bench.run.files import atomic
 
@@ -34,6 +35,10 @@ RELEASED = "released:"
 """begins the name of weights that their authors released"""
 PRETRAIN_BY = "pretrain:"
 """begins the name of a pre-training of our own by its protocol's recipe"""
+OF_PRETRAIN: dict[str, type] = {"method": str, "seed": int, "tokenizer": str}
+"""what pre-trainings of a suite take besides fields of the recipe"""
+KINDS = {str: "a text", int: "a whole number"}
+MOST_SEEDS = 1000
 Names = Annotated[list[str], Field(min_length=1)]
 
 
@@ -58,6 +63,10 @@ class WeightsSpec(_Part):
             raise ValueError("expected either checkpoint or pretrain")
         if self.init is not None and self.checkpoint is None:
             raise ValueError("init is the label of a checkpoint; there is none")
+        for key, kind in OF_PRETRAIN.items():
+            value = (self.pretrain or {}).get(key)
+            if value is not None and type(value) is not kind:
+                raise ValueError(f"{key} of pretrain is {value!r}; expected {KINDS[kind]}")
         return self
 
 
@@ -71,7 +80,7 @@ class Block(_Part):
     """tasks, data sets that only test (imagenet_a), or "pretrain" for the pre-training itself"""
     protocols: list[str] = Field(default_factory=list)
     """none: the first of each task"""
-    overrides: list[dict[str, Any]] = [{}]
+    overrides: list[dict[str, Any]] = Field(default=[{}], min_length=1)
     """fields of the recipe; each table is a run"""
     seeds: int | list[int] | None = None
     """how many, counted from 0, or which; none: those of the suite"""
@@ -107,7 +116,7 @@ class SuiteSpec(_Part):
 def read_spec(file: Path) -> SuiteSpec:
     """The suite in a TOML file; `RunError` of one line that names the file and the key."""
     try:
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             text = stream.read(MOST_BYTES + 1)
     except OSError as error:
         raise RunError(f"suite {file}: {error.strerror}") from None
@@ -115,12 +124,27 @@ def read_spec(file: Path) -> SuiteSpec:
         raise RunError(f"suite {file}: is over {MOST_BYTES} bytes")
     try:
         content = tomllib.loads(text.decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # of letters, TOML, and numbers too long to read
         raise RunError(f"suite {file}: no TOML ({' '.join(str(error).split())})") from None
+    if any("\0" in each for each in texts(content)):
+        raise RunError(f"suite {file}: has a NUL character in a text, which no path may have")
     try:
         return SuiteSpec.model_validate(content)
     except ValidationError as error:
         raise RunError(f"suite {file}: {complaint(error)}") from None
+
+
+def texts(value: Any) -> Iterator[str]:
+    """All texts in what a file holds, keys too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, inside in value.items():
+            yield key
+            yield from texts(inside)
+    elif isinstance(value, list):
+        for inside in value:
+            yield from texts(inside)
 
 
 def write_spec(spec: SuiteSpec, file: Path) -> None:
@@ -164,7 +188,6 @@ def keys_at(place: tuple[int | str, ...]) -> Iterator[str]:
 
 def numbers(seeds: int | list[int]) -> list[int]:
     """Seeds: as many as said, counted from 0, or those listed."""
-    found = list(range(seeds)) if isinstance(seeds, int) else seeds
-    if not found or len(found) > 1000:
-        raise RunError(f"seeds is {seeds!r}; expected at least one and at most 1,000")
-    return found
+    if not 1 <= (seeds if isinstance(seeds, int) else len(seeds)) <= MOST_SEEDS:
+        raise RunError(f"seeds is {seeds!r}; expected at least one and at most {MOST_SEEDS:,}")
+    return list(range(seeds)) if isinstance(seeds, int) else seeds

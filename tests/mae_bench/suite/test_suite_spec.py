@@ -1,5 +1,6 @@
 """What a suite says, and which runs that is."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,10 @@ from mae_bench.execution import Execution
 from mae_bench.suite.choosing import chosen_spec
 from mae_bench.suite.expansion import expand
 from mae_bench.suite.folders import find_data, patterns
-from mae_bench.suite.runs import shortened
+from mae_bench.suite.runs import flag, shortened
 from mae_bench.suite.spec import read_spec, write_spec
 from mae_bench.suite.tables import names, table_suite
+from results import ResultsError
 from results.paper.layout import OF_PRETRAINING
 from results.paper.places import our_protocols
 from results.paper.tables import PAPER_TABLES
@@ -91,6 +93,14 @@ def test_a_table_written_gives_the_same_runs(name, tmp_path):
         (("vit_mini", "vit_x"), "vit_x"),
         (('"mini"', '"/data"'), 'data is "mini" or not there'),
         (("seeds =", "seeds"), "no TOML"),
+        (("[0, 3]", "9" * 5000), "no TOML .*4300 digits"),
+        (("[0, 3]", "9" * 30), "seeds is 9+; expected at least one"),
+        (("seed = 7", 'seed = "7"'), "weights.deep.*seed of pretrain is '7'; expected a whole"),
+        (("seed = 7", "seed = -7"), "seed is -7"),
+        (("seed = 7", "method = 7"), "method of pretrain is 7; expected a text"),
+        (('"mini"', '"a\\u0000b"'), "NUL character"),
+        (("seeds =", 'tokenizer = "t.pkl"\nseeds ='), "tokenizer t.pkl: no pre-training"),
+        (("protocols =", "overrides = []\nprotocols ="), "measure.0.overrides.*at least 1"),
     ],
 )
 def test_what_cannot_be_meant_is_one_line(file, change, said):
@@ -217,3 +227,20 @@ def test_long_names_stay_apart():
     one, two = shortened("a" * 300), shortened("a" * 299 + "b")
     assert one != two
     assert len(one) < 200
+
+
+def test_a_table_to_report_that_there_is_none_of_is_said_before_anything_runs(file):
+    file.write_text('report = ["44"]\n' + TEXT)
+    with pytest.raises(ResultsError, match="44"):
+        asked(file)
+
+
+def test_a_pipe_is_no_suite(tmp_path):
+    os.mkfifo(tmp_path / "pipe.toml")
+    with pytest.raises(RunError, match=r"pipe\.toml: is a named pipe, not a regular file"):
+        read_spec(tmp_path / "pipe.toml")
+
+
+def test_a_value_that_begins_with_a_dash_is_no_flag():
+    assert flag("init", "--seed") == ["--init=--seed"]
+    assert flag("min_lr", 1e-6) == ["--min-lr", "1e-06"]
