@@ -1,8 +1,11 @@
 """`mae-bench predict`: what a run's network says of one's own images."""
 
+import hashlib
 import json
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from mae_bench.arguments import check_common
 from mae_bench.errors import RunError
 from mae_bench.execution import Execution
 from mae_bench.progress import progress, say
+from mae_bench.run.files import HALF_WRITTEN
 from mae_bench.run.trained import Trained, learnt, read_trained
 from mae_bench.setup import scoring, start
 from tasks.images import Unreadable, by_reason
@@ -21,6 +25,8 @@ from tasks.prediction import Prediction
 
 FILE = "predictions.json"
 PICTURE = ".predicted.png"
+MOST_BYTES = 180
+"""of the part of a picture's name that is made of its image's: file systems take 255 in all"""
 
 
 def predict(
@@ -57,19 +63,21 @@ def predict(
     found = task.predictions(scoring(task, how, accelerator, batch_size=1))
     rows: list[dict[str, Any]] = []
     unreadable: list[Unreadable] = []
-    folder.mkdir(parents=True, exist_ok=True)
-    with progress(f"predicting {plural(len(files), 'image')}", len(files), 0) as bar:
-        for number, (file, name, each) in enumerate(zip(files, names, found, strict=True), 1):
+    title = f"predicting {plural(len(files), 'image')}"
+    with whole(folder) as unfinished, progress(title, len(files), 0) as bar:
+        parts = zip(files, stems(names), found, strict=True)
+        for number, (file, stem, each) in enumerate(parts, 1):
             if isinstance(each, Unreadable):
                 unreadable.append(each)
                 rows.append({"file": str(file), "unreadable": each.reason})
             else:
-                rows.append({"file": str(file)} | keep(each, folder, name))
+                rows.append({"file": str(file)} | keep(each, unfinished, stem))
             bar.update(number)
-    if len(unreadable) == len(files):
-        raise RunError(f"none of the images can be read: {'; '.join(by_reason(unreadable)[:3])}")
-    with atomic_text(folder / FILE) as stream:
-        stream.write(json.dumps(rows, indent=1))
+        if len(unreadable) == len(files):
+            reasons = "; ".join(by_reason(unreadable)[:3])
+            raise RunError(f"none of the images can be read: {reasons}")
+        with atomic_text(unfinished / FILE) as stream:
+            stream.write(json.dumps(rows, indent=1))
     for line in by_reason(unreadable):
         say(f"unreadable   {line}", style="yellow")
     say(f"predictions  {folder / FILE}, and a picture of each image beside it")
@@ -94,9 +102,51 @@ def found_files(places: Sequence[str | Path]) -> list[Path]:
 
 def new_folder(folder: Path) -> Path:
     """`folder` itself; `RunError` if there is anything in it, so that nothing is written over."""
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+    if folder.exists() and not (folder.is_dir() and all(map(is_left, folder.iterdir()))):
         raise RunError(f"--out {folder}: is there already and not empty; choose another folder")
     return folder
+
+
+@contextmanager
+def whole(folder: Path) -> Iterator[Path]:
+    """A place to write into whose files are in `folder` at the end; after an error none is.
+
+    So the same command can be given again, and of two at the same time one gets the folder.
+    """
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    place = folder / f".{os.getpid()}{HALF_WRITTEN}"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    try:
+        yield place
+        new_folder(folder)
+        (place / FILE).rename(folder / FILE)
+        for file in place.iterdir():
+            file.rename(folder / file.name)
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)
+        if made and not any(folder.iterdir()):
+            folder.rmdir()
+        raise
+    place.rmdir()
+
+
+def stems(names: Sequence[str]) -> Iterator[str]:
+    """What the names of an image's pictures begin with: its own name, on one level, short, once."""
+    taken: set[str] = set()
+    for name in names:
+        stem = name.replace("/", "__")
+        if len(os.fsencode(stem)) > MOST_BYTES or stem.casefold() in taken:
+            short = os.fsencode(stem)[:MOST_BYTES].decode(errors="ignore")
+            stem = f"{short}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:12]}"
+        taken.add(stem.casefold())
+        yield stem
+
+
+def is_left(file: Path) -> bool:
+    """Whether a file in the new folder is another call's, under way or killed."""
+    return file.name.startswith(".") and file.name.endswith(HALF_WRITTEN)
 
 
 def classes_of(trained: Trained) -> list[str]:
@@ -105,9 +155,8 @@ def classes_of(trained: Trained) -> list[str]:
     return learnt(trained.folder) or numbered
 
 
-def keep(each: Prediction, folder: Path, name: str) -> dict[str, Any]:
+def keep(each: Prediction, folder: Path, stem: str) -> dict[str, Any]:
     """Write a prediction's pictures, and name them beside what was found."""
-    stem = name.replace("/", "__")
     pictures = {"picture": (PICTURE, each.picture)}
     pictures |= {what: (f".{what}.png", image) for what, image in each.maps.items()}
     said: dict[str, Any] = dict(each.found)

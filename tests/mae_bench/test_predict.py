@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from test_again_dense import ADE20K, ALONE, COCO
 import mae_bench
 from mae_bench.cli import call
 from mae_bench.errors import RunError
+from mae_bench.predict import whole
 
 
 def test_classes_are_those_of_the_runs_predictions(classifier, world, tmp_path, capsys):
@@ -106,3 +108,29 @@ def test_bad_input_is_one_line(words, said, classifier, world, tmp_path, capsys,
     assert "Traceback" not in error
     assert (tmp_path / "full" / "mine.txt").read_text() == "mine"
     assert not (tmp_path / "predictions").exists()
+
+
+def test_images_whose_names_would_fall_together_keep_their_pictures(classifier, world, tmp_path):
+    images = tmp_path / "images"
+    (images / "a").mkdir(parents=True)
+    source = next((world / "imagenet1k" / "val").rglob("*.[jJ]*"))
+    names = ["a/x.png", "a__x.png", f"{'l' * 250}.png", os.fsdecode(b"\xff\n[red].png")]
+    for name in names:
+        shutil.copy(source, images / name)
+    rows = mae_bench.predict(classifier, images, tmp_path / "new", ALONE)
+    pictures = {each["picture"] for each in rows}
+    assert len(pictures) == len(names)
+    assert all((tmp_path / "new" / each).is_file() for each in pictures)
+
+
+def test_what_stops_a_prediction_leaves_nothing_in_its_way(tmp_path):
+    with pytest.raises(KeyboardInterrupt), whole(tmp_path / "new") as place:
+        (place / "x.predicted.png").write_text("")
+        raise KeyboardInterrupt
+    assert not (tmp_path / "new").exists()
+    new = tmp_path / "new"
+    with pytest.raises(RunError, match="new: is there already"), whole(new) as place:
+        (place / "predictions.json").write_text("ours")
+        (new / "predictions.json").write_text("of another process, which was faster")
+    assert [file.name for file in new.iterdir()] == ["predictions.json"]
+    assert "another" in (new / "predictions.json").read_text()
