@@ -63,6 +63,8 @@ class TokenizerPretraining(PretrainingTask):
 
     def risen(self, epochs: float) -> float:
         """From 0 to 1 in so many epochs, along a half-cosine."""
+        if self.epochs_done.is_meta:  # while FLOPs are counted, which no number changes
+            return 0.0
         done = min(1.0, self.epochs_done.item() / epochs) if epochs else 1.0
         return (1 - math.cos(math.pi * done)) / 2
 

@@ -112,6 +112,13 @@ def test_supervised_pre_training_is_counted_without_its_mixing(world):
     assert task.training
 
 
+@pytest.mark.parametrize("method", ["moco_v3", "tokenizer"])
+def test_other_methods_are_counted(world, method):
+    base = recipe("pretrain", "vit_mini", method)
+    task = METHODS[method].build(base, METHODS[method].read(world / "unlabelled"), 0)
+    assert flops_per_image(task) > 1e6
+
+
 def test_a_process_can_fork_and_train_after_counting():
     """In a process of its own, as autograd's threads would outlive the test."""
     code = (
