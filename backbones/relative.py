@@ -114,5 +114,7 @@ def autocast(bias: Tensor) -> Tensor:
     Cast once, after the gather from a table, so that the table's gradient is summed in full
     precision.
     """
+    if bias.is_meta:  # where there is no autocast
+        return bias
     device = bias.device.type
     return bias.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else bias

@@ -7,7 +7,9 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import tyro
@@ -32,7 +34,7 @@ from mae_bench.flags import explained, refusing, with_recipe
 from mae_bench.signals import Stopped, leave_soon, obeyed
 from mae_bench.starting import DEFAULT, likely_backbone, one_scratch
 from mae_bench.streams import keep_going_unread, unwritten
-from tasks.errors import AloneError, TaskError
+from tasks.errors import AloneError, TaskError, UnreadableWarning
 
 PROGRAM = "mae-bench"
 COMPLETION = "--tyro-print-completion"
@@ -62,6 +64,7 @@ COMMANDS: dict[str, type | tuple[str, Mapping[str, type]]] = {
 def main() -> None:
     """Entry point of `mae-bench`."""
     keep_going_unread()
+    warnings.showwarning = partial(show_warning, warnings.showwarning)
     try:
         code = call(sys.argv[1:])
     except SystemExit as end:
@@ -108,6 +111,14 @@ def call(argv: Sequence[str]) -> int:
         told = f"stopped by {stop}; nothing that was saved is lost, and the same command goes on"
         return complain(told, 128 + stop.number, first)
     return 0
+
+
+def show_warning(usual: Callable[..., None], message: Warning | str, *more: Any) -> None:
+    """What our packages warn of is one line; a place in their code would tell a user nothing."""
+    if isinstance(message, UnreadableWarning):
+        complain(f"note: {message}", 0)
+    else:
+        usual(message, *more)
 
 
 def complain(message: str, exit_code: int, aloud: bool = True) -> int:

@@ -55,7 +55,7 @@ def packages() -> list[Finding]:
         lines = importlib.metadata.requires("mae-bench") or []
     except importlib.metadata.PackageNotFoundError:
         return [Finding("problem", "mae-bench is not installed", "pip install . in its checkout")]
-    return [package(line) for line in lines]
+    return list(dict.fromkeys(package(line) for line in lines))
 
 
 def package(line: str) -> Finding:

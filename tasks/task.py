@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from tasks.errors import TaskError
+from tasks.errors import TaskError, UnreadableWarning
 from tasks.images.unreadable import Unreadable, by_reason
 from tasks.prediction import Prediction
 from tasks.recipe import TrainingRecipe
@@ -71,7 +71,8 @@ class Scored:
         """Itself, after a warning that says which images could not be read, and why."""
         if self.unreadable:
             count, why = len(self.unreadable), "; ".join(by_reason(self.unreadable))
-            warnings.warn(f"{count} test images unreadable: {why}", stacklevel=3)
+            what = f"{count} test images unreadable: {why}"
+            warnings.warn(what, UnreadableWarning, stacklevel=3)
         return self
 
 

@@ -8,6 +8,7 @@ from tyro.conf import Positional, arg
 
 import tasks
 from mae_bench.commands.shared import go_on, print_json
+from mae_bench.errors import RunError
 
 SUMMARY = "Make the built-in miniature world, list the data sets, or check one on disk."
 
@@ -59,10 +60,22 @@ class Check:
         if not check_data(self.dataset, self.root):
             raise SystemExit(1)
         task = self.dataset if self.dataset in tasks.known() else None
-        if task:
+        if task and weights_there():
             go_on("transfer", "--task", task, "--data", self.root)
+        elif task:
+            go_on("weights", "get", "mae/vit_b")
         else:
             go_on("evaluate", "RUN", "--on", self.dataset, "--data", self.root)
+
+
+def weights_there() -> bool:
+    """Whether `transfer` finds weights without being told which."""
+    from mae_bench.starting import newest_pretraining
+
+    try:
+        return bool(newest_pretraining(Path("runs"), None, "data check"))
+    except RunError:
+        return False
 
 
 ACTIONS: dict[str, type] = {"make": Make, "list": List, "check": Check}

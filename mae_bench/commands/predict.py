@@ -30,4 +30,4 @@ class Predict:
     def run(self) -> None:
         how = Execution(device=self.device)
         mae_bench.predict(self.source, self.images, self.out, how)
-        go_on("evaluate", self.source, "--data", "DIR")
+        go_on("evaluate", self.source)

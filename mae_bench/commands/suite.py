@@ -53,6 +53,23 @@ class Choice:
     """folder of all runs"""
     execution: Annotated[Execution, arg(name="")] = field(default_factory=Execution)
 
+    def words(self) -> list[object]:
+        """What was given, as `mae-bench suite` takes it."""
+        found: list[object] = [self.what] if self.what else []
+        given: list[tuple[Any, Any]] = [
+            (self, each) for each in fields(Choice) if each.name not in ("what", "execution")
+        ]
+        given += [(self.execution, each) for each in fields(Execution)]
+        for place, each in given:
+            value, name = getattr(place, each.name), each.name.replace("_", "-")
+            if isinstance(value, tuple):
+                found += [f"--{name}", *value] if value else []
+            elif isinstance(value, bool):
+                found += [f"--{name}"] if value else []
+            else:
+                found += flag(name, value, each.default)
+        return found
+
     def chosen(self) -> dict[str, Any]:
         """As the functions take it."""
         check_common(self.out)
@@ -80,7 +97,7 @@ class Suite(Choice):
     def run(self) -> None:
         if self.dry_run:
             mae_bench.plan(**self.chosen())
-            go_on("suite", *([self.what] if self.what else ["--help"]))
+            go_on("suite", *self.words())
             return
         mae_bench.suite(**self.chosen(), jobs=self.jobs, write=self.write)
         if self.write is not None:
@@ -105,7 +122,7 @@ class Plan(Choice):
 
     def run(self) -> None:
         mae_bench.plan(**self.chosen(), on=self.on, utilisation=self.utilisation)
-        go_on("suite", *([self.what] if self.what else ["--help"]))
+        go_on("suite", *self.words())
 
 
 def read_overrides(words: tuple[str, ...], name: str) -> dict[str, Any]:

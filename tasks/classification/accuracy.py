@@ -112,17 +112,19 @@ def answers(
     probabilities: Tensor | None = None,
     among: Sequence[int] | None = None,
     keep_logits: bool = False,
+    kept: int | None = None,
 ) -> Answers:
     """The best classes of a batch: logits (B, K), class indices (B,), places in the test set (B,).
 
     `probabilities` (B, K): if they are not the softmax of the logits, as with votes. With `among`
-    all other classes are left out before the softmax. Raises `TaskError` for logits that are not
-    finite.
+    all other classes are left out before the softmax. `kept`: how many classes of each image, by
+    default five, but not all, as the last one of all tells nothing of a score. Raises `TaskError`
+    for logits that are not finite.
     """
     if not torch.isfinite(logits).all():
         raise TaskError("the model's logits are not finite; its training has diverged")
     shown = logits if among is None else logits[:, torch.tensor(among, device=logits.device)]
-    kept = min(scores.MOST_KEPT, max(1, shown.shape[1] - 1))
+    kept = kept or min(scores.MOST_KEPT, max(1, shown.shape[1] - 1))
     best = shown.argsort(dim=1, descending=True, stable=True)[:, :kept]
     if probabilities is None:
         probabilities = shown.softmax(dim=1)

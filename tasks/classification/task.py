@@ -19,6 +19,7 @@ from tasks.classification.data import EvalImages, TrainImages
 from tasks.classification.labelled import LabelledImages
 from tasks.classification.pictures import tile
 from tasks.classification.recipe import ClassificationRecipe
+from tasks.classification.scores import MOST_KEPT
 from tasks.errors import TaskError
 from tasks.images import Unreadable, decode
 from tasks.prediction import Prediction
@@ -127,7 +128,8 @@ class Classification(Classifier, Task):
                 yield from batch["skipped"]
                 continue
             logits = self.predict(batch["images"].to(device))
-            found = answers(logits, batch["targets"], batch["index"])
+            every = min(MOST_KEPT, len(classes))
+            found = answers(logits, batch["targets"], batch["index"], kept=every)
             best, shares = found.best[0], found.probabilities[0]
             pairs = zip(best.tolist(), shares.tolist(), strict=True)
             rows = [{"class": classes[label], "probability": share} for label, share in pairs]

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from small_runs import SMALL, SMALL_MAE, flags
 
 import mae_bench
-from mae_bench.cli import COMMANDS, call
+from mae_bench.cli import COMMANDS, call, parse
 from mae_bench.errors import RunError
 from mae_bench.starting import located, settle
 from results import parse_record
@@ -209,6 +209,20 @@ def test_forgotten_data_are_the_miniature_world_in_bold(monkeypatch, world, caps
     assert "the built-in miniature world" in first
     assert "--data DIR" in first
     assert (bold, plain) == ("bold", None)
+
+
+def test_plan_ends_with_the_suite_of_the_same_words() -> None:
+    argv = ["table-4", "--backbone", "vit_b", "vit_l", "--data-root", "/data", "--seeds", "3"]
+    argv += ["--pretrain-overrides", "epochs=5", "--released", "--workers", "4"]
+    suite = parse(["suite", *argv])
+    assert parse(["suite", *map(str, suite.words())]) == suite
+    assert parse(["plan", "table-4"]).words() == ["table-4"]
+
+
+def test_good_data_without_weights_lead_to_weights(world, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call(["data", "check", "imagenet1k", "--root", str(world / "imagenet1k")]) == 0
+    assert last_line(capsys) == "next       mae-bench weights get mae/vit_b"
 
 
 def test_every_command_ends_with_the_next_one() -> None:

@@ -3,7 +3,7 @@
 (() => {
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
   const tools = document.querySelector(".tools");
-  const rows = all(".sortable tbody tr").map((row) => ({
+  const rows = all("article.rows tbody tr").map((row) => ({
     row,
     text: `${row.closest("article").querySelector("h3").textContent} ${row.textContent}`.toLowerCase(),
   }));
