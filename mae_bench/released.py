@@ -25,7 +25,6 @@ from tasks.classification import recipes
 from tasks.classification.classifier import Classifier
 from tasks.classification.recipe import ClassificationRecipe
 from tasks.learnt import read_classes
-from tasks.precision import as_it_is
 
 PROTOCOL = ProtocolId("imagenet1k", "released", "1")
 KNOWN_POOLING = ("moco_v3", "deit", "augreg", "torchvision", "hf_vit", "hf_beit", "dino")

@@ -28,7 +28,6 @@ from mae_bench.pretraining.methods.moco_v3 import MocoRecipe
 from mae_bench.pretraining.task import PretrainingTask
 from mae_bench.pretraining.two_views import TwoViews
 from tasks.norms import SyncBatchNorm
-from tasks.precision import as_it_is
 from tasks.processes import num_processes
 from tasks.task import Batch
 

@@ -10,7 +10,6 @@ from backbones.precision import as_they_are
 from backbones.vit import ViT
 from tasks.classification.recipe import ClassificationRecipe
 from tasks.errors import TaskError
-from tasks.precision import as_it_is
 
 
 class Classifier(nn.Module):

@@ -87,6 +87,14 @@ def test_of_equal_logits_the_lower_index_comes_first() -> None:
     assert found.best.tolist() == [[1, 2, 4, 0, 5]]
 
 
+def test_all_of_a_few_classes_are_named_where_that_is_asked_for():
+    logits, one = torch.tensor([[0.0, 2.0, 1.0]]), torch.tensor([0])
+    assert answers(logits, one, one).best.tolist() == [[1, 2]]
+    found = answers(logits, one, one, kept=3)
+    assert found.best.tolist() == [[1, 2, 0]]
+    assert found.probabilities.sum() == pytest.approx(1)
+
+
 def test_votes_have_their_own_probabilities() -> None:
     votes = torch.tensor([[0.0, 2.0, 6.0]], dtype=torch.float64)
     found = answers(votes, torch.tensor([1]), torch.tensor([0]), probabilities=votes / 8)
