@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mae_bench.plan import plan
     from mae_bench.predict import predict
     from mae_bench.pretrain import pretrain
+    from mae_bench.push import push
     from mae_bench.quickstart import quickstart
     from mae_bench.records import records
     from mae_bench.report import report
@@ -38,6 +39,7 @@ __all__ = [
     "plan",
     "predict",
     "pretrain",
+    "push",
     "quickstart",
     "records",
     "report",

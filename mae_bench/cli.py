@@ -25,6 +25,7 @@ from mae_bench.commands.evaluate import Evaluate
 from mae_bench.commands.export import Export
 from mae_bench.commands.predict import Predict
 from mae_bench.commands.pretrain import Pretrain
+from mae_bench.commands.push import Push
 from mae_bench.commands.quickstart import Quickstart
 from mae_bench.commands.report import Report
 from mae_bench.commands.suite import Plan, Suite
@@ -50,6 +51,7 @@ COMMANDS: dict[str, type | tuple[str, Mapping[str, type]]] = {
     "evaluate": Evaluate,
     "predict": Predict,
     "export": Export,
+    "push": Push,
     "suite": Suite,
     "plan": Plan,
     "report": Report,
