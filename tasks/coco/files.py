@@ -117,14 +117,16 @@ def image_folder(json_file: Path, first_name: str, split: str, notes: Notes) -> 
     """The folder near an annotation file that holds its first image.
 
     The first of: the json's folder, its NAME/ and images/, ../NAME, ../images/NAME, ../images, ..
-    (NAME is the json's without .json and instances_). Notes it where there are others. Raises
-    TaskError that lists them.
+    (NAME is the json's without .json and instances_). Notes it where there are others, unless
+    the name is a full path. Raises TaskError that lists them.
     """
     here = json_file.parent.resolve()  # or a relative path would have no parent's parent
     above = here.parent
     stem = json_file.stem.removeprefix("instances_")
     folders = [here, here / stem, here / "images", above / stem, above / "images" / stem]
     folders += [above / "images", above]
+    if Path(first_name).is_absolute():  # in whichever folder one looks, it is the same file
+        folders = [here]
     there = list(dict.fromkeys(each for each in folders if (each / first_name).exists()))
     if there:
         what = f"{split} folders that hold its first image, {first_name} (assumed: the first)"

@@ -16,7 +16,9 @@ from pycocotools.coco import COCO
 
 from tasks import miniature
 from tasks.coco.datasets import ARCHIVES, CATEGORY_IDS, NUM_CLASSES, NUM_IMAGES, NUM_TRAIN_USED
+from tasks.coco.files import image_folder
 from tasks.coco.layout import read
+from tasks.coco.notes import Notes
 from tasks.coco.segmentation import pack, string_lengths, unpack
 from tasks.errors import TaskError
 from tasks.miniature import WorldSizes
@@ -229,6 +231,19 @@ def test_own_files_with_images_near_by(
     assert data.fingerprint == read(tmp_path / "made").fingerprint
     monkeypatch.chdir(folder)
     assert read("instances_train.json, ./instances_val.json").train.root == data.train.root
+
+
+def test_a_full_path_leaves_no_choice_of_folder(tmp_path: Path) -> None:
+    for name in ("own/train.json", "own/images/0001.jpg", "own/0001.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    noted = []
+    for name in ("0001.jpg", str(tmp_path / "own/0001.jpg")):
+        notes = Notes()
+        root = image_folder(tmp_path / "own/train.json", name, "train", notes)
+        assert root / name == tmp_path / "own/0001.jpg"
+        noted.append(list(notes.counts.values()))
+    assert noted == [[2], []]
 
 
 def test_images_that_are_nowhere(tmp_path: Path) -> None:
