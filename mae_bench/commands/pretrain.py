@@ -1,17 +1,20 @@
 """`mae-bench pretrain`."""
 
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import arg
 
 import mae_bench
+import tasks
 from mae_bench import recipes
 from mae_bench.arguments import check_common, pretraining
 from mae_bench.commands.shared import ReadingFlags, RunFlags, flag, go_on
 from mae_bench.execution import Execution, TrainingExecution
 from mae_bench.flags import changed
 from mae_bench.pretraining.methods import METHODS
+from mae_bench.suite.folders import looks_like
 
 
 @dataclass
@@ -52,4 +55,20 @@ class Pretrain(ReadingFlags, RunFlags):
                 *flag("data", self.data, "mini"),
             )
             return
-        go_on("transfer", "--checkpoint", self.out / record.name, *flag("data", self.data, "mini"))
+        go_on("transfer", "--checkpoint", self.out / record.name, *transfer_data(self.data))
+
+
+def transfer_data(data: str) -> list[object]:
+    """Words for `transfer` on the same images; DIR for one's own without class folders."""
+    root = Path(data)
+    if data == "mini" or not root.is_dir():
+        return flag("data", data, "mini")
+    rows = [row for face in tasks.faces() for row in face.datasets() if row.name != "folder"]
+    released = any(
+        each.name in ("train", "ILSVRC") or each.suffix in (".tar", ".zip")
+        for each in root.iterdir()
+    )  # ImageNet's, also with a flat val/, Kaggle's, in archives
+    if released or any(looks_like(row, root) for row in rows):
+        return ["--data", data]
+    inside = [each for each in root.iterdir() if each.is_dir() and each.name[0] != "."]
+    return ["--task", "folder", "--data", data] if len(inside) > 1 else ["--data", "DIR"]

@@ -17,6 +17,7 @@ from small_runs import SMALL, SMALL_MAE, flags
 
 import mae_bench
 from mae_bench.cli import COMMANDS, call, parse
+from mae_bench.commands.pretrain import transfer_data
 from mae_bench.errors import RunError
 from mae_bench.starting import located, settle
 from results import parse_record
@@ -217,6 +218,16 @@ def test_plan_ends_with_the_suite_of_the_same_words() -> None:
     suite = parse(["suite", *argv])
     assert parse(["suite", *map(str, suite.words())]) == suite
     assert parse(["plan", "table-4"]).words() == ["table-4"]
+
+
+def test_pretraining_on_class_folders_leads_to_their_task(world, tmp_path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+    assert transfer_data(str(tmp_path)) == ["--task", "folder", "--data", str(tmp_path)]
+    official = str(world / "imagenet1k")
+    assert transfer_data(official) == ["--data", official]
+    assert transfer_data(str(world / "unlabelled")) == ["--data", "DIR"]
+    assert transfer_data("mini") == []
 
 
 def test_good_data_without_weights_lead_to_weights(world, tmp_path, capsys, monkeypatch) -> None:
