@@ -17,6 +17,7 @@ from backbones.checkpoint import save
 from tasks import scoring
 from tasks.classification import scores
 from tasks.classification.labelled import Split
+from tasks.classification.pictures import classified_sheet
 from tasks.errors import TaskError
 from tasks.learnt import CLASSES_FILE, write_classes
 from tasks.scoring import ScoredImages
@@ -163,6 +164,9 @@ def write(found: Answers, names: Iterable[str], report: Report, folder: Path) ->
     file = folder / scores.PER_CLASS_FILE
     scores.write_per_class(file, report.classes, rows, targets, best[:, 0] == targets)
     write_classes(folder / CLASSES_FILE, report.classes)
+    if report.images is not None:
+        drawn = (found.index, targets, best, found.probabilities)
+        classified_sheet(*drawn, report.images, report.classes, folder / PICTURE_FILE)
     if found.logits is not None:
         tensors = {"logits": torch.from_numpy(found.logits), "targets": torch.from_numpy(targets)}
         save(tensors, folder / LOGITS_FILE, {})

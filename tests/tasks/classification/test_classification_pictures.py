@@ -4,10 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from sklearn.metrics import confusion_matrix
 
 from tasks.classification import layout, pictures
+from tasks.classification.accuracy import Report, answers, finish
 from tasks.classification.pictures import LABEL, MOST_CELL, classified_sheet, matrix, tile, worst
 
 NAMES = tuple(f"class {i}" for i in range(100))
@@ -45,6 +47,16 @@ def test_bars_are_as_long_as_probabilities_and_blue_for_the_true_class():
 
     assert longest(pictures.OTHER) == pytest.approx(0.75 * pictures.ANSWERS, abs=2)
     assert longest(pictures.TRUE) == pytest.approx(0.25 * pictures.ANSWERS, abs=2)
+
+
+def test_a_run_keeps_the_sheet(world: Path, tmp_path: Path) -> None:
+    data = layout.read("imagenet1k", world / "imagenet1k")
+    logits = torch.randn(len(data.val), 10)
+    rows = torch.arange(len(data.val))
+    part = answers(logits, torch.from_numpy(data.val.targets), rows)
+    report = Report(data.val.names, data.classes, folder=tmp_path, images=data.val)
+    finish([part], report)
+    assert (tmp_path / "predictions.png").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize("hits", [0, 12, 24])
