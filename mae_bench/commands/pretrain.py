@@ -14,7 +14,6 @@ from mae_bench.commands.shared import ReadingFlags, RunFlags, flag, go_on
 from mae_bench.execution import Execution, TrainingExecution
 from mae_bench.flags import changed
 from mae_bench.pretraining.methods import METHODS
-from mae_bench.suite.folders import looks_like
 
 
 @dataclass
@@ -63,6 +62,8 @@ def transfer_data(data: str) -> list[object]:
     root = Path(data)
     if data == "mini" or not root.is_dir():
         return flag("data", data, "mini")
+    from mae_bench.suite.folders import looks_like  # slow, and --help needs it not
+
     rows = [row for face in tasks.faces() for row in face.datasets() if row.name != "folder"]
     released = any(
         each.name in ("train", "ILSVRC") or each.suffix in (".tar", ".zip")
