@@ -3,6 +3,7 @@
 import shutil
 import warnings
 from pathlib import Path
+from tempfile import mkdtemp
 
 import tasks
 from mae_bench.again import build
@@ -38,13 +39,14 @@ def export(run: str | Path, to: str, output: str | Path | None = None) -> Path:
     classes = classes_of(trained)
     data = face.images_alone(Path(), [], classes, trained.weights)
     task = build(trained, data, None)
-    unfinished = place.with_name(place.name + HALF_WRITTEN)
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    # Its own: another export may be on its way to the same place.
+    unfinished = Path(mkdtemp(HALF_WRITTEN, f"{place.name}.", place.parent))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the libraries' own doings
             how = face.export(task, classes, to, unfinished)
+        unfinished.chmod(0o755)
         unfinished.rename(place)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
