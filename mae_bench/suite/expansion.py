@@ -158,7 +158,14 @@ def start_of(
         changes = {"tokenizer": spec.tokenizer} | weights.pretrain
         method, own_seed = changes.pop("method", "mae"), changes.pop("seed", seed)
         check_seed(own_seed)
-        return pretrained(method, backbone, seed, own_seed, changes, folders)
+        start = pretrained(method, backbone, seed, own_seed, changes, folders)
+        own = weights.pretrain.get("tokenizer")
+        if own is not None and start.needs is not None and start.needs.tokenizer is None:
+            raise RunError(
+                f"tokenizer {own}: pre-training by {method} predicts no tokens here; leave it out, "
+                'or give target = "tokens" or method = "beit"'
+            )
+        return start
     if weights.startswith(PRETRAIN_BY):
         method, changes = weights.removeprefix(PRETRAIN_BY), {"tokenizer": spec.tokenizer}
         return pretrained(method, backbone, seed, seed, changes, folders)

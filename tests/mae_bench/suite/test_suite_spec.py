@@ -172,6 +172,12 @@ def test_settings_of_a_row_are_those_of_its_pretraining():
     assert masks == {(mask, ratio, False, 800) for mask, ratio in ratios}
 
 
+def test_a_tokenizer_of_weights_that_predict_no_tokens_is_refused(file):
+    file.write_text(TEXT.replace("seed = 7}", 'seed = 7, tokenizer = "encoder.pkl"}'))
+    with pytest.raises(RunError, match=r"encoder\.pkl: pre-training by mae predicts no tokens"):
+        expand(read_spec(file))
+
+
 def test_tokens_take_a_tokenizer_that_is_made_before():
     runs = expand(asked(tasks=("coco",), pretrain=("beit", "mae"), seeds=2)).runs
     made = [run for run in runs if run.protocol == "tokenizer"]
