@@ -51,6 +51,7 @@ def start(how: Execution, seed: int) -> Accelerator:
             "start another one"
         )
     torch.manual_seed(seed)
+    switch_tf32_off()
     if wanted == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         # A thread that has to share its core holds up all the others at every barrier.
         torch.set_num_threads(max(1, provenance.num_cores() - how.workers))
@@ -60,6 +61,13 @@ def start(how: Execution, seed: int) -> Accelerator:
     if not accelerator.is_main_process:
         warnings.simplefilter("ignore")  # the first process gives the same ones
     return accelerator
+
+
+def switch_tf32_off() -> None:
+    """Let float32 be float32 on a GPU too: torch rounds the operands of its convolutions to TF32's
+    10 bits of mantissa unless it is told not to, and those of products where a variable says so."""
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,15 @@ def test_the_seed_fixes_what_torch_draws():
     assert drawn[0] == drawn[1] != drawn[2]
 
 
+def test_float32_is_never_tf32():
+    """torch's own setting for convolutions, and what somebody has set for products."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    start(Execution(), 0)
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
 def test_a_process_keeps_to_one_kind_of_device(monkeypatch):
     """accelerate would go on silently with the first one."""
     start(Execution(device="cpu"), 0)
