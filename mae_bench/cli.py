@@ -33,6 +33,7 @@ from mae_bench.commands.transfer import Transfer
 from mae_bench.errors import Interrupted, RunError, reason
 from mae_bench.flags import explained, refusing, with_recipe
 from mae_bench.signals import Stopped, leave_soon, obeyed
+from mae_bench.srun import join_step
 from mae_bench.starting import DEFAULT, likely_backbone, one_scratch
 from mae_bench.streams import keep_going_unread, unwritten
 from tasks.errors import AloneError, TaskError, UnreadableWarning
@@ -61,6 +62,8 @@ COMMANDS: dict[str, type | tuple[str, Mapping[str, type]]] = {
     "doctor": Doctor,
 }
 """a command, or what a group of them is for and those in it"""
+SHARED = ("pretrain", "transfer", "evaluate")
+"""commands that several processes carry out together"""
 
 
 def main() -> None:
@@ -81,14 +84,18 @@ def main() -> None:
 def call(argv: Sequence[str]) -> int:
     """Run one command line; its exit code. Bad input is one line on standard error and 2.
 
-    Of the processes that torchrun starts the first speaks for all, except of what it cannot know.
+    Of the processes that torchrun or srun starts the first speaks for all, except of what it
+    cannot know.
     """
-    first = os.environ.get("RANK", "0") == "0"
+    first = True
     for stream in (sys.stdout, sys.stderr):  # a path may hold what the terminal cannot show
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
         with obeyed():
+            if argv[:1] and argv[0] in SHARED:
+                join_step()
+            first = os.environ.get("RANK", "0") == "0"
             parse(argv).run()
     except SystemExit:  # after --help, which is not to wait for the imports below
         raise

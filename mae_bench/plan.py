@@ -15,6 +15,7 @@ from mae_bench.data import MINI, miniature_world
 from mae_bench.errors import RunError
 from mae_bench.execution import Execution
 from mae_bench.progress import duration, progress, say
+from mae_bench.srun import refuse_several
 from mae_bench.suite.choosing import chosen_spec
 from mae_bench.suite.cost import (
     DEVICES,
@@ -50,6 +51,7 @@ def plan(
     reckoned for that device instead, from counted operations and the share `utilisation` of its
     most. Runs that are there already are left out. Raises a one-line error for bad input.
     """
+    refuse_several("plan")
     check_common(out)
     how = execution or Execution()
     if on is not None:

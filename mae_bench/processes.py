@@ -1,4 +1,4 @@
-"""Several processes of one run, as torchrun starts them: their beginning and their end."""
+"""Several processes of one run, as torchrun or srun starts them: their beginning and their end."""
 
 import atexit
 import os
@@ -8,12 +8,8 @@ from contextlib import contextmanager, suppress
 import torch.distributed as dist
 
 from mae_bench.errors import first_line
+from mae_bench.srun import ALONE, MEETING, is_number, join_step, placed
 from tasks.errors import AloneError
-
-PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-"""what a launcher tells a process of its place among the others"""
-MEETING = ("MASTER_ADDR", "MASTER_PORT")
-"""and of where they meet"""
 
 
 @contextmanager
@@ -47,35 +43,16 @@ def part() -> None:
 
 
 def refuse_without_launcher() -> None:
-    """Raise `AloneError` if the environment says half of what torchrun says, or is srun's."""
-    alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "-1"}
-    given = {name: os.environ[name] for name in PLACE if name in os.environ}
-    if any(value != alone[name] for name, value in given.items()):
-        missing = [name for name in (*PLACE, *MEETING) if name not in os.environ]
-        said = ", ".join(f"{name}={value}" for name, value in given.items())
-        advice = f"start several processes with torchrun; for one, unset {', '.join(given)}"
-        if missing:
-            raise AloneError(f"{said} is set, but not {', '.join(missing)}; {advice}")
-        numbers = [value for value in given.values() if value.isascii() and value.isdigit()]
-        if len(numbers) < len(PLACE) or not int(numbers[0]) < int(numbers[1]):
-            raise AloneError(f"{said}: expected numbers, the rank below the world size; {advice}")
-    elif (tasks := tasks_of_srun()) > 1:
-        raise AloneError(
-            f"srun has started this {tasks} times, and each would work alone; start it with srun "
-            "--ntasks=1 (--ntasks-per-node=1 on several nodes) and, for several processes, torchrun"
-        )
-
-
-def tasks_of_srun() -> int:
-    """How many processes srun has started of this command; 1 without it.
-
-    An allocation for several tasks says SLURM_NTASKS too; one process in it is no mistake.
-    """
-
-    def number(name: str, default: int) -> int:
-        value = os.environ.get(name, "")
-        return int(value) if value.isascii() and value.isdigit() else default
-
-    asked = number("SLURM_NTASKS", 1)
-    is_step = "SLURM_STEP_ID" in os.environ or number("SLURM_PROCID", 0) > 0
-    return number("SLURM_STEP_NUM_TASKS", asked if is_step else 1)
+    """Raise `AloneError` if the environment says half of what torchrun or srun says."""
+    join_step()
+    if not placed():
+        return
+    given = {name: os.environ[name] for name in ALONE if name in os.environ}
+    missing = [name for name in (*ALONE, *MEETING) if name not in os.environ]
+    said = ", ".join(f"{name}={value}" for name, value in given.items())
+    advice = f"start several processes with torchrun; for one, unset {', '.join(given)}"
+    if missing:
+        raise AloneError(f"{said} is set, but not {', '.join(missing)}; {advice}")
+    rank, world, local = given.values()
+    if not (all(map(is_number, (rank, world, local))) and int(rank) < int(world)):
+        raise AloneError(f"{said}: expected numbers, the rank below the world size; {advice}")

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-# Of the processes that torchrun starts, the first speaks for all.
+# Of the processes that torchrun starts, the first speaks for all; so it is with srun's.
 console = Console(
     highlight=False, emoji=False, soft_wrap=True, quiet=os.environ.get("RANK", "0") != "0"
 )

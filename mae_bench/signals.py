@@ -15,11 +15,13 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from mae_bench.errors import Interrupted
+from tasks.workers import LEFT_TO_THE_PARENT
 
-ASKING = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-)
-"""Ctrl-C; the end of a job; the loss of the terminal, unless nohup has it ignored"""
+ASKING = LEFT_TO_THE_PARENT
+"""Ctrl-C; the end of a job; the loss of the terminal, unless nohup has it ignored; and what
+clusters are told to send before the end of a job"""
+WARNING = ("SIGUSR1", "SIGUSR2")
+"""of these, those that an end follows by itself: they neither press, nor count as the first"""
 ONE = 1.0
 """seconds within which signals count as one: launchers pass on what the terminal sent as well"""
 LEAVING = 20.0
@@ -125,7 +127,8 @@ Handlers = dict[int, Any]
 def handled_by(handler: Callable[[int, Any], None]) -> Iterator[Handlers]:
     """While open, `handler` gets the signals; gives the handlers before.
 
-    A second signal ends the program at once. In a thread nothing changes: signals go elsewhere.
+    A second signal ends the program at once, but for a cluster's warning. In a thread nothing
+    changes: signals go elsewhere.
     """
     if threading.current_thread() is not threading.main_thread():
         yield {}
@@ -141,9 +144,12 @@ def handled_by(handler: Callable[[int, Any], None]) -> Iterator[Handlers]:
 
 
 def is_left_ignored(number: int) -> bool:
-    """Whether whoever started us wants work to go on when the terminal is lost, as nohup does."""
-    is_hangup = signal.Signals(number).name == "SIGHUP"
-    return is_hangup and signal.getsignal(number) == signal.SIG_IGN
+    """Whether whoever started us wants work to go on when the terminal is lost, as nohup does.
+
+    Or when a cluster warns, as a batch script may.
+    """
+    can_be = signal.Signals(number).name in ("SIGHUP", *WARNING)
+    return can_be and signal.getsignal(number) == signal.SIG_IGN
 
 
 @contextmanager
@@ -178,7 +184,7 @@ def watch(reader: socket.socket) -> None:
     first: float | None = None
     while END not in (numbers := reader.recv(64)):
         for number in numbers:
-            if number not in ASKING:
+            if number not in ASKING or signal.Signals(number).name in WARNING:
                 continue
             now = time.monotonic()
             first = now if first is None else first

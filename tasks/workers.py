@@ -17,8 +17,11 @@ PR_SET_PDEATHSIG = 1
 SECONDS = 1.0
 """how often it is looked at whether the parent is there, where the system does not tell"""
 LEFT_TO_THE_PARENT = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+    if hasattr(signal, name)
 )
+"""signals that ask a command to end"""
 
 
 def worker_init(_: int = 0) -> None:

@@ -14,6 +14,7 @@ from mae_bench.report import report
 from mae_bench.report_page import REFRESH_SECONDS, changes, refresh
 from mae_bench.report_runs import Wanted
 from mae_bench.run.files import RECORD_FILE
+from mae_bench.srun import refuse_several
 from mae_bench.suite.board import Board, score
 from mae_bench.suite.choosing import chosen_spec
 from mae_bench.suite.expansion import expand
@@ -71,6 +72,7 @@ def suite(
     Raises a one-line error for bad input before anything is run, and `RunError` at the end if runs
     failed, after all others are done.
     """
+    refuse_several("suite")
     check_common(out)
     how = execution or Execution()
     if jobs is not None and not 1 <= jobs <= MOST_JOBS:

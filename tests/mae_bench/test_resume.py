@@ -125,11 +125,11 @@ def test_sigterm_then_ctrl_c_then_a_broken_state(command, undisturbed, tmp_path,
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2])
 def test_a_signal_to_the_whole_group(command, undisturbed, tmp_path, fork, number):
-    """As of Ctrl-C in a terminal, torchrun or a job's end: the loaders must not die of it first.
+    """As of Ctrl-C in a terminal, torchrun, or a job's end and its warning.
 
-    Nor may they live on.
+    The loaders must not die of it first, nor may they live on.
     """
     process = fork([*command, str(tmp_path), "--workers", "2"])
     wait_for(lambda: steps_logged(tmp_path / "run") >= 3, "three steps")

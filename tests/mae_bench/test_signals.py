@@ -168,7 +168,7 @@ def hang_in(module: str, name: str) -> None:
     setattr(import_module(module), name, hang)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 @pytest.mark.parametrize(
     ("protocol", "module", "name"),
     [
@@ -204,7 +204,40 @@ def test_a_signal_while_scoring(
     assert steps_logged(tmp_path / "run") == log
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_cluster_that_warns_and_then_ends_the_job_does_not_press(
+    command, undisturbed, tmp_path, fork, said_to_hang
+):
+    """SIGUSR1, and later SIGTERM and SIGUSR2, while the first of two micro-batches takes long."""
+
+    def slow() -> None:
+        from mae_bench.pretraining.masked import MaskedPretraining
+
+        forward = MaskedPretraining.forward
+
+        def late(self, batch):
+            if steps_logged(tmp_path / "run") == 3 and not said_to_hang.exists():
+                said_to_hang.touch()
+                time.sleep(3 * ONE)
+            return forward(self, batch)
+
+        MaskedPretraining.forward = late  # type: ignore[method-assign]
+
+    process = fork([*command, str(tmp_path), "--workers", "1"], slow)
+    wait_for(said_to_hang.exists, "the fourth step")
+    for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGUSR2):
+        process.kill(number, group=True)
+        time.sleep(0.6 * ONE)
+    assert process.exit_code() == 128 + signal.SIGUSR1
+    last = process.said().splitlines()[-1]
+    assert "stopped by SIGUSR1 after step 3 of 30; state saved in" in last
+    assert "Traceback" not in process.said()
+    assert call([*command, str(tmp_path), "--workers", "0"]) == 0
+    assert_same_bits(tmp_path / "run", undisturbed, BACKBONE_FILE)
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2]
+)
 def test_a_signal_to_any_other_command(tmp_path, fork, said_to_hang, number):
     process = fork(["doctor"], lambda: hang_in("mae_bench.doctor", "examine"))
     wait_for(said_to_hang.exists, "a command that works")
@@ -216,7 +249,7 @@ def test_a_signal_to_any_other_command(tmp_path, fork, said_to_hang, number):
 
 def test_handlers_and_the_exit_code_belong_to_the_caller(tmp_path):
     """After a command all is as before, in a script that calls several."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGALRM)
     before = [signal.getsignal(number) for number in numbers]
     assert call(["data", "list"]) == 0
     assert [signal.getsignal(number) for number in numbers] == before
