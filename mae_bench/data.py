@@ -15,8 +15,13 @@ from mae_bench.progress import Bar, console, progress, say
 from tasks import check_known, miniature
 from tasks.check import MAX_BAD_IMAGES, Check, refuse
 from tasks.classification.datasets import KAGGLE
+from tasks.errors import TaskError
 
 MINI = "mini"
+FOLDER = "folder"
+"""the task of one's own classes"""
+MOST_LOOKED_AT = 8
+"""folders, for images in them"""
 
 
 def task_root(task: str, data: str | Path) -> Path:
@@ -130,9 +135,30 @@ def usable(name: str, root: str | Path, max_bad_images: int) -> Check:
 
     Raises `TaskError` with the first problem, if there is any.
     """
-    found = look_at(name, root, max_bad_images)
-    refuse(found, name, root)
+    try:
+        found = look_at(name, root, max_bad_images)
+        refuse(found, name, root)
+    except TaskError as error:
+        raise TaskError(f"{error}{own_classes(name, Path(root))}") from error
     return found
+
+
+def own_classes(name: str, root: Path) -> str:
+    """What to add where a folder that does not fit its task holds one's own folders of classes."""
+    if name == FOLDER or not root.is_dir():
+        return ""
+    from tasks.classification.one_folder import is_one_folder
+    from tasks.images.walk import OWN_SUFFIXES, in_folder, is_image_name
+
+    classes = [each for each, is_folder in in_folder(root) if is_folder]
+    filled = [
+        each
+        for each in classes[:MOST_LOOKED_AT]
+        if any(is_image_name(file, OWN_SUFFIXES) for file, _ in in_folder(root / each))
+    ]
+    if len(filled) < 2 or not is_one_folder(classes):
+        return ""
+    return f"; if {' and '.join(filled[:2])} are classes of your own: --task {FOLDER}"
 
 
 def look_at(

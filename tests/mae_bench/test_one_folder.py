@@ -1,6 +1,7 @@
 """Few images of one's own, from the folder to a score, and numbers that work where they are few."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,18 @@ def test_a_folder_without_its_flag(photos: Path, capsys) -> None:
     assert call(["transfer", "--task", "folder", str(photos)]) == 2
     said = capsys.readouterr().err
     assert f"does not take {photos}; did you mean --data {photos}?" in said
+
+
+def test_a_folder_of_ones_own_classes_without_its_task(photos: Path, capsys) -> None:
+    for task in ([], ["--task", "coco"]):
+        argv = ["transfer", *task, "--data", str(photos), "--init", "scratch"]
+        assert call(argv) == 2
+        assert re.search(
+            r"; if n\d+ and n\d+ are classes of your own: --task folder$",
+            capsys.readouterr().err.strip(),
+        )
+    assert call(["transfer", "--data", str(next(photos.iterdir())), "--init", "scratch"]) == 2
+    assert "--task folder" not in capsys.readouterr().err
 
 
 def test_few_images_are_told_of_their_own_protocol() -> None:
