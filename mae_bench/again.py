@@ -25,6 +25,7 @@ from mae_bench.unreadable import write_unreadable
 from results import Data, Record, write_record
 from tasks.check import refuse
 from tasks.identity import of_split
+from tasks.images.unreadable import by_reason
 from tasks.learnt import CLASSES_FILE, as_lines
 from tasks.task import Scoring, Task
 
@@ -95,6 +96,7 @@ def test_set(trained: Trained, source: str, limit: int | None, how: Execution) -
     notes = found.notes()
     for note in notes:
         say(f"note: {note}")
+    notes = [note for note in notes if note not in found.unreadable()]
     same = unchanged(trained, found.data)
     limit = known.limit if limit is None and same else limit
     task = build(trained, found.data, limit)
@@ -136,6 +138,8 @@ def score(
             f"the test images of {test.root} are not labelled: predictions without scores are in "
             f"{folder} ({duration(scoring_took.seconds)}), and there is no record"
         )
+        for line in by_reason(scored.unreadable):
+            say(f"unreadable   {line}")
         return None
     complete = trained.step >= trained.steps
     record = setup.record(opened, test.task, spent, scored, accelerator, said, complete)

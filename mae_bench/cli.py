@@ -7,9 +7,7 @@ import argparse
 import io
 import os
 import sys
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tyro
@@ -36,7 +34,7 @@ from mae_bench.signals import Stopped, leave_soon, obeyed
 from mae_bench.srun import join_step
 from mae_bench.starting import DEFAULT, likely_backbone, one_scratch
 from mae_bench.streams import keep_going_unread, unwritten
-from tasks.errors import AloneError, TaskError, UnreadableWarning
+from tasks.errors import AloneError, TaskError
 
 PROGRAM = "mae-bench"
 COMPLETION = "--tyro-print-completion"
@@ -69,7 +67,6 @@ SHARED = ("pretrain", "transfer", "evaluate")
 def main() -> None:
     """Entry point of `mae-bench`."""
     keep_going_unread()
-    warnings.showwarning = partial(show_warning, warnings.showwarning)
     try:
         code = call(sys.argv[1:])
     except SystemExit as end:
@@ -120,14 +117,6 @@ def call(argv: Sequence[str]) -> int:
         told = f"stopped by {stop}; nothing that was saved is lost, and the same command goes on"
         return complain(told, 128 + stop.number, first)
     return 0
-
-
-def show_warning(usual: Callable[..., None], message: Warning | str, *more: Any) -> None:
-    """What our packages warn of is one line; a place in their code would tell a user nothing."""
-    if isinstance(message, UnreadableWarning):
-        complain(f"note: {message}", 0)
-    else:
-        usual(message, *more)
 
 
 def complain(message: str, exit_code: int, aloud: bool = True) -> int:

@@ -132,6 +132,7 @@ def transfer(
     scoring = scoring_for(built, how, accelerator, **more)
     notes = list(dict.fromkeys([*checked.notes(), *built.notes()]))
     tell_notes(notes, task, begun, loaded)
+    notes = [note for note in notes if note not in checked.unreadable()]
     setup = set_up(task, built, root, base, effective, seed, loaded, limit, notes)
     default = re.sub("[/:]", "-", f"{task}-{protocol}-{short(backbone)}-{loaded.init}-seed{seed}")
     folder = run_folder(out, default if name is None else name)
@@ -265,7 +266,6 @@ def tell(record: Record, found: DoneMeasurement, folder: Path) -> None:
     """Where the weights are, how to do it again, and, last of all, the scores."""
     say(
         (f"weights    {folder / MODEL_FILE}\n" if found.weights else "")
-        + "".join(f"unreadable {line}\n" for line in record.unreadable)
         + f"to repeat  {record.environment.command}  (seed {record.seed}, recipe "
         f"{record.recipe_hash}, mae-bench {record.environment.commit or __version__})\n"
         f"{record.protocol} with {record.backbone} from {record.init}: "

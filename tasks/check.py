@@ -35,6 +35,8 @@ class Finding:
     fix: str = ""
     unlabelled: bool = False
     """a problem, since no test image has a label"""
+    unreadable: bool = False
+    """of images that a run will meet, count and name itself"""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,10 @@ class Check:
     def notes(self) -> list[str]:
         """What is odd, but no reason to refuse the data; a line each."""
         return [each.what for each in self.findings if each.status == "note"]
+
+    def unreadable(self) -> list[str]:
+        """Those of the notes that are of images of a sample, and not for ever."""
+        return [each.what for each in self.findings if each.status == "note" and each.unreadable]
 
     @property
     def unlabelled(self) -> bool:
@@ -121,7 +127,8 @@ def unreadable(
     expected = len(bad) * total // taken
     more = f"; about {expected:,} in all, if the rest is alike, which would end a run"
     more = more if expected > limit else ""
-    return [Finding("note", what, f"they are passed over when the data are used{more}: {repair}")]
+    fix = f"they are passed over when the data are used{more}: {repair}"
+    return [Finding("note", what, fix, unreadable=True)]
 
 
 def refuse(check: Check, name: str, source: str | Path) -> None:

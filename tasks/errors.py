@@ -5,9 +5,5 @@ class TaskError(ValueError):
     """Bad input to a task. The message is one line for the user: what, expected, what to do."""
 
 
-class UnreadableWarning(UserWarning):
-    """Test images could not be read; a score is of the others."""
-
-
 class AloneError(TaskError):
     """What one of several processes met alone, so that no other can tell the user."""

@@ -1,6 +1,5 @@
 """What the training loop asks of a task."""
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -10,8 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from tasks.errors import TaskError, UnreadableWarning
-from tasks.images.unreadable import Unreadable, by_reason
+from tasks.errors import TaskError
+from tasks.images.unreadable import Unreadable
 from tasks.prediction import Prediction
 from tasks.recipe import TrainingRecipe
 
@@ -66,14 +65,6 @@ class Scored:
 
     images: int | None = None
     """of which there are predictions, where these are scored again"""
-
-    def warn(self) -> "Scored":
-        """Itself, after a warning that says which images could not be read, and why."""
-        if self.unreadable:
-            count, why = len(self.unreadable), "; ".join(by_reason(self.unreadable))
-            what = f"{count} test images unreadable: {why}"
-            warnings.warn(what, UnreadableWarning, stacklevel=3)
-        return self
 
 
 class TrainData(Protocol):

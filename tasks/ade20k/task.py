@@ -154,7 +154,7 @@ class Ade20k(DenseTask):
         device, predict = self.predictor(how)
         views = Views([EvalImages(self.data, scale) for scale in self.test_scales()])
         try:
-            return score(predict, views, self.data, device, how).warn()
+            return score(predict, views, self.data, device, how)
         finally:
             self.train(was_training)
 

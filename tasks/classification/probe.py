@@ -115,7 +115,7 @@ class Probe(Measurement):
             return found
 
         self.outcome = extraction.processes.first_alone(score)
-        return self.outcome.scored.warn()
+        return self.outcome.scored
 
 
 def refuse_too_many(recipe: KnnRecipe, train_images: int) -> None:

@@ -127,10 +127,10 @@ class Robustness(Measurement):
         self.model.eval()
         report = Report([], self.classes, among)
         if name == CORRUPTED:
-            return score_views(self.model.predict, Views(images), report, device, how).warn()
+            return score_views(self.model.predict, Views(images), report, device, how)
         (only,) = images.values()
         report = replace(report, names=only.split.names, images=only.split)
-        return score(self.model.predict, only, report, device, how).warn()
+        return score(self.model.predict, only, report, device, how)
 
 
 def read(name: str, root: Path, classes: Sequence[str]) -> RobustnessImages:

@@ -111,7 +111,7 @@ class Classification(Classifier, Task):
                 Report(split.names, self.data.classes, images=split),
                 torch.device(how.device or self.mean.device),
                 how,
-            ).warn()
+            )
         finally:
             self.train(was_training)
 

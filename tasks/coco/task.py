@@ -149,7 +149,7 @@ class Coco(DenseTask):
         device = torch.device(how.device or self.mean.device)
         try:
             images = EvalImages(self.data.val, self.recipe.image_size)
-            return score(self.predict, images, self.data, device, how).warn()
+            return score(self.predict, images, self.data, device, how)
         finally:
             self.train(was_training)
 

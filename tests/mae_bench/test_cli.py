@@ -15,10 +15,10 @@ from PIL import Image
 from small_runs import SMALL_MAE, assert_same_bits, flags
 
 import mae_bench
-from mae_bench.cli import call, show_warning
+from mae_bench.cli import call
 from mae_bench.errors import RunError
 from results import read_records
-from tasks.errors import AloneError, UnreadableWarning
+from tasks.errors import AloneError
 
 
 def fails(argv: list[str], capsys) -> str:
@@ -493,11 +493,3 @@ def test_closed_streams():
     words = [sys.executable, "-m", "mae_bench.cli", "--help"]
     ask = f"{' '.join(words)} >&- 2>&-"
     assert subprocess.run(["bash", "-c", ask], check=False).returncode == 0
-
-
-def test_unreadable_test_images_are_a_line_without_a_place_in_our_code(capsys):
-    passed = []
-    show_warning(lambda *words: passed.append(words), UnreadableWarning("1 test images"), "more")
-    assert capsys.readouterr().err == "mae-bench: note: 1 test images\n"
-    show_warning(lambda *words: passed.append(words), UserWarning("another"), "more")
-    assert len(passed) == 1

@@ -168,8 +168,7 @@ def test_an_unreadable_view_is_named_and_leaves_no_interval(tmp_path: Path) -> N
     corrupted(tmp_path, {"fog/1": 1})
     name = f"fog/1/{WNIDS[5]}/2.png"
     (tmp_path / name).write_bytes(b"no image")
-    with pytest.warns(UserWarning, match=rf"1 test images unreadable: .*\({name}\)"):
-        found = evaluate(Fair(), "imagenet_c", tmp_path)
+    found = evaluate(Fair(), "imagenet_c", tmp_path)
     assert [each.name for each in found.unreadable] == [name]
     assert found.intervals == {}
     assert found.metrics["top1"] == pytest.approx(100 * (1 - 1 / 5 / 75))
@@ -303,8 +302,8 @@ def test_two_processes_score_each_view_once(tmp_path: Path) -> None:
     alone, together = tmp_path / "alone", tmp_path / "together"
     alone.mkdir()
     together.mkdir()
-    with pytest.warns(UserWarning, match="1 test images unreadable"):
-        expected = evaluate(Fair(), "imagenet_c", tmp_path / "data", folder=alone, batch_size=2)
+    expected = evaluate(Fair(), "imagenet_c", tmp_path / "data", folder=alone, batch_size=2)
+    assert len(expected.unreadable) == 1
     arguments = (str(tmp_path / "data"), str(tmp_path / "store"), str(together))
     mp.start_processes(score_in_process, arguments, nprocs=2, start_method="fork")
     for rank in (0, 1):
