@@ -3,9 +3,9 @@
 import difflib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import field, fields, is_dataclass, make_dataclass
+from dataclasses import MISSING, field, fields, is_dataclass, make_dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_origin, get_type_hints
 
 import docstring_parser
 from tyro import _errors as rejections
@@ -19,6 +19,10 @@ from mae_bench.pretraining.methods import METHODS
 from tasks.classification.recipes import CURVE, PARTIAL
 
 
+EMPTY = "(default: none)"
+"""in --help, of a flag for several values whose default is none at all; tyro's has no word"""
+
+
 def with_recipe(command: type, task: str, backbone: str, protocol: str) -> type:
     """`command` with one more flag per recipe field: default, meaning, and the value's source."""
     hidden = {"protocol", "backbone"} | ({"trained_blocks"} if protocol == CURVE else set())
@@ -29,7 +33,8 @@ def with_recipe(command: type, task: str, backbone: str, protocol: str) -> type:
     for name, (value, source) in recipes.sourced(task, backbone, protocol).items():
         if name not in hidden:
             help_text = f"{meanings[name]} [{source}]"
-            flags.append((name, Annotated[kinds[name], arg(help=help_text)], value))
+            shown = arg(help=help_text, help_behavior_hint=EMPTY if value == () else None)
+            flags.append((name, Annotated[kinds[name], shown], value))
     group = make_dataclass("Recipe", flags)
     made = make_dataclass(
         command.__name__,
@@ -56,6 +61,10 @@ def explained(command: type) -> type:
             kind = Annotated[(factory, *kind.__metadata__)]
         elif meanings.get(each.name):
             hint = "" if "(default" in meanings[each.name] else None  # not "(default: None)", too
+            if each.default == () and hint is None:
+                hint = EMPTY
+            elif each.default is MISSING and get_origin(bare[each.name]) is tuple:
+                hint = "(required)"
             kind = Annotated[kind, arg(help=meanings[each.name], help_behavior_hint=hint)]
         own = field(default=each.default, default_factory=factory, kw_only=each.kw_only)
         flags.append((each.name, kind, own))

@@ -493,3 +493,10 @@ def test_closed_streams():
     words = [sys.executable, "-m", "mae_bench.cli", "--help"]
     ask = f"{' '.join(words)} >&- 2>&-"
     assert subprocess.run(["bash", "-c", ask], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("command", ["suite", "predict", "transfer", "pretrain --method beit"])
+def test_help_says_none_of_an_empty_default(command, capsys):
+    text = helped(command.split(), capsys)
+    assert "(default: )" not in text
+    assert ("(required)" if command == "predict" else "(default: none)") in text
