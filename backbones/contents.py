@@ -37,6 +37,7 @@ SPARSE_FROM = 256 * 2**20
 """bytes of a file from which on most of them have to be on the disk"""
 MOST_TENSORS = 100_000
 LONGEST_NAME = 500
+ALLOW = "if you trust who made it, allow its code to run: --allow-pickle"
 NO_CLASSES: Mapping[str, type] = MappingProxyType({})
 DEEPEST = 4
 """dictionaries inside each other that are looked into"""
@@ -175,8 +176,8 @@ def read_torch(file: Path, allow_pickle: bool, inert: Mapping[str, type] = NO_CL
         if found is None:
             raise BackboneError(f"checkpoint {file}: truncated or no torch file") from None
         raise BackboneError(
-            f"checkpoint {file}: no torch file, or one that needs pickle ({found.group()}); if "
-            "you trust who made it, allow its code to run: --allow-pickle"
+            f"checkpoint {file}: no torch file, or one that needs pickle ({found.group()}); "
+            + ("no code of such a file is run here: expected data alone" if inert else ALLOW)
         ) from None
     # Of a damaged file torch raises nearly anything, and one with pickle allowed whatever it likes.
     except Exception as error:

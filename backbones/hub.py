@@ -107,6 +107,27 @@ def neighbours(file: Path, converted: Converted) -> dict[str, Any]:
     return {} if timms is None else told_by_timm(timms.pretrained_cfg, converted)
 
 
+def told_beside(file: Path, converted: Converted, facts: dict[str, Any]) -> list[str]:
+    """A line about the configurations beside a file: what is taken from them, or that nothing is.
+
+    `facts` are those of `neighbours`.
+    """
+    asked = [CONFIG, PROCESSOR] if converted.format.startswith("hf_") else [CONFIG]
+    there = [name for name in (CONFIG, PROCESSOR) if file.with_name(name).is_file()]
+    lines = []
+    if facts:
+        found = " and ".join(name for name in there if name in asked)
+        taken = ", ".join(name.replace("_", " ") for name in facts)
+        lines.append(f"{found} beside it: asked for {taken}")
+    left = [name for name in there if name not in asked or not facts]
+    if left:
+        lines.append(
+            f"{' and '.join(left)} beside it: not used, and tells nothing that belongs to weights "
+            f"in the layout {converted.format}"
+        )
+    return lines
+
+
 def told_by_transformers(file: Path, config: Config, converted: Converted) -> dict[str, Any]:
     """The facts in config.json and preprocessor_config.json."""
     beside = file.with_name(CONFIG)

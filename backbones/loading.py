@@ -26,7 +26,7 @@ from backbones.fit import (
     spread_shared_table,
 )
 from backbones.formats import FORMATS, Tensors
-from backbones.hub import fetch, is_remote, neighbours
+from backbones.hub import fetch, is_remote, neighbours, told_beside
 from backbones.plugin import find
 from backbones.reading import Reading
 from backbones.report import LoadReport
@@ -112,6 +112,7 @@ def read(checkpoint: str | Path, reading: Reading = AS_IT_IS) -> tuple[Path, Con
     converted.skipped = chosen.skipped | converted.skipped
     converted.beside = chosen.outside | converted.beside
     beside = neighbours(file, converted)
+    said += told_beside(file, converted, beside)
     facts = beside | own_facts(place, chosen.metadata)
     converted = with_facts(converted, facts)
     ours = "anatomy" in chosen.metadata

@@ -18,7 +18,6 @@ from mae_bench.errors import RunError
 from mae_bench.pretraining.methods import METHODS
 from tasks.classification.recipes import CURVE, PARTIAL
 
-
 EMPTY = "(default: none)"
 """in --help, of a flag for several values whose default is none at all; tyro's has no word"""
 

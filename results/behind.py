@@ -46,6 +46,6 @@ def _row(row: tuple[Cell, ...], table: Table) -> str:
 
 def _labels(row: Iterable[Cell], table: Table) -> Iterator[str]:
     for column, cell in zip(table.columns, row, strict=True):
-        if column.kind == "label" and cell.value is not None:
+        if column.kind == "label" and cell.value not in (None, ""):
             marks = f" [{','.join(cell.marks)}]" if cell.marks else ""
             yield one_line(str(cell.value), NAME_LIMIT) + marks

@@ -735,6 +735,19 @@ def test_timms_configuration_tells_the_statistics(tmp_path: Path) -> None:
     model, report = backbones.load("tiny", file, 16)
     assert model.pixel_mean == HALF
     assert not any("statistics" in what for what in report.assumed)
+    assert "config.json beside it: asked for mean, std" in report.said
+
+
+def test_a_configuration_that_tells_nothing_of_its_neighbour_is_named(tmp_path: Path) -> None:
+    file, _ = write("mae", tmp_path)
+    _, report = backbones.load("tiny", file, 16)
+    assert not any("beside it" in line for line in report.said)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit", "hidden_size": 32}))
+    (tmp_path / "preprocessor_config.json").write_text("{}")
+    _, report = backbones.load("tiny", file, 16)
+    (line,) = [line for line in report.said if "beside it" in line]
+    assert line.startswith("config.json and preprocessor_config.json beside it: not used")
+    assert "layout mae" in line
 
 
 class Odd:

@@ -6,7 +6,15 @@ import io
 from made_records import make, pretrained
 from rich.console import Console
 
-from results import comparison_table, published, to_csv, to_latex, to_markdown, to_terminal
+from results import (
+    comparison_table,
+    paper_table,
+    published,
+    to_csv,
+    to_latex,
+    to_markdown,
+    to_terminal,
+)
 from results.behind import MOST_NAMES, MOST_ROWS, runs_note
 
 TOLD = "runs: vit_b mae [a]: a-run, b-run; vit_l mae [a]: c."
@@ -58,6 +66,12 @@ def test_columns_of_other_runs_are_told_apart():
     assert runs_note(table) == (
         "runs: vit_b mae [a]: linear probing top-1 linear / k-nearest neighbours top-1 knn."
     )
+
+
+def test_a_label_that_is_empty_leaves_no_gap():
+    """Of a method that the paper lacks no pre-training data is known."""
+    table = paper_table("3", [make(name="one", init="mine", metrics={"top1": 84.4})], published())
+    assert runs_note(table).startswith("runs: mine: one")
 
 
 def test_only_the_runs_that_have_the_score_stand_behind_it():

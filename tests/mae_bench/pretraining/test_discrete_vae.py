@@ -138,8 +138,10 @@ class Runs:
 def test_nothing_of_a_file_is_run(tmp_path: Path) -> None:
     mark = tmp_path / "ran"
     torch.save({"blocks.input.w": torch.ones(1), "x": Runs(mark)}, tmp_path / "hostile.pkl")
-    with pytest.raises(BackboneError, match=r"hostile\.pkl: .*needs pickle"):
+    with pytest.raises(BackboneError, match=r"hostile\.pkl: .*needs pickle") as refused:
         read_tokenizer(tmp_path / "hostile.pkl")
+    assert "--allow-pickle" not in str(refused.value)  # there is no such way out
+    assert "expected data alone" in str(refused.value)
     assert not mark.exists()
 
 
