@@ -32,8 +32,9 @@ class DenseTask(Task):
         normalised = (images.float() - self.mean) / self.std
         if sizes is None:
             return normalised
+        there = sizes.to(images.device, non_blocking=True)
         side = torch.arange(images.shape[-1], device=images.device)
-        rows, columns = (side < edge[:, None] for edge in sizes.to(images.device).unbind(1))
+        rows, columns = (side < edge[:, None] for edge in there.unbind(1))
         return normalised * (rows[:, None, :, None] & columns[:, None, None, :])
 
     @property

@@ -63,10 +63,11 @@ class SyncBatchNorm(nn.BatchNorm2d):
     @torch.no_grad()
     def keep_running(self, mean: Tensor, variance: Tensor, number: Tensor) -> None:
         """Move the running statistics, with the unbiased variance, as torch does."""
-        if number <= 1 or self.running_mean is None or self.running_var is None:
+        if self.running_mean is None or self.running_var is None:
             return
-        momentum = self.momentum or 0.0
-        self.running_mean.lerp_(mean, momentum)
-        self.running_var.lerp_(variance * number / (number - 1), momentum)
+        momentum, several = self.momentum or 0.0, number > 1  # known to the device alone
+        unbiased = variance * number / (number - 1)
+        for kept, found in ((self.running_mean, mean), (self.running_var, unbiased)):
+            kept.copy_(torch.where(several, kept.lerp(found, momentum), kept))
         if self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
+            self.num_batches_tracked.add_(several.view(()))

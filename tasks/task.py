@@ -15,8 +15,11 @@ from tasks.prediction import Prediction
 from tasks.recipe import TrainingRecipe
 
 Batch = dict[str, Any]
-"""One micro-batch. Tensors move to the device; `index` (B,) and `skipped`, a list of `Unreadable`,
-stay."""
+"""One micro-batch. Tensors move to the device but for those named in `STAYING`; `index` (B,) says
+which images they are, and `skipped` is a list of `Unreadable`."""
+
+STAYING = ("index", "sizes")
+"""tensors of a batch that stay where they were loaded: what the host reads, it need not wait for"""
 
 Progress = Callable[[int], None]
 """called with the number of images done, over all processes that keep pace with this one"""

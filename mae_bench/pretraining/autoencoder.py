@@ -205,7 +205,7 @@ class MaskedAutoencoder(nn.Module):
         if self.mask_kind == "random":
             return torch.rand(count, self.num_patches, device=device)
         if self.mask_kind == "grid":
-            return masks.grid(side).to(device).expand(count, -1)
+            return masks.grid(side, device).expand(count, -1)
         rng = np.random.default_rng(int(torch.randint(2**62, ())))
         num_masked = self.num_patches - self.num_visible
         blocks = [masks.block(rng, side, num_masked) for _ in range(count)]

@@ -33,11 +33,11 @@ def split(noise: Tensor, num_visible: int) -> tuple[Tensor, Tensor]:
     return order[:, :num_visible], order[:, num_visible:]
 
 
-def grid(side: int) -> Tensor:
+def grid(side: int, device: torch.device | None = None) -> Tensor:
     """Noise (N,) that keeps one of every four patches, in even rows and columns."""
-    row = torch.arange(side)
+    row = torch.arange(side, device=device)
     kept = (row[:, None] % 2 == 0) & (row % 2 == 0)
-    return torch.where(kept, 0.0, 1.0).flatten()
+    return (~kept).float().flatten()
 
 
 def block(rng: np.random.Generator, side: int, num_masked: int) -> np.ndarray:

@@ -33,12 +33,14 @@ class TokenizerPretraining(PretrainingTask):
     method = "tokenizer"
     recipe: TokenizerRecipe
     epochs_done: Tensor
-    """of training, which a state keeps"""
+    """of training: `done`, where a state keeps it"""
 
     def __init__(self, recipe: TokenizerRecipe, folders: list[Path], seed: int) -> None:
         super().__init__(recipe, folders, seed)
         self.vae = DiscreteVAE(recipe.width, recipe.depth, recipe.codebook, recipe.narrow)
         self.register_buffer("epochs_done", torch.zeros((), dtype=torch.float64))
+        self.done = 0.0
+        self.register_load_state_dict_post_hook(lambda *_: self.take_up())
         self.counted: dict[str, float] = {}
 
     @property
@@ -52,7 +54,12 @@ class TokenizerPretraining(PretrainingTask):
         return self.vae(batch["images"], self.temperature(), self.kl_weight())
 
     def after_step(self, step: int, num_steps: int) -> None:
-        self.epochs_done.fill_(self.recipe.epochs * step / num_steps)
+        self.done = self.recipe.epochs * step / num_steps
+        self.epochs_done.fill_(self.done)
+
+    def take_up(self) -> None:
+        """Go on from a state that was loaded: the one time that the device is asked."""
+        self.done = self.epochs_done.item()
 
     def temperature(self) -> float:
         first, last = self.recipe.temperature, self.recipe.last_temperature
@@ -63,9 +70,7 @@ class TokenizerPretraining(PretrainingTask):
 
     def risen(self, epochs: float) -> float:
         """From 0 to 1 in so many epochs, along a half-cosine."""
-        if self.epochs_done.is_meta:  # while FLOPs are counted, which no number changes
-            return 0.0
-        done = min(1.0, self.epochs_done.item() / epochs) if epochs else 1.0
+        done = min(1.0, self.done / epochs) if epochs else 1.0
         return (1 - math.cos(math.pi * done)) / 2
 
     @torch.no_grad()

@@ -96,7 +96,8 @@ class Coco(DenseTask):
         """The five losses, four without masks, and their sum, of what `TrainImages` makes."""
         images, sizes = batch["images"], batch["sizes"]
         targets = [
-            target | {key: target[key].to(images.device) for key in ("boxes", "labels")}
+            target
+            | {key: target[key].to(images.device, non_blocking=True) for key in ("boxes", "labels")}
             for target in batch["targets"]
         ]
         losses = self.detector.losses(self.levels(images, sizes), images, sizes, targets)
