@@ -88,7 +88,10 @@ class Face(ABC):
 
     @abstractmethod
     def read(self, task: str, source: str | Path) -> Any:
-        """A data set with train, val, classes, fingerprint, standard and `limited`.
+        """A data set with train, val, classes, fingerprint, standard, `limited` and `divided`.
+
+        `divided(share, seed)` is one of the training images alone: `share` of them in place of the
+        test images, the rest to train on.
 
         Raises `TaskError` if it is not as expected.
         """

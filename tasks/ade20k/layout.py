@@ -36,6 +36,7 @@ from tasks.ade20k.datasets import (
     SPLITS,
 )
 from tasks.errors import TaskError
+from tasks.holding_out import divided_fingerprint, hold_out_images
 from tasks.images.files import FileNames, shorten
 from tasks.images.fingerprint import Fingerprint
 from tasks.stores import listing, opened, title, with_archives
@@ -120,6 +121,16 @@ class SegmentationData:
     def limited(self, limit: int | None) -> Self:
         """`limit` images of each split; the fingerprint stays that of the whole."""
         return replace(self, train=self.train.limited(limit), val=self.val.limited(limit))
+
+    def divided(self, share: float, seed: int) -> Self:
+        """The training images alone: `share` of them in place of the test images."""
+        held = hold_out_images(len(self.train), share, seed)
+        return replace(
+            self,
+            train=self.train.take(np.flatnonzero(~held)),
+            val=self.train.take(np.flatnonzero(held)),
+            fingerprint=divided_fingerprint(self.fingerprint, len(held), share, seed),
+        )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self  # never changes, and a model's averaged copy must not double it

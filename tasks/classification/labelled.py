@@ -11,6 +11,7 @@ import numpy as np
 
 from tasks.classification.datasets import DatasetFacts, RobustnessFacts
 from tasks.errors import TaskError
+from tasks.holding_out import divided_fingerprint, hold_out
 from tasks.images.files import FileNames, entries, shorten
 from tasks.images.fingerprint import SAMPLE, Fingerprint
 from tasks.images.twins import find_twins
@@ -41,7 +42,11 @@ class Split:
         if limit < 1:
             raise TaskError(f"limit is {limit}; expected at least 1 image")
         kept = np.arange(limit) * len(self) // limit
-        return replace(self, names=self.names.take(kept), targets=self.targets[kept])
+        return self.take(kept)
+
+    def take(self, rows: np.ndarray) -> "Split":
+        """The images at `rows`."""
+        return replace(self, names=self.names.take(rows), targets=self.targets[rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +81,16 @@ class LabelledImages:
     def limited(self, limit: int | None) -> Self:
         """`limit` images of each split; the fingerprint stays that of the whole."""
         return replace(self, train=self.train.limited(limit), val=self.val.limited(limit))
+
+    def divided(self, share: float, seed: int) -> Self:
+        """The training images alone: `share` of each class in place of the test images."""
+        held = hold_out(self.train.targets, share, seed)
+        return replace(
+            self,
+            train=self.train.take(np.flatnonzero(~held)),
+            val=self.train.take(np.flatnonzero(held)),
+            fingerprint=divided_fingerprint(self.fingerprint, len(held), share, seed),
+        )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self  # never changes, and a model's averaged copy must not double it

@@ -6,12 +6,9 @@ Shapes: N images, C channels of a feature, K classes.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from tasks.errors import TaskError
 
 LOGITS_AT_ONCE = 2**24
 """64 MiB of float32"""
@@ -165,24 +162,3 @@ def search(
             f"iterations{stopped}"
         )
     return tried
-
-
-def hold_out(targets: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Which of the images (N,) are held out: `share` of each class, drawn with `seed`.
-
-    Of a class with two images or more at least one is held out and one is not; of a class with one
-    image, none. Raises `TaskError` if that leaves nothing held out.
-    """
-    rng = np.random.default_rng(seed)
-    held = np.zeros(len(targets), dtype=bool)
-    for each in np.unique(targets):
-        members = np.flatnonzero(targets == each)
-        if len(members) > 1:
-            count = min(max(1, round(share * len(members))), len(members) - 1)
-            held[rng.permutation(members)[:count]] = True
-    if not held.any():
-        raise TaskError(
-            "no class has two training images, so that none can be held out to choose l2; use more "
-            "images or give a single --l2"
-        )
-    return held

@@ -21,6 +21,7 @@ from tasks.classification.features import Extraction, Features, Part, Processes,
 from tasks.classification.labelled import LabelledImages
 from tasks.classification.probe_recipes import KnnRecipe, LogisticRecipe
 from tasks.errors import TaskError
+from tasks.holding_out import hold_out
 from tasks.images import Unreadable
 from tasks.task import SCORING, Measurement, Say, Scored, Scoring
 
@@ -182,7 +183,7 @@ def score_regression(
     values, targets = train.values, train.targets
     held = np.zeros(len(targets), dtype=bool)
     if len(recipe.l2) > 1:
-        held = logistic.hold_out(targets.numpy(), recipe.holdout, seed)
+        held = hold_out(targets.numpy(), recipe.holdout, seed)
     order = torch.from_numpy(np.argsort(held, kind="stable"))  # held-out ones last
     x, y = norm(values[order].to(device)), targets[order].to(device)
     l2, start = choose(recipe, x, y, classes, int(held.sum()), report.folder, say)

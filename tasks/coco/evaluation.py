@@ -7,11 +7,13 @@ import contextlib
 import csv
 import io
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from pycocotools import mask as mask_api
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
@@ -197,7 +199,7 @@ def ground_truth(data: CocoData) -> COCO:
     for index, (image_id, (height, width)) in enumerate(zip(ids, sizes, strict=True)):
         images.append({"id": image_id, "height": height, "width": width})
         for each in data.val.annotations(index):
-            mask = each["segmentation"]
+            mask, area = each["segmentation"], each["area"]
             if isinstance(mask, list):
                 mask = [ring.ravel().tolist() for ring in mask]
             annotations.append(
@@ -206,7 +208,7 @@ def ground_truth(data: CocoData) -> COCO:
                     "image_id": image_id,
                     "category_id": data.category_ids[each["label"]],
                     "bbox": each["bbox"].tolist(),
-                    "area": each["area"],
+                    "area": area_of(each, height, width) if math.isnan(area) else area,
                     "iscrowd": each["iscrowd"],
                 }
                 | ({} if mask is None else {"segmentation": mask})
@@ -222,6 +224,20 @@ def ground_truth(data: CocoData) -> COCO:
     with contextlib.redirect_stdout(io.StringIO()):
         truth.createIndex()
     return truth
+
+
+def area_of(annotation: dict[str, Any], height: int, width: int) -> float:
+    """Pixels of a training annotation's outline, or of its box where it has none.
+
+    Reading takes the file's own areas of test annotations alone.
+    """
+    mask: Any = annotation["segmentation"]
+    if mask is None:
+        return float(annotation["bbox"][2] * annotation["bbox"][3])
+    if isinstance(mask, list):
+        rings = [ring.ravel().tolist() for ring in mask]
+        mask = mask_api.merge(mask_api.frPyObjects(rings, height, width))
+    return float(mask_api.area(mask))
 
 
 def average_precision(

@@ -20,6 +20,7 @@ from tasks.coco.split import CocoSplit
 from tasks.coco.tables import Tables, match_categories, match_learnt, read_tables
 from tasks.columns import first
 from tasks.errors import TaskError
+from tasks.holding_out import divided_fingerprint, hold_out_images
 from tasks.images.files import FileNames
 from tasks.images.fingerprint import Fingerprint
 from tasks.images.twins import find_twins
@@ -74,6 +75,32 @@ class CocoData:
         train, val = self.train.limited(limit), self.val.limited(limit)
         whole = len(train) == len(self.train) and len(val) == len(self.val)
         return replace(self, train=train, val=val, standard=self.standard and whole)
+
+    def divided(self, share: float, seed: int) -> Self:
+        """The training images alone: `share` of all of them in place of the test images.
+
+        As in a test set, images without objects are among those.
+        """
+        held = hold_out_images(len(self.all_train), share, seed)
+        rest = ~np.isin(self.train.image_ids, self.all_train.image_ids[held])
+        train, val = (
+            self.train.take(np.flatnonzero(rest)),
+            self.all_train.take(np.flatnonzero(held)),
+        )
+        for what, split in (("are left", train), ("are held out", val)):
+            if not split.objects.any():
+                raise TaskError(
+                    f"the {len(split)} of {len(held)} training images that {what} show no object; "
+                    "expected some on both sides: use more images"
+                )
+        return replace(
+            self,
+            train=train,
+            all_train=self.all_train.take(np.flatnonzero(~held)),
+            val=val,
+            fingerprint=divided_fingerprint(self.fingerprint, len(held), share, seed),
+            standard=False,
+        )
 
     def with_background(self) -> Self:
         """Training images without objects among the others (filter_empty_annotations=False)."""

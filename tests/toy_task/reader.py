@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from tasks import TaskError
+from tasks.holding_out import divided_fingerprint, hold_out_images
 from tasks.images import FileNames, decode
 from tasks.images.fingerprint import Fingerprint
 
@@ -46,6 +47,15 @@ class ToyData:
     def limited(self, limit: int | None) -> Self:
         rows = np.arange(len(self.val))[:limit]
         return replace(self, val=replace(self.val, names=self.val.names.take(rows)))
+
+    def divided(self, share: float, seed: int) -> Self:
+        held = hold_out_images(len(self.train), share, seed)
+        train, val = (
+            replace(self.train, names=self.train.names.take(np.flatnonzero(rows)))
+            for rows in (~held, held)
+        )
+        fingerprint = divided_fingerprint(self.fingerprint, len(held), share, seed)
+        return replace(self, train=train, val=val, fingerprint=fingerprint)
 
 
 def read(source: str | Path) -> ToyData:

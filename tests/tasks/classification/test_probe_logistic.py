@@ -8,8 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from tasks.classification import logistic
-from tasks.classification.logistic import hold_out, logits, moments, objective, search, solve
-from tasks.errors import TaskError
+from tasks.classification.logistic import logits, moments, objective, search, solve
 
 NUM_IMAGES, NUM_CHANNELS, NUM_CLASSES = 400, 12, 5
 
@@ -140,20 +139,3 @@ def test_search_scores_what_is_held_out(problem) -> None:
         f"l2 0.1: held-out top-1 {tried[1].accuracy:.2f} after {tried[1].solution.iterations} "
         "iterations"
     )
-
-
-def test_hold_out_takes_its_share_of_each_class() -> None:
-    counts = [1, 2, 4, 10, 26, 0, 100]
-    targets = np.repeat(np.arange(len(counts)), counts)
-    held = hold_out(targets, 0.1, seed=3)
-    taken = [int(held[targets == each].sum()) for each in range(len(counts))]
-    assert taken == [0, 1, 1, 1, 3, 0, 10]
-    assert np.array_equal(held, hold_out(targets, 0.1, seed=3))
-    assert not np.array_equal(held, hold_out(targets, 0.1, seed=4))
-    most = hold_out(targets, 0.99, seed=3)
-    assert [int((~most)[targets == each].sum()) for each in (1, 2, 3)] == [1, 1, 1]
-
-
-def test_nothing_to_hold_out() -> None:
-    with pytest.raises(TaskError, match=r"no class has two training images.*single --l2"):
-        hold_out(np.arange(4), 0.1, seed=0)
