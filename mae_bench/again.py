@@ -73,7 +73,7 @@ def score_again(
         say(f"note: {line}")
     more = (known.seed, test.facts, known.init, known.checkpoint, test.limit)
     base = base_of(trained)
-    setup = Setup(known.task, base, trained.recipe, *more, data_notes=test.notes)
+    setup = Setup(known.task, base, trained.recipe, *more, data_notes=test.notes, sweep=known.sweep)
     if first:
         folder, identity = trained.folder, read_run_file(trained.folder)
     else:

@@ -4,7 +4,9 @@ The commands call this before the modules that do the work are imported, and the
 for who calls them from Python. The numbers of a recipe have their bounds in its class.
 """
 
+import hashlib
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,19 @@ def check_name(name: str) -> None:
         fault = f"is longer than {MOST_LETTERS} bytes"
     if fault:
         raise RunError(f"run name {name!r} {fault}; choose another --name")
+
+
+def slug(value: object) -> str:
+    """A value as a part of a folder's name."""
+    text = "-".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+    return re.sub(r"[^A-Za-z0-9._+@-]", "-", text)
+
+
+def shortened(name: str) -> str:
+    """A name that file systems take: the end of one that is too long gives way to its hash."""
+    if len(name.encode()) <= MOST_LETTERS - 20:  # for what an evaluation adds
+        return name
+    return f"{name[: MOST_LETTERS - 40]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
 
 def check_seed(seed: int) -> None:

@@ -11,6 +11,10 @@ class RunError(RuntimeError):
     """Bad input to a run, or a run that cannot go on. The message is one line for the user."""
 
 
+class Diverged(RunError):
+    """A training whose loss or weights are no numbers any more, which its recipe alone decides."""
+
+
 class Interrupted(RunError):
     """Stopped by a signal after saving; the same command continues the run."""
 

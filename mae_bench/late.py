@@ -17,7 +17,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from mae_bench.batches import MicroBatches
-from mae_bench.errors import RunError
+from mae_bench.errors import Diverged
 from mae_bench.progress import Bar, say
 from mae_bench.run.keeping import Keeper
 from mae_bench.run.log import TrainingLog
@@ -123,7 +123,7 @@ class Steps:
         """The steps to be read by now: all but the newest `left`; None: as many as may be late.
 
         Every process reads the same ones at the same time, for they exchange what they skipped.
-        Raises `RunError` for a loss that is not finite, and `TaskError` for too many unreadable
+        Raises `Diverged` for a loss that is not finite, and `TaskError` for too many unreadable
         images.
         """
         found = []
@@ -171,7 +171,7 @@ class Steps:
         due = due and sent.step >= self.keeper.step  # else a state was saved since
         return Known(sent.step, sent.lr, loss, stop, due, skipped, suspects)
 
-    def not_finite(self, what: str, known: Known) -> RunError:
+    def not_finite(self, what: str, known: Known) -> Diverged:
         """The error that ends a diverged run; all file names go to a file in the run folder."""
         run, data = self.keeper.run, self.keeper.parts["model"].train_data
         names = sorted(set(gather_object(data.names(known.suspects))))
@@ -180,7 +180,7 @@ class Steps:
         first_alone(lambda: file.write_text(text, errors="surrogateescape"))
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         kept = run.state_files()
-        return RunError(
+        return Diverged(
             f"{what} not finite at step {known.step + 1} of {self.plan.num_steps} "
             f"(lr {known.lr:.3e}); images: {shown} (all in {file}); "
             + (f"last good state: {kept[-1]}" if kept else "no state was saved before it")

@@ -27,7 +27,7 @@ def partial_curve(
     """
     if PARTIAL not in tasks.protocols(task):
         tasks.check_known(f"protocol of {task}", CURVE, list(tasks.protocols(task)))
-    if "trained_blocks" in arguments:
+    if "trained_blocks" in arguments or "trained_blocks" in (arguments.get("sweep") or {}):
         raise RunError(f"{CURVE} sets trained_blocks for each run; leave it out")
     checkpoint, init = arguments.pop("checkpoint", None), arguments.pop("init", None)
     out = arguments.get("out", "runs")

@@ -295,6 +295,7 @@ def facts(run: RunFolder) -> Facts:
             "started": f"{record.started:%Y-%m-%d %H:%M} UTC",
             "finished": f"{record.finished:%Y-%m-%d %H:%M} UTC",
         },
+        "sweep": sweep_facts(record),
         "weights": texts(record.checkpoint.to_dict()) if record.checkpoint else {},
         "data": texts(record.data.model_dump()),
         "recipe": texts(record.recipe),
@@ -305,6 +306,19 @@ def facts(run: RunFolder) -> Facts:
         },
         "environment": texts(environment | versions),
     }
+
+
+def sweep_facts(record: Record) -> dict[str, str]:
+    """The score of each candidate; nothing of a run that was not swept."""
+    sweep = record.sweep
+    if sweep is None:
+        return {}
+    held = sweep.held_out
+    found = {"by": f"{sweep.metric} on {held.images} of {held.images + held.train_images} images"}
+    for each in sweep.tried:
+        score = f"failed: {each.failed}" if each.score is None else f"{each.score:.4g}"
+        found[str(each)] = score + (" (chosen)" if each.values == sweep.chosen else "")
+    return found | {f"note {n}": note for n, note in enumerate(sweep.notes, start=1)}
 
 
 def texts(values: dict[str, Any]) -> dict[str, str]:

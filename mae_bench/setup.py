@@ -24,7 +24,7 @@ from mae_bench.progress import progress, say
 from mae_bench.recipes import changes
 from mae_bench.run.writing import Run
 from mae_bench.unreadable import reasons
-from results import Checkpoint, Cost, Data, Record
+from results import Checkpoint, Cost, Data, Record, Sweep
 from results.text import one_line
 from tasks.images import Unreadable
 from tasks.recipe import Recipe
@@ -109,6 +109,10 @@ class Setup:
     """what a user hears of the data, which determines nothing"""
     tokenizer: Checkpoint | None = None
     """whose tokens a pre-training predicts"""
+    sweep: Sweep | None = None
+    """how fields of the recipe were chosen"""
+    apart: Sequence[str] = ()
+    """what else sets the run apart from its protocol"""
 
     def identity(self) -> dict[str, Any]:
         """What a run folder belongs to."""
@@ -125,6 +129,7 @@ class Setup:
             for key, value in {
                 "tokenizer": self.tokenizer.to_dict() if self.tokenizer else None,
                 "train_fingerprint": self.trained_on,
+                "sweep": self.sweep.model_dump() if self.sweep else None,
             }.items()
             if value
         }
@@ -152,7 +157,10 @@ class Setup:
     ) -> Record:
         """The finished run; `more` deviations from its protocol."""
         changed = changes(self.base, self.effective)
-        deviations = list(map(str, changed))
+        swept = self.sweep.grid if self.sweep else ()
+        deviations = [str(each) for each in changed if each.field not in swept]
+        deviations += [str(self.sweep)] if self.sweep else []
+        deviations += self.apart
         deviations += measured.caveats(accelerator.num_processes)
         if self.limit is not None:
             deviations.append(f"limited to {self.limit} images")
@@ -172,6 +180,7 @@ class Setup:
                 "recipe_hash": self.effective.digest(),
                 "deviations": deviations,
                 "changed": changed,
+                "sweep": self.sweep,
                 "seed": self.seed,
                 "complete": complete,
                 "data_notes": list(self.data_notes),

@@ -2,13 +2,13 @@
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from torch import Tensor
 
 import backbones
@@ -21,8 +21,9 @@ from backbones.plugin import code_of, short
 from mae_bench import __version__
 from mae_bench.arguments import FEATURES, SCRATCH, check_common, refuse_label, transferring
 from mae_bench.cost import with_backbone
-from mae_bench.data import announce, task_root, usable, weights_folder
+from mae_bench.data import announce, is_miniature, task_root, usable, weights_folder
 from mae_bench.execution import Execution
+from mae_bench.grid import HOLDOUT, read_grid
 from mae_bench.pretraining.methods.supervised import SUPERVISED
 from mae_bench.progress import duration, progress, say
 from mae_bench.report import show
@@ -66,6 +67,38 @@ class Loaded:
 
 
 @dataclass(frozen=True)
+class Order:
+    """What a transfer was asked for, with nothing left open but the recipe."""
+
+    task: str
+    begun: Start
+    base: Recipe
+    """the protocol's recipe"""
+    reading: dict[str, Any]
+    data: str | Path
+    """as it was given"""
+    root: Path
+    seed: int
+    limit: int | None
+    how: Execution
+    features: Path
+
+
+@dataclass(frozen=True)
+class Job:
+    """A measurement that can begin."""
+
+    built: Measurement
+    setup: Setup
+    loaded: Loaded
+    accelerator: Accelerator
+    how: Execution
+    scoring: Scoring
+    identity: dict[str, Any]
+    """what its folder belongs to"""
+
+
+@dataclass(frozen=True)
 class DoneMeasurement:
     """A measurement that is done."""
 
@@ -94,6 +127,8 @@ def transfer(
     prefix: str | None = None,
     heads: int | None = None,
     grid: str | None = None,
+    sweep: Mapping[str, Sequence[Any]] | None = None,
+    sweep_holdout: float = HOLDOUT,
     **overrides: Any,
 ) -> Record:
     """Train and evaluate a task's protocol on a backbone, and record the scores.
@@ -106,9 +141,11 @@ def transfer(
     file is taken from the folder `checkpoint`, or from mae-bench/weights in the cache folder.
     `limit` takes only so many images
     of each split, which marks the result; `format` to `grid` say how to read the checkpoint, see
-    `backbones.load`; `overrides` are recipe fields. A run of the same name goes on where it
-    stopped, and a finished one is returned as it is. Bad input raises a one-line error before
-    training.
+    `backbones.load`; `overrides` are recipe fields. `sweep` lists values of recipe fields: each
+    combination is trained without the share `sweep_holdout` of the training images and scored on
+    it, and the best is what the run itself trains, on all of them. A run of the same name goes on
+    where it stopped, and a finished one is returned as it is. Bad input raises a one-line error
+    before training.
     """
     how = execution or Execution()
     check_common(out, name, seed, limit, data=data, checkpoint=checkpoint, init=init, format=format)
@@ -119,39 +156,76 @@ def transfer(
     base, effective = transferring(
         task, backbone, protocol, checkpoint, init, overrides, how, **reading
     )
+    candidates = None if sweep is None else read_grid(sweep, base, overrides, sweep_holdout)
     for line in begun.said:
         say(line)
     accelerator = start(how, seed)
     loaded = load(begun, effective, reading)
     root = task_root(task, data)
     checked = usable(task, root, how.max_bad_images)
-    built = tasks.build(task, effective, loaded.vit, checked.data, seed, limit)
-    if isinstance(built, Task):
-        refuse_unfit(built, accelerator, seed)
-    more = {"batch_size": effective.device_batch, "features": Path(out) / FEATURES}
-    scoring = scoring_for(built, how, accelerator, **more)
-    notes = list(dict.fromkeys([*checked.notes(), *built.notes()]))
-    tell_notes(notes, task, begun, loaded)
-    notes = [note for note in notes if note not in checked.unreadable()]
-    setup = set_up(task, built, root, base, effective, seed, loaded, limit, notes)
+    order = Order(task, begun, base, reading, data, root, seed, limit, how, Path(out) / FEATURES)
+    notes = [note for note in checked.notes() if note not in checked.unreadable()]
+    job = prepare(order, effective, loaded, accelerator, checked.data, notes)
+    all_notes = dict.fromkeys([*checked.notes(), *job.built.notes()])
+    tell_notes(list(all_notes), task, begun, loaded)
+    announce(root)
     default = re.sub("[/:]", "-", f"{task}-{protocol}-{short(backbone)}-{loaded.init}-seed{seed}")
+    if candidates is not None:
+        default = f"{default}-swept-{'-'.join(candidates.fields)}"
     folder = run_folder(out, default if name is None else name)
     tell_changes(base, effective)
-    code = code_of(backbone)
+    if candidates is not None:
+        from mae_bench.sweep import swept  # which needs this module
+
+        job = swept(order, candidates, job, checked.data, folder)
+    with open_run(folder, job.identity) as run:
+        record = already_finished(run)
+        if record is None:
+            record = measure(job, run)
+            tell(record, run.folder)
+        return record
+
+
+def prepare(
+    order: Order,
+    recipe: Recipe,
+    loaded: Loaded,
+    accelerator: Accelerator,
+    data: Any,
+    notes: Sequence[str],
+    **setup: Any,
+) -> Job:
+    """What is measured, around a backbone; data that do not do are refused here.
+
+    `setup`: further fields of `Setup`.
+    """
+    task, seed, limit = order.task, order.seed, order.limit
+    built = tasks.build(task, recipe, loaded.vit, data, seed, limit)
+    if isinstance(built, Task):
+        refuse_unfit(built, accelerator, seed)
+    more = {"batch_size": recipe.device_batch, "features": order.features}
+    scoring = scoring_for(built, order.how, accelerator, **more)
+    all_notes = list(dict.fromkeys([*notes, *built.notes()]))
+    inside = is_miniature(order.root)
+    facts = Data.model_validate(built.data_facts() | {"miniature": inside})
+    trained_on = of_split(built.data.train, built.data.classes)
+    start_of = (loaded.init, loaded.checkpoint, limit, trained_on, all_notes)
+    made = Setup(task, order.base, recipe, seed, facts, *start_of, **setup)
+    code = code_of(recipe.backbone)
     made_by = {} if code is None else {"backbone_code": code}
-    with open_run(folder, setup.identity() | made_by | found_in(built, data, loaded)) as run:
-        done = already_finished(run)
-        return done or measure(built, run, setup, loaded, accelerator, how, scoring)
+    identity = made.identity() | made_by | found_in(built, order.data, loaded)
+    return Job(built, made, loaded, accelerator, order.how, scoring, identity)
 
 
-def load(begun: Start, recipe: Recipe, reading: dict[str, Any]) -> Loaded:
+def load(begun: Start, recipe: Recipe, reading: dict[str, Any], aloud: bool = True) -> Loaded:
     """The backbone that a transfer starts from: random, of a file, or a released one."""
     options, init = recipe.backbone_options(), begun.init
     file = released(init, begun.backbone, begun.checkpoint)
     if file is None:
         return Loaded(backbones.create(begun.backbone, **options), init or SCRATCH, None)
     vit, report = backbones.load(begun.backbone, file, **options, **reading)
-    say(str(report))
+    if aloud:
+        say(str(report))
     known = checkpoint_of(report)
     init = init or report.method or name_of(Path(file))
     refuse_label(init, report.maker, report.file)
@@ -167,46 +241,21 @@ def tell_notes(notes: Sequence[str], task: str, begun: Start, loaded: Loaded) ->
         say(f"note: {note}")
 
 
-def set_up(
-    task: str,
-    built: Measurement,
-    root: Path,
-    base: Recipe,
-    effective: Recipe,
-    seed: int,
-    loaded: Loaded,
-    limit: int | None,
-    notes: list[str],
-) -> Setup:
-    """All that determines the result; says where the data are."""
-    facts = Data.model_validate(built.data_facts() | {"miniature": announce(root)})
-    trained_on = of_split(built.data.train, built.data.classes)
-    more = (loaded.init, loaded.checkpoint, limit, trained_on, notes)
-    return Setup(task, base, effective, seed, facts, *more)
-
-
 def found_in(built: Measurement, data: str | Path, loaded: Loaded) -> dict[str, Any]:
     """What scoring the run again needs to know: where the data lay, and of which shape the ViT."""
     tested_on = of_split(built.data.val, built.data.classes)
     return {"source": str(data), "anatomy": loaded.anatomy, "tested_on": tested_on}
 
 
-def measure(
-    built: Measurement,
-    run: Run,
-    setup: Setup,
-    loaded: Loaded,
-    accelerator: Accelerator,
-    how: Execution,
-    scoring: Scoring,
-) -> Record:
+def measure(job: Job, run: Run) -> Record:
     """Train or fit, score, and write all that comes out into the run's folder."""
+    built, setup, loaded, accelerator = job.built, job.setup, job.loaded, job.accelerator
     folder, first = run.folder, accelerator.is_main_process
     if first and built.data.classes:
         write_classes(folder / CLASSES_FILE, [str(each) for each in built.data.classes])
-    scoring = replace(scoring, folder=folder)
+    scoring = replace(job.scoring, folder=folder)
     if isinstance(built, Task):
-        fitted = fit(built, run, accelerator, setup.seed, how, scoring)
+        fitted = fit(built, run, accelerator, setup.seed, job.how, scoring)
         found = score_trained(fitted, run, setup, loaded, accelerator, scoring)
     else:
         found = fit_and_score(built, scoring)
@@ -218,8 +267,6 @@ def measure(
             keep(found.weights, setup, loaded, folder)
         write_unreadable(folder, found.spent.skipped, found.scored.unreadable)
         write_record(folder, record)
-        show([record])
-        tell(record, found, folder)
     return record
 
 
@@ -262,15 +309,18 @@ def keep(weights: dict[str, Tensor], setup: Setup, loaded: Loaded, folder: Path)
     save(weights, folder / MODEL_FILE, origin | loaded.anatomy)
 
 
-def tell(record: Record, found: DoneMeasurement, folder: Path) -> None:
-    """Where the weights are, how to do it again, and, last of all, the scores."""
+def tell(record: Record, folder: Path) -> None:
+    """The scores, where the weights are, how to do it again, and, last of all, the scores."""
+    if not PartialState().is_main_process:
+        return
+    show([record])
     say(
-        (f"weights    {folder / MODEL_FILE}\n" if found.weights else "")
+        (f"weights    {folder / MODEL_FILE}\n" if (folder / MODEL_FILE).exists() else "")
         + f"to repeat  {record.environment.command}  (seed {record.seed}, recipe "
         f"{record.recipe_hash}, mae-bench {record.environment.commit or __version__})\n"
         f"{record.protocol} with {record.backbone} from {record.init}: "
         f"{', '.join(f'{k} {v:.2f}' for k, v in record.metrics.items())} "
-        f"in {duration(found.spent.seconds)}"
+        f"in {duration(record.cost.seconds or 0.0)}"
     )
 
 

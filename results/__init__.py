@@ -13,7 +13,19 @@ from results.formats.terminal import to_terminal
 from results.paper import PAPER_TABLES, paper_table, paper_tables
 from results.predictions import RunScores, read_run_scores
 from results.published import Published, headline, published
-from results.record import Changed, Checkpoint, Cost, Data, Environment, Named, Record, parse_record
+from results.record import (
+    Changed,
+    Checkpoint,
+    Cost,
+    Data,
+    Environment,
+    HeldOut,
+    Named,
+    Record,
+    Sweep,
+    Tried,
+    parse_record,
+)
 from results.statistics import compare
 from results.store import Skipped, read_records, record_folders, write_record
 from results.table import Cell, Column, Note, Table
@@ -28,6 +40,7 @@ __all__ = [
     "Cost",
     "Data",
     "Environment",
+    "HeldOut",
     "Named",
     "Note",
     "Published",
@@ -35,7 +48,9 @@ __all__ = [
     "ResultsError",
     "RunScores",
     "Skipped",
+    "Sweep",
     "Table",
+    "Tried",
     "compare",
     "comparison_table",
     "configurations",

@@ -35,7 +35,7 @@ from results.errors import ResultsError
 from results.files import HALF_WRITTEN, new_file, open_regular
 from results.objects import read_object
 from results.record import Record, Sha256
-from results.store import FILE_NAME, MAX_BYTES, MAX_REASON, read_record
+from results.store import FILE_NAME, MAX_BYTES, MAX_REASON, RUN_FILE, read_record
 from results.text import one_line
 
 SUFFIX = ".maebench.zip"
@@ -44,7 +44,6 @@ FORMAT: Final = "mae-bench run"
 VERSION: Final = 1
 
 MANIFEST_FILE = "manifest.json"
-RUN_FILE = "run.json"
 PREDICTIONS_FOLDER = "predictions"
 
 MIB, GIB = 1024**2, 1024**3

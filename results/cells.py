@@ -12,7 +12,7 @@ from results.configuration import LARGEST, Configuration, mean_cell
 from results.labels import is_own
 from results.origins import Pretrainings
 from results.published import Published
-from results.record import Named, Record
+from results.record import Named, Record, Tried
 from results.table import Cell, Column, Note
 from results.text import one_line
 
@@ -295,6 +295,8 @@ def caveats(configuration: Configuration, notes: Notes) -> tuple[str, ...]:
     if this.data_notes and not this.data.standard and not this.data.miniature:
         told = _some(this.data_notes, MOST_DATA_NOTES, DATA_NOTE_LENGTH, "; ")
         marks.append(notes.ours(f"of data {this.data.name}: {told}."))
+    if this.sweep is not None:
+        marks.append(notes.ours(chosen_values(configuration)))
     if configuration.repeats:
         marks.append(notes.ours(repeated(configuration)))
     if configuration.untraced:
@@ -304,6 +306,18 @@ def caveats(configuration: Configuration, notes: Notes) -> tuple[str, ...]:
     if any(abs(value) > LARGEST for record in records for value in record.metrics.values()):
         marks.append(notes.ours(f"a score beyond {LARGEST:.0e} is left out."))
     return tuple(marks)
+
+
+def chosen_values(configuration: Configuration) -> str:
+    """What a sweep chose, with each seed where that differs."""
+    seeds: dict[str, list[str]] = defaultdict(list)
+    for record in configuration.records:
+        if record.sweep is not None:
+            seeds[str(Tried(values=record.sweep.chosen, score=None))].append(str(record.seed))
+    if len(seeds) == 1:
+        return f"of a sweep: {_some(seeds)}."
+    told = (f"{one_line(v, NAME_LENGTH)} (seed {', '.join(s)})" for v, s in seeds.items())
+    return f"of a sweep with each seed: {_some(told, length=2 * NAME_LENGTH, between='; ')}."
 
 
 def repeated(configuration: Configuration) -> str:

@@ -1,9 +1,10 @@
 """Runs that differ only in their seed, taken together."""
 
+import json
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
 
 from results.origins import made
@@ -118,7 +119,7 @@ def _key(record: Record) -> tuple:
         record.backbone,
         record.init,
         record.checkpoint.origin if record.checkpoint else None,
-        record.recipe_hash,
+        _recipe(record),
         record.data.fingerprint,
         record.data.miniature,
         record.data.standard,
@@ -126,6 +127,16 @@ def _key(record: Record) -> tuple:
         tuple(sorted(record.deviations)),
         record.complete,
     )
+
+
+def _recipe(record: Record) -> Hashable:
+    """What names its recipe; of a swept one all but what was chosen, which may be another one with
+    each seed."""
+    sweep = record.sweep
+    if sweep is None:
+        return record.recipe_hash
+    rest = {k: v for k, v in record.recipe.items() if k not in sweep.grid}
+    return json.dumps([rest, sweep.grid, sweep.metric, sweep.held_out.share], sort_keys=True)
 
 
 def _size(record: Record) -> tuple[int, str]:

@@ -57,6 +57,7 @@ Texts = Annotated[tuple[Text, ...], BeforeValidator(_as_tuple)]
 UtcTime = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 ProtocolText = Annotated[str, Field(pattern=r"^[a-z0-9_.-]+/[a-z0-9_.-]+@[1-9][0-9]*$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Values = Annotated[dict[Text, JsonValue], BeforeValidator(_json_safe)]
 HexDigest = Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
 
 
@@ -199,6 +200,61 @@ def _python(value: Any) -> Any:
     return tuple(map(_python, value)) if isinstance(value, list) else value
 
 
+class Tried(_Part):
+    """A candidate of a sweep."""
+
+    values: Values
+    """of the fields that were swept"""
+    score: float | None
+    """on the held-out images; None: it failed"""
+    failed: Text | None = None
+    """why"""
+    seconds: NonNegativeFloat | None = None
+    """of its training"""
+
+    def __str__(self) -> str:
+        """ "base_lr 0.001, weight_decay 0.05"."""
+        return ", ".join(f"{name} {_python(value)}" for name, value in self.values.items())
+
+
+class HeldOut(_Part):
+    """The training images by which a sweep chose, and those it trained on meanwhile."""
+
+    share: Annotated[float, Field(gt=0, lt=1)]
+    """of the training images, of each class where an image has one"""
+    seed: Count
+    train_images: Count
+    images: Count
+    fingerprint: HexDigest
+    """names the held-out images"""
+
+
+class Sweep(_Part):
+    """How settings were chosen: each combination of some values, by held-out training images."""
+
+    grid: Annotated[dict[Text, list[JsonValue]], BeforeValidator(_json_safe)]
+    """field of the recipe -> values"""
+    metric: Text
+    held_out: HeldOut
+    tried: list[Tried]
+    chosen: Values
+    notes: list[Text] = Field(default_factory=list)
+    """ties, a best value at an end of its list, and failures, for people"""
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What decides the choice, without what it came to."""
+        return self.model_dump(include={"grid", "metric", "held_out"})
+
+    def __str__(self) -> str:
+        """What stands among a record's deviations: the same whatever was chosen."""
+        lists = (f"{k} over {', '.join(map(str, map(_python, v)))}" for k, v in self.grid.items())
+        return (
+            f"swept: {'; '.join(lists)}: chosen by {self.metric} on {self.held_out.images} "
+            f"held-out training images ({self.held_out.share:.0%})"
+        )
+
+
 CHANGE = re.compile(r"(\w+) (\(.+\)|\S+) -> (\(.+\)|\S+)")
 
 
@@ -246,7 +302,9 @@ class Record(_Part):
     deviations: list[Text]
     """differences from the protocol, for people: "epochs 100 -> 1", "limited to 64 images" """
     changed: list[Changed] = Field(default_factory=list)
-    """those of them that are fields of the recipe"""
+    """what of the recipe is not the protocol's"""
+    sweep: Sweep | None = None
+    """how some of these were chosen; None: nothing was swept"""
     seed: Count
     metrics: dict[Text, float]
     intervals: dict[Text, tuple[float, float]] = Field(default_factory=dict)

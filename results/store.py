@@ -15,8 +15,12 @@ FILE_NAME = "record.json"
 MAX_BYTES = 4 * 1024 * 1024
 MAX_DEPTH = 6
 """folders below the root that are searched"""
-NO_RUNS = ("state", "tensorboard", "predictions")
-"""what a run keeps in folders of its own: thousands of files, and no run among them"""
+RUN_FILE = "run.json"
+"""what a run writes first"""
+CANDIDATES = "candidates"
+"""the runs of a sweep, in the folder of the run that it is for: no results by themselves"""
+NO_RUNS = ("state", "tensorboard", "predictions", CANDIDATES)
+"""what a run keeps in folders of its own: thousands of files, and no run to report among them"""
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,7 @@ def folders_with(
         found = not set(names).isdisjoint(files)
         if len(place.parts) - top >= MAX_DEPTH:
             subfolders.clear()
-        elif found:
+        elif found or RUN_FILE in files:
             subfolders[:] = [name for name in subfolders if name not in NO_RUNS]
         subfolders.sort()
         if found:

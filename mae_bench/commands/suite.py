@@ -11,6 +11,7 @@ from mae_bench.arguments import check_common
 from mae_bench.commands.shared import flag, go_on
 from mae_bench.errors import RunError
 from mae_bench.execution import Execution
+from mae_bench.grid import as_value
 from mae_bench.suite.cost import UTILISATION
 
 
@@ -132,17 +133,5 @@ def read_overrides(words: tuple[str, ...], name: str) -> dict[str, Any]:
         key, equals, value = word.partition("=")
         if not equals or not key:
             raise RunError(f"--{name} {word}: expected FIELD=VALUE, for example epochs=50")
-        found[key] = typed(value)
+        found[key] = as_value(value)
     return found
-
-
-def typed(text: str) -> Any:
-    """A word as TOML would have it; text that is none is itself."""
-    import tomllib
-
-    if text in ("True", "False", "None"):
-        return {"True": True, "False": False, "None": None}[text]
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text

@@ -1,12 +1,16 @@
 """`mae-bench transfer`."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from tyro.conf import UseAppendAction
 
 import mae_bench
 from mae_bench.arguments import check_common, transferring
 from mae_bench.commands.shared import ReadingFlags, RunFlags, flag, go_on
+from mae_bench.errors import RunError
 from mae_bench.flags import changed, one_point
+from mae_bench.grid import HOLDOUT, read_grid, read_sweep
 from mae_bench.starting import Start, settle
 from tasks.classification.recipes import CURVE
 
@@ -41,6 +45,13 @@ class Transfer(ReadingFlags, RunFlags):
     limit: int | None = None
     """use so many images only; the result is marked as shortened"""
 
+    sweep: Annotated[tuple[tuple[str, ...], ...], UseAppendAction] = ()
+    """FIELD=VALUE,VALUE: values of recipe fields, of which the best is taken; several fields make
+    every combination; each is scored on held-out training images, never on the test set; marks the
+    result"""
+    sweep_holdout: float = HOLDOUT
+    """with --sweep: share of the training images, of each class, that is held out to choose by"""
+
     def run(self) -> None:
         check_common(self.out, self.name, self.seed, self.limit)
         begun = settle(
@@ -55,7 +66,7 @@ class Transfer(ReadingFlags, RunFlags):
         self.backbone = begun.backbone
         overrides = changed(self, self.task, begun.protocol)
         self.refuse_unfit(begun, overrides)
-        given = self.arguments() | overrides
+        given = self.arguments() | overrides | {"sweep": self.swept()}
         if begun.protocol == CURVE:
             del given["protocol"]
             mae_bench.partial_curve(**given)
@@ -63,9 +74,16 @@ class Transfer(ReadingFlags, RunFlags):
             mae_bench.transfer(**given)
         go_on("report", *flag("runs", self.out, "runs"))
 
+    def swept(self) -> dict[str, list[Any]] | None:
+        """Recipe fields and the values that a sweep tries; None: there is no sweep."""
+        words = [word for group in self.sweep for word in group]
+        if not words and self.sweep_holdout != HOLDOUT:
+            raise RunError("--sweep-holdout: nothing is swept; give --sweep too, or leave it out")
+        return read_sweep(words) if words else None
+
     def refuse_unfit(self, begun: Start, overrides: dict[str, Any]) -> None:
         """Raise a one-line error for flags that contradict each other, before torch is imported."""
-        transferring(
+        base, _ = transferring(
             self.task,
             begun.backbone,
             one_point(self.task, begun.protocol),
@@ -75,6 +93,9 @@ class Transfer(ReadingFlags, RunFlags):
             self.execution,
             **self.reading(),
         )
+        sweep = self.swept()
+        if sweep is not None:
+            read_grid(sweep, base, overrides, self.sweep_holdout)
         if self.data != "mini":
             from mae_bench.data import task_root
 

@@ -29,7 +29,7 @@ from mae_bench.recipes import recipe
 from mae_bench.run.files import MODEL_FILE, RECORD_FILE, RUN_FILE, STATE_FOLDER, STATES
 from mae_bench.run.writing import read_state
 from mae_bench.setup import Spent
-from results import Checkpoint, Data, ResultsError, parse_record
+from results import Checkpoint, Data, ResultsError, Sweep, parse_record
 from results.objects import read_object
 from results.protocol import ProtocolId
 from tasks.errors import TaskError
@@ -57,6 +57,8 @@ class Identity(BaseModel):
     """where the data lay"""
     tested_on: str | None = None
     """names the test images alone; see `tasks.identity`"""
+    sweep: Sweep | None = None
+    """how fields of the recipe were chosen"""
     anatomy: dict[str, str] = {}
     """of the backbone, for `backbones.loading.rebuild`"""
 

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from backbones.baselines import BASELINES
-from mae_bench.arguments import SCRATCH
+from mae_bench.arguments import SCRATCH, slug
 from mae_bench.data import MINI
 from mae_bench.errors import RunError
 from mae_bench.pretraining.methods import METHODS
 from mae_bench.suite import tables
-from mae_bench.suite.runs import slug
 from mae_bench.suite.spec import (
     PRETRAIN_BY,
     RELEASED,

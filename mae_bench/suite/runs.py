@@ -3,8 +3,6 @@
 Imports no torch.
 """
 
-import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any, Literal
 
 import tasks
 from backbones.baselines import name_of
-from mae_bench.arguments import MOST_LETTERS, SCRATCH
+from mae_bench.arguments import SCRATCH, shortened, slug
 from mae_bench.execution import Execution, TrainingExecution
 from mae_bench.pretraining.methods import METHODS
 from mae_bench.recipes import PRETRAIN, override, recipe
@@ -191,19 +189,6 @@ def changed_flags(how: Execution, command: str, trains: bool = True) -> list[str
         if value != getattr(usual, each.name):
             words += flag(each.name, value)
     return words
-
-
-def slug(value: object) -> str:
-    """A value as a part of a folder's name."""
-    text = "-".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
-    return re.sub(r"[^A-Za-z0-9._+@-]", "-", text)
-
-
-def shortened(name: str) -> str:
-    """A name that file systems take: the end of one that is too long gives way to its hash."""
-    if len(name.encode()) <= MOST_LETTERS - 20:  # for what an evaluation adds
-        return name
-    return f"{name[: MOST_LETTERS - 40]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
 
 def title(run: SuiteRun) -> str:

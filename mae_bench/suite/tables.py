@@ -14,12 +14,12 @@ import backbones
 import tasks
 from backbones.baselines import BASELINES, release_of
 from backbones.sizes import SIZES, BackboneError
-from mae_bench.arguments import SCRATCH
+from mae_bench.arguments import SCRATCH, slug
 from mae_bench.errors import RunError
 from mae_bench.pretraining.methods import METHODS
 from mae_bench.recipes import PRETRAIN, recipe
 from mae_bench.suite.expansion import trained_task
-from mae_bench.suite.runs import effective_changes, slug
+from mae_bench.suite.runs import effective_changes
 from mae_bench.suite.spec import PRETRAIN_BY, RELEASED, Block, SuiteSpec, WeightsSpec
 from results.labels import plain
 from results.paper.layout import (
