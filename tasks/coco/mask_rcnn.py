@@ -140,8 +140,7 @@ class Proposals(RegionProposalNetwork):
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Boxes and logits of each image's proposals, best first, from (B, anchors, 4)."""
         logits = objectness.detach().view(len(proposals), -1)
-        counts = torch.tensor(num_anchors_per_level, device=logits.device)
-        level_of = torch.arange(len(counts), device=logits.device).repeat_interleave(counts)
+        level_of = numbered(num_anchors_per_level, logits.device)
         top = self._get_top_n_idx(logits, num_anchors_per_level)
         kept_boxes, kept_logits = [], []
         for boxes, scores, best, shape in zip(proposals, logits, top, image_shapes, strict=True):
@@ -150,7 +149,7 @@ class Proposals(RegionProposalNetwork):
                 scores[best],
                 level_of[best],
             )
-            fine = (boxes[:, 2:] > boxes[:, :2]).all(dim=1) & scores.isfinite()
+            (fine,) = torch.where((boxes[:, 2:] > boxes[:, :2]).all(dim=1) & scores.isfinite())
             boxes, scores, levels = boxes[fine], scores[fine], levels[fine]
             kept = batched_nms(boxes, scores, levels, self.nms_thresh)[: self.post_nms_top_n()]
             kept_boxes.append(boxes[kept])
@@ -166,7 +165,7 @@ class Proposals(RegionProposalNetwork):
     ) -> tuple[Tensor, Tensor]:
         positive, negative = (torch.cat(part).bool() for part in self.fg_bg_sampler(labels))
         normaliser = self.num_sampled * len(labels)
-        sampled = positive | negative
+        (sampled,), (positive,) = torch.where(positive | negative), torch.where(positive)
         objectness_loss = F.binary_cross_entropy_with_logits(
             objectness.flatten()[sampled], torch.cat(labels)[sampled], reduction="sum"
         )
@@ -176,6 +175,12 @@ class Proposals(RegionProposalNetwork):
             reduction="sum",
         )
         return objectness_loss / normaliser, box_loss / normaliser
+
+
+def numbered(counts: Sequence[int], device: torch.device) -> Tensor:
+    """The number of its part for each element of parts of so many, (sum of counts,)."""
+    parts = [torch.full((count,), i, device=device) for i, count in enumerate(counts)]
+    return torch.cat(parts)
 
 
 def pool(levels: Sequence[Tensor], boxes: list[Tensor], side: int, patch_size: int) -> Tensor:
@@ -191,8 +196,11 @@ def pool(levels: Sequence[Tensor], boxes: list[Tensor], side: int, patch_size: i
     size = (widths * heights).sqrt() / (CANONICAL_PATCHES * patch_size)
     chosen = (2 + torch.log2(size + 1e-8)).floor().clamp(0, len(levels) - 1)
     pooled = levels[0].new_zeros((len(rois), levels[0].shape[1], side, side))
-    for index, level in enumerate(levels):
-        (own,) = torch.where(chosen == index)
+    # Sorted, so that the sizes of all levels are asked for at once.
+    numbers = torch.arange(len(levels), device=chosen.device)
+    counts = (chosen == numbers[:, None]).sum(dim=1).tolist()
+    by_level = chosen.argsort(stable=True)[: sum(counts)].split(counts)
+    for index, (level, own) in enumerate(zip(levels, by_level, strict=True)):
         scale = 2.0 ** (2 - index) / patch_size
         found = roi_align(level, rois[own], side, scale, sampling_ratio=0, aligned=True)
         pooled = pooled.index_put((own,), found)
@@ -270,7 +278,7 @@ class Heads(RoIHeads):
             "loss_box_reg": box_loss / max(len(label), 1),
         }
         if self.with_masks:
-            found["loss_mask"] = self.mask_loss(levels, boxes, matched, labels, targets)
+            found["loss_mask"] = self.mask_loss(levels, boxes, matched, label, positive, targets)
         return found
 
     def mask_loss(
@@ -278,22 +286,26 @@ class Heads(RoIHeads):
         levels: Sequence[Tensor],
         boxes: list[Tensor],
         matched: list[Tensor],
-        labels: list[Tensor],
+        label: Tensor,
+        positive: Tensor,
         targets: list[dict],
     ) -> Tensor:
-        """Binary cross-entropy of the positive regions' masks, each in the channel of its class."""
-        positive = [torch.where(label > 0)[0] for label in labels]
-        boxes = [each[rows] for each, rows in zip(boxes, positive, strict=True)]
-        logits = self.predict_masks(levels, boxes)
-        wanted = [
-            crop_targets([target["masks"][i] for i in rows[own].tolist()], box, logits.shape[-1])
-            for target, rows, own, box in zip(targets, matched, positive, boxes, strict=True)
-        ]
-        label = torch.cat([each[rows] for each, rows in zip(labels, positive, strict=True)])
+        """Binary cross-entropy of the positive regions' masks, each in the channel of its class.
+
+        `label` (R,) of the regions of all images, and the rows of those that are `positive`.
+        """
+        image = numbered([len(each) for each in boxes], label.device)
+        chosen, label = torch.cat(boxes)[positive], label[positive]
+        # Drawn by the host, which asks for all images' regions at once.
+        of_image, own = torch.stack([image[positive], torch.cat(matched)[positive]]).tolist()
+        counts = [of_image.count(number) for number in range(len(boxes))]
+        logits = self.predict_masks(levels, list(chosen.split(counts)))
+        masks = [targets[number]["masks"][i] for number, i in zip(of_image, own, strict=True)]
+        wanted = crop_targets(masks, chosen.detach().cpu(), logits.shape[-1])
         if not len(label):
             return logits.sum() * 0  # so that every process has a gradient for every weight
-        chosen = logits[torch.arange(len(label), device=label.device), label]
-        return F.binary_cross_entropy_with_logits(chosen, torch.cat(wanted).to(chosen))
+        found = logits[torch.arange(len(label), device=label.device), label]
+        return F.binary_cross_entropy_with_logits(found, wanted.to(found, non_blocking=True))
 
     def detect(
         self, levels: Sequence[Tensor], proposals: list[Tensor], sizes: list[tuple[int, int]]

@@ -11,7 +11,7 @@ import torch
 import torch.optim.optimizer as optimizer
 from fake_device import DEVICE, FakeDevice
 from small_runs import SMALL, SMALL_MAE
-from test_processes import ADE20K, MOCO
+from test_processes import ADE20K, COCO, MOCO
 
 import mae_bench
 from mae_bench.execution import Execution
@@ -113,6 +113,26 @@ def test_classification(waits_of, world, pretrained, tmp_path, protocol):
 def test_segmentation(waits_of, ade20k_world, tmp_path):
     options = {**ADE20K, "device_batch": 4, "task": "ade20k", "init": "scratch"}
     assert not waits_of(mae_bench.transfer, data=ade20k_world / "ade20k", out=tmp_path, **options)
+
+
+def test_detection(waits_of, coco_world, tmp_path):
+    """Whose algorithm needs to know how many boxes are left, and draws masks on the host.
+
+    For each image: which boxes have an area, non-maximum suppression (and torchvision's number 1
+    for it), and the samples, positive and negative, of anchors and of regions.
+    """
+    options = {**COCO, **STEPS, "task": "coco", "init": "scratch", "epochs": 2}
+    found = waits_of(mae_bench.transfer, data=coco_world / "coco", out=tmp_path, **options)
+    images = STEPS["device_batch"]
+    assert found == {
+        "aten.nonzero": 6 * images + 3,
+        "torchvision.nms": images,
+        "copy to the device": images,
+        "tolist": 3,
+        "copy from the device": 1,
+        "as_tensor at the device": 2,
+        "tensor at the device": 2,
+    }
 
 
 class Two:
