@@ -142,3 +142,33 @@ def test_nearest_neighbours_and_logistic_regression_agree_with_the_cpu():
     ]
     scores = [each.cpu() for each in scores]
     torch.testing.assert_close(scores[1], scores[0], rtol=0, atol=1e-2)
+
+
+@pytest.mark.parametrize("what", ["mae", "moco_v3", "finetune", "linear", "ade20k"])
+def test_no_step_waits(tmp_path, monkeypatch, what):
+    """torch raises an error where the host would wait, but for detection, which has to."""
+    loop = sys.modules["mae_bench.train"]
+    seed, begun = loop.seed_forward, []
+
+    def begin(*arguments):
+        begun.append(arguments)
+        torch.cuda.set_sync_debug_mode("error" if 3 <= len(begun) < 6 else "default")
+        seed(*arguments)
+
+    monkeypatch.setattr(loop, "seed_forward", begin)
+    few = {"imagenet1k_train": 40, "imagenet1k_val": 8, "unlabelled_train": 40}
+    few = {"ade20k_train": 24, "ade20k_val": 6} if what == "ade20k" else few
+    sizes = miniature.WorldSizes.only(**few)
+    world = miniature.make(tmp_path / "world", sizes=sizes, workers=1)
+    common = {"out": tmp_path / "runs", "name": "run", "precision": "bf16"}
+    small = {"epochs": 2, "warmup_epochs": 1.0, "batch_size": 8, "device_batch": 8}
+    if what in ("mae", "moco_v3"):
+        mae_bench.pretrain(method=what, data=world / "unlabelled", **common, **small)
+    elif what == "ade20k":
+        mae_bench.transfer(task="ade20k", init="scratch", data=world / "ade20k", epochs=2, **common)
+    else:
+        mixed = {"mixup": 0.8, "cutmix": 1.0, "erase_prob": 0.25} if what == "finetune" else {}
+        mae_bench.transfer(
+            protocol=what, init="scratch", data=world / "imagenet1k", **common, **small, **mixed
+        )
+    assert len(begun) > 6
