@@ -126,7 +126,7 @@ def transferring(
         raise RunError(f"{unread}: there is no checkpoint to read; leave it out")
     how = execution or Execution()
     asked = {"compile": how.compile, "checkpoint-activations": how.checkpoint_activations}
-    asked["eval-every"] = bool(how.eval_every)
+    asked |= {"shard": how.shard, "eval-every": bool(how.eval_every)}
     flag = next((f"--{name}" for name, given in asked.items() if given), None)
     if not trains and flag:
         raise RunError(f"{flag}: --protocol {protocol} trains no backbone; leave it out")

@@ -30,6 +30,9 @@ class TrainingExecution:
     checkpoint_activations: bool = False
     """keep no activations inside the blocks, but compute them again in the backward pass: less
     memory for one more forward pass"""
+    shard: bool = False
+    """split the network, its gradients and the optimiser's moments among the processes, for what
+    does not fit one device"""
     max_bad_images: int = 50
     """unreadable images that are skipped before the run stops"""
     device: Literal["auto", "cpu"] = "auto"
@@ -42,7 +45,7 @@ class TrainingExecution:
             if not number or not 0 <= value <= most:
                 what = "a whole number, " if kind is int else ""
                 raise RunError(f"{name} is {value!r}; expected {what}0 or more, at most {most:,}")
-        for name in ("compile", "checkpoint_activations", "save_logits"):
+        for name in ("compile", "checkpoint_activations", "shard", "save_logits"):
             if not isinstance(getattr(self, name, False), bool):
                 raise RunError(f"{name} is {getattr(self, name)!r}; expected True or False")
         if self.device not in ("auto", "cpu"):

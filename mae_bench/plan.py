@@ -54,6 +54,8 @@ def plan(
     refuse_several("plan")
     check_common(out)
     how = execution or Execution()
+    if how.shard:
+        raise RunError("--shard: what is planned is runs of one process; leave it out")
     if on is not None:
         tasks.check_known("device", on, list(DEVICES))
     if not 0 < utilisation <= 1:

@@ -98,7 +98,7 @@ def pretrain(
         after = re.sub("[/:]", "-", f"-after-{init}")
     which = backbone if method == USUAL else f"{method}-{backbone}"
     folder = run_folder(out, f"pretrain-{which}{after}-seed{seed}" if name is None else name)
-    refuse_unfit(task, accelerator, seed)
+    refuse_unfit(task, accelerator, seed, how)
     scored_by = scoring(task, how, accelerator, batch_size=effective.device_batch)
     facts = Data.model_validate(task.data_facts() | {"miniature": announce(task.folders[0])})
     notes = task.notes()

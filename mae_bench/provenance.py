@@ -39,7 +39,7 @@ def is_installed(name: str) -> bool:
         return False
 
 
-def environment(accelerator: Accelerator) -> Environment:
+def environment(accelerator: Accelerator, sharded: bool = False) -> Environment:
     """Versions, device, processes, commit and command of this process."""
     if accelerator.device.type == "cuda":
         device = torch.cuda.get_device_name(accelerator.device)
@@ -52,6 +52,7 @@ def environment(accelerator: Accelerator) -> Environment:
         | {name: importlib.metadata.version(name) for name in OPTIONAL if is_installed(name)},
         device=device,
         processes=accelerator.num_processes,
+        sharded=sharded,
         commit=commit(),
         command=command(accelerator.num_processes),
     )

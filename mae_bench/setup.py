@@ -39,8 +39,9 @@ MOST_SAID = 300
 def start(how: Execution, seed: int) -> Accelerator:
     """The device and the processes: a GPU if there is one, several under torchrun.
 
-    Seeds torch, for the initial weights. Raises `RunError` for a bad seed, and if this Python
-    process has begun to work on another kind of device.
+    Seeds torch, for the initial weights. Raises `RunError` for a bad seed, for a network that is to
+    be sharded in one process, and if this Python process has begun to work on another kind of
+    device.
     """
     check_seed(seed)
     wanted = "cpu" if how.device == "cpu" or not torch.cuda.is_available() else "cuda"
@@ -58,6 +59,11 @@ def start(how: Execution, seed: int) -> Accelerator:
     # The loop does its own autocasting; a launcher's settings must not add to it.
     with meeting():
         accelerator = Accelerator(cpu=wanted == "cpu", mixed_precision="no")
+    if how.shard and accelerator.num_processes == 1:
+        raise RunError(
+            "--shard splits a network among several processes, and there is one; start them with "
+            "torchrun --nproc_per_node=N --no-python mae-bench ..., or leave the flag out"
+        )
     if not accelerator.is_main_process:
         warnings.simplefilter("ignore")  # the first process gives the same ones
     return accelerator
@@ -87,6 +93,8 @@ class Spent:
     forward_flops: float | None = None
     latency_seconds: float | None = None
     """of its backbone, see `results.Cost`"""
+    sharded: bool = False
+    """whether the network lay in parts in the processes"""
 
 
 @dataclass(frozen=True)
@@ -220,7 +228,7 @@ def make_record(
                 forward_flops=spent.forward_flops,
                 latency_seconds=spent.latency_seconds,
             ),
-            "environment": provenance.environment(accelerator),
+            "environment": provenance.environment(accelerator, spent.sharded),
             "started": spent.started,
             "finished": max(datetime.now(UTC), spent.started),  # clocks are set back at times
             "skipped_images": len(spent.skipped) + len(scored.unreadable),

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator, PartialState
-from timm.utils import ModelEmaV3
 from torch import Tensor
 
 from backbones.vit import Block
@@ -29,6 +28,7 @@ from mae_bench.run.keeping import Fitted, Keeper, is_finite
 from mae_bench.run.log import TrainingLog
 from mae_bench.run.validation import Validation
 from mae_bench.run.writing import Run
+from mae_bench.sharding import Networks, refuse_unshardable
 from mae_bench.signals import Noted, WaitingTooLong, noted
 from tasks.errors import TaskError
 from tasks.images import BadImages
@@ -57,18 +57,19 @@ def fit(
     once the state is saved.
     """
     recipe, plan = task.recipe, micro_batches(task, accelerator, seed)
-    task.to(accelerator.device)
-    optimizer = build_optimizer(task, recipe)
-    parts: dict[str, Any] = {"model": task, "optimizer": optimizer}
-    ema = ModelEmaV3(task, decay=recipe.ema_decay) if recipe.ema_decay else None
+    networks = Networks(task, accelerator.device, how.shard)
+    trained, ema = networks.trained, networks.ema
+    prepare_blocks(trained, how)
+    networks.shard()
+    optimizer = build_optimizer(trained, recipe)
+    parts: dict[str, Any] = {"model": trained, "optimizer": optimizer}
     if ema:
         parts["ema"] = ema
     keeper = Keeper(run, parts, BadImages(how.max_bad_images), how.save_minutes)
     schedule = build_schedule(optimizer, recipe, plan.num_steps, plan.epoch_steps)
     plan.start = keeper.restore()
     first_alone(keeper.tell_disk)
-    prepare_blocks(task, how)
-    model = accelerator.prepare_model(task)
+    model = networks.wrapped(accelerator)
     title = f"training {recipe.protocol} ({plural(recipe.epochs, 'epoch')})"
     with (
         TrainingLog(run, plan) as log,
@@ -78,36 +79,37 @@ def fit(
     ):
         looks = validation(run, plan, how, scoring)
         steps = Steps(accelerator, keeper, log, bar, plan)
-        task.train()
+        trained.train()
         for step in range(plan.start, plan.num_steps):
             if looks is not None and looks.is_due(step):
                 steps.tell(steps.settle(0))
                 stopped = partial(end_if_asked, steps, signals, step)
-                keeper.began += looks.look(step, ema.module if ema else task, log.board, stopped)
+                with networks.assembled() as scored:
+                    keeper.began += looks.look(step, scored, log.board, stopped)
             schedule.step_update(step)
             lr = max(group["lr"] for group in optimizer.param_groups)  # the head's
             with undone_if_cut_short(steps, signals, step):
                 mine = step_gradients(model, batches, signals, plan, step, accelerator)
                 steps.send(step, lr, mine, signals.number, keeper.due())
                 known = steps.settle()
-            clip(task, recipe.clip_grad)
+            clip(trained, recipe.clip_grad)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            task.after_step(step + 1, plan.num_steps)
+            trained.after_step(step + 1, plan.num_steps)
             if ema:
-                ema.update(task)
+                ema.update(trained)
             saving = step + 1 == plan.num_steps or any(each.stop or each.due for each in known)
             if saving:
                 known += steps.settle(0)
             steps.tell(known)
             if saving:
-                if not is_finite(task):
+                if not is_finite(trained):
                     raise steps.not_finite("weights are", known[-1])
                 log.sync()
                 keeper.save(step + 1)
             if stop := max((each.stop for each in known), default=0):
                 raise interrupted(stop, step + 1, plan, run)
-    return keeper.fitted(ema.module if ema else task, plan)
+    return keeper.fitted(networks.finished(), plan)
 
 
 def validation(
@@ -138,9 +140,11 @@ def prepare_blocks(task: Task, how: Execution) -> None:
             block.compile()
 
 
-def refuse_unfit(task: Task, accelerator: Accelerator, seed: int) -> None:
+def refuse_unfit(task: Task, accelerator: Accelerator, seed: int, how: Execution) -> None:
     """Raise `RunError` if data, recipe and processes do not go together."""
     micro_batches(task, accelerator, seed)
+    if how.shard:
+        refuse_unshardable(task)
     try:
         build_optimizer(task, task.recipe)
     except ValueError as error:
@@ -223,12 +227,21 @@ def undone_if_cut_short(steps: Steps, signals: Noted, step: int) -> Iterator[Non
             steps.log.sync()
             keeper.save_alone(step)
         # Loading processes that hang are waited for while the error lives no more: the state first.
-        raise interrupted(signals.number, step, steps.plan, keeper.run) from None
+        lost = step - keeper.step if keeper.is_sharded else 0
+        raise interrupted(signals.number, step, steps.plan, keeper.run, lost) from None
 
 
-def interrupted(stop: int, step: int, plan: MicroBatches, run: Run) -> Interrupted:
-    """The exception that ends a run; its states are saved, if there was anything to save."""
+def interrupted(stop: int, step: int, plan: MicroBatches, run: Run, lost: int = 0) -> Interrupted:
+    """The exception that ends a run; its states are saved, if there was anything to save.
+
+    Of a sharded network the last steps may be `lost`: to save it takes all processes.
+    """
     kept = f"state saved in {run.folder}; the same command continues"
+    if lost:
+        kept = (
+            f"a process waited for images, and a sharded network is saved by all together: "
+            f"the same command continues after step {step - lost}"
+        )
     return Interrupted(
         f"stopped by {signal.Signals(stop).name} after step {step} of {plan.num_steps}; "
         + (kept if step else "the same command begins again"),

@@ -202,7 +202,7 @@ def prepare(
     task, seed, limit = order.task, order.seed, order.limit
     built = tasks.build(task, recipe, loaded.vit, data, seed, limit)
     if isinstance(built, Task):
-        refuse_unfit(built, accelerator, seed)
+        refuse_unfit(built, accelerator, seed, order.how)
     more = {"batch_size": recipe.device_batch, "features": order.features}
     scoring = scoring_for(built, order.how, accelerator, **more)
     all_notes = list(dict.fromkeys([*notes, *built.notes()]))

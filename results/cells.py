@@ -384,6 +384,7 @@ def devices(records: Iterable[Record], notes: Notes) -> str:
 
 
 def device_names(records: Iterable[Record]) -> list[str]:
-    """ "8 × NVIDIA H100", each kind once."""
-    used = (f"{r.environment.processes} × {r.environment.device}" for r in records)
+    """ "8 × NVIDIA H100", or "8 × NVIDIA H100, sharded", each kind once."""
+    places = [record.environment for record in records]
+    used = (f"{e.processes} × {e.device}" + ", sharded" * e.sharded for e in places)
     return list(dict.fromkeys(used))

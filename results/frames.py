@@ -70,6 +70,7 @@ def _rest(record: Record) -> dict[str, Any]:
         "peak_gib": None if cost.peak_memory_bytes is None else cost.peak_memory_bytes / GIB,
         "device": record.environment.device,
         "processes": record.environment.processes,
+        "sharded": record.environment.sharded,
         "started": record.started,
         "finished": record.finished,
         "command": record.environment.command,

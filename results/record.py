@@ -177,6 +177,8 @@ class Environment(_Part):
     """other libraries: name to version"""
     device: Text
     processes: Annotated[PositiveInt, Field(le=LARGEST)]
+    sharded: bool = False
+    """whether each process held a part of the network alone"""
     commit: Text | None
     """of mae-bench; None when it does not run from a repository"""
     command: str

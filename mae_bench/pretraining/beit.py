@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import backbones
-from backbones.linear import Linear
+from backbones.linear import Linear, linear
 from backbones.sizes import Anatomy
 from backbones.vit import ViT
 from mae_bench.pretraining.masks import pick
@@ -117,23 +117,33 @@ def masked_places(mask: Tensor) -> Where:
 
 
 def share_table(encoder: ViT) -> None:
-    """Give all blocks the first one's table, and keep the bias of their keys at zero.
-
-    BEiT's keys have no bias. One would change no output; its gradient is rounding, of which AdamW
-    would make steps of full size.
-    """
-    blocks, width = blocks_of(encoder), encoder.embed_dim
+    """Give all blocks the first one's table, and their keys no bias."""
+    blocks = blocks_of(encoder)
     shared = blocks[0].attn.relative_position_bias_table
     for block in blocks:
         block.attn.relative_position_bias_table = shared
-        block.attn.qkv.bias.register_hook(lambda gradient: without_keys(gradient, width))
+        block.attn.qkv = KeysWithoutBias(block.attn.qkv)
 
 
-def without_keys(gradient: Tensor, width: int) -> Tensor:
-    """The gradient of a bias of queries, keys and values (3C,), zero for keys."""
-    gradient = gradient.clone()
-    gradient[width : 2 * width] = 0
-    return gradient
+class KeysWithoutBias(Linear):
+    """The projection to queries, keys and values, (B, N, C) to (B, N, 3C).
+
+    BEiT's keys have no bias, and here it stays at zero. One would change no output; its gradient is
+    rounding, of which AdamW would make steps of full size.
+    """
+
+    biased: Tensor
+
+    def __init__(self, like: nn.Linear) -> None:
+        """With the parameters of `like`."""
+        width = like.in_features
+        super().__init__(width, 3 * width, device="meta")  # which draws nothing
+        self.weight, self.bias = like.weight, like.bias
+        ones, zeros = torch.ones(width), torch.zeros(width)
+        self.register_buffer("biased", torch.cat([ones, zeros, ones]), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias * self.biased)
 
 
 def cut_normal(weight: Tensor) -> None:

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
+from torch.distributed.tensor import DTensor
 
 from mae_bench.batches import MicroBatches
 from mae_bench.errors import RunError, first_line
 from mae_bench.progress import say
 from mae_bench.run.writing import KEEP_STATES, Run, read_state
 from mae_bench.setup import Spent
+from mae_bench.sharding import parts, whole
 from mae_bench.unreadable import write_unreadable
 from tasks.images import BadImages
 from tasks.images.unreadable import restored
@@ -78,10 +80,12 @@ class Keeper:
         file = first_alone(choose)
         if file is None:
             return 0
+        if self.is_sharded:
+            state = read_state(file, mapped=True)
         state = state or read_state(file)
         try:
             for name, part in self.parts.items():
-                part.load_state_dict(state[name])
+                part.load_state_dict(parts(state[name], part))
             self.epoch_losses = state["epoch_losses"]
             self.bad.found = {each.name: each for each in restored(state["skipped"])}
             self.before, self.started = state["seconds"], state["started"]
@@ -97,16 +101,21 @@ class Keeper:
 
     def save(self, step: int) -> None:
         self.saved, self.step = time.monotonic(), step
-        first_alone(lambda: self.run.save_state(step, self.state()))
+        state = self.state()
+        first_alone(lambda: self.run.save_state(step, state))
 
     def save_alone(self, step: int) -> None:
-        """Save, without the other processes, what is not saved yet and is worth it."""
-        first = PartialState().is_main_process
+        """Save, without the other processes, what is not saved yet and is worth it.
+
+        Nothing of a sharded network, of which each process has a part alone.
+        """
+        first = PartialState().is_main_process and not self.is_sharded
         if first and step != self.step and is_finite(self.parts["model"]):
             self.run.save_state(step, self.state())
 
     def state(self) -> dict[str, Any]:
-        return {name: part.state_dict() for name, part in self.parts.items()} | {
+        """In the first process; all have to ask for that of a sharded network."""
+        return {name: whole(part.state_dict()) for name, part in self.parts.items()} | {
             "epoch_losses": self.epoch_losses,
             "skipped": [tuple(each) for each in self.bad.found.values()],
             "seconds": self.seconds(),
@@ -119,6 +128,11 @@ class Keeper:
 
     def due(self) -> bool:
         return time.monotonic() - self.saved >= 60 * self.save_minutes
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether each process has a part of the network alone."""
+        return any(isinstance(each, DTensor) for each in self.parts["model"].parameters())
 
     def note(self, loss: float, first: bool) -> None:
         """Remember a step's loss; `first`: of its epoch."""
@@ -137,6 +151,7 @@ class Keeper:
             seconds=seconds,
             images_per_second=plan.num_steps * plan.recipe.batch_size / seconds,
             skipped=tuple(self.bad.found.values()),
+            sharded=self.is_sharded,
         )
         return Fitted(model, float(np.mean(self.epoch_losses)), spent)
 

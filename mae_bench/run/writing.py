@@ -136,13 +136,18 @@ class Run:
                 stream.writelines(line + b"\n" for line in kept.values())
 
 
-def read_state(file: Path) -> dict[str, Any]:
-    """A saved state, on the CPU. Its checksums are looked at here, for torch leaves them alone."""
+def read_state(file: Path, mapped: bool = False) -> dict[str, Any]:
+    """A saved state, on the CPU. Its checksums are looked at here, for torch leaves them alone.
+
+    Of one that is `mapped` no more is in memory than is looked at.
+    """
     with open_regular(file) as stream, BufferedReader(stream) as buffered:
         with ZipFile(buffered) as archive:
             wrong = archive.testzip()
         if wrong is not None:
             raise BadZipFile(f"the checksum of {wrong} is wrong")
+        if mapped:
+            return torch.load(str(file), map_location="cpu", weights_only=True, mmap=True)
         buffered.seek(0)
         return torch.load(buffered, map_location="cpu", weights_only=True)
 

@@ -77,6 +77,11 @@ def suite(
     how = execution or Execution()
     if jobs is not None and not 1 <= jobs <= MOST_JOBS:
         raise RunError(f"jobs is {jobs!r}; expected 1 to {MOST_JOBS}")
+    if how.shard:
+        raise RunError(
+            "--shard: here each run of a suite is one process, which has nothing to split; give "
+            "it to pretrain or transfer under torchrun"
+        )
     spec, left_out = chosen_spec(
         what,
         backbone=backbone,

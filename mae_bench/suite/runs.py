@@ -23,6 +23,8 @@ TOKENIZER = "tokenizer"
 """method of pre-training that makes one"""
 OF_EVALUATION = ("workers", "device", "save_logits")
 """fields of Execution that evaluate takes"""
+OF_TRAINING = ("compile", "checkpoint_activations", "shard", "eval_every")
+"""fields that are refused where nothing is trained"""
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,7 @@ def changed_flags(how: Execution, command: str, trains: bool = True) -> list[str
             continue
         if command == PRETRAIN and each.name not in training:
             continue
-        if not trains and each.name in ("compile", "checkpoint_activations", "eval_every"):
+        if not trains and each.name in OF_TRAINING:
             continue
         if value != getattr(usual, each.name):
             words += flag(each.name, value)

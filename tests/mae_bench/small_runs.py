@@ -92,3 +92,22 @@ def assert_same_bits(one: Path, other: Path, weights: str) -> None:
     assert ours.keys() == theirs.keys()
     for key, value in ours.items():
         assert torch.equal(value, theirs[key]), key
+
+
+def assert_same_run(one: Path, other: Path, weights: str, atol: float = 1e-6) -> None:
+    """Losses to 1e-6 and weights to 1e-6, or `atol`, for sums differ in their order.
+
+    The biases of the keys have no gradient but noise, of which Adam makes steps; batch norm keeps
+    the first process's statistics, as in the reference.
+    """
+    ours, theirs = log_of(one), log_of(other)
+    assert len(ours) == len(theirs)
+    for mine, yours in zip(ours, theirs, strict=True):
+        assert mine.pop("loss") == pytest.approx(yours.pop("loss"), rel=1e-6)
+        assert mine == yours
+    tensors, others = load_file(one / weights), load_file(other / weights)
+    for key, value in tensors.items():
+        if key.endswith("qkv.bias"):
+            value, others[key] = (torch.cat(t.chunk(3)[::2]) for t in (value, others[key]))
+        if "running_" not in key and "num_batches" not in key:
+            torch.testing.assert_close(value, others[key], rtol=0, atol=atol)

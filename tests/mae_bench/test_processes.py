@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
-from safetensors.torch import load_file
-from small_runs import SMALL, SMALL_MAE, flags, log_of
+from small_runs import SMALL, SMALL_MAE, assert_same_run, flags, log_of
 
 import mae_bench
 from mae_bench.execution import Execution
@@ -106,25 +104,6 @@ def together(world, coco_world, ade20k_world, pretrained, tmp_path_factory) -> T
     ]
     codes = [json.loads((out / f"codes-{rank}.json").read_text()) for rank in "01"]
     return Together(out, codes, *texts)
-
-
-def assert_same_run(one: Path, other: Path, weights: str) -> None:
-    """Losses to 1e-6 and weights to 1e-6, for sums differ in their order.
-
-    The biases of the keys have no gradient but noise, of which Adam makes steps; batch norm keeps
-    the first process's statistics, as in the reference.
-    """
-    ours, theirs = log_of(one), log_of(other)
-    assert len(ours) == len(theirs)
-    for mine, yours in zip(ours, theirs, strict=True):
-        assert mine.pop("loss") == pytest.approx(yours.pop("loss"), rel=1e-6)
-        assert mine == yours
-    tensors, others = load_file(one / weights), load_file(other / weights)
-    for key, value in tensors.items():
-        if key.endswith("qkv.bias"):
-            value, others[key] = (torch.cat(t.chunk(3)[::2]) for t in (value, others[key]))
-        if "running_" not in key and "num_batches" not in key:
-            torch.testing.assert_close(value, others[key], rtol=0, atol=1e-6)
 
 
 def test_pretraining_is_that_of_one_process(together, world, tmp_path):
