@@ -152,7 +152,7 @@ def test_a_transfer_is_that_of_one_process(together, out, world, pretrained, tmp
 
 def test_a_kill_while_saving_loses_nothing(killed, together, out):
     """The same command ends with the same bits."""
-    assert killed.exit_codes == [-signal.SIGKILL] * 2
+    assert killed.exit_codes[0] == -signal.SIGKILL
     assert steps_logged(out / "again") == 3
     assert [file.name for file in sorted((out / "again/state").glob("*.pt"))] == [
         "step-00000001.pt", "step-00000002.pt",
