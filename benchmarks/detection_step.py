@@ -21,15 +21,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import detectron2
 import numpy as np
 import torch
 import torchvision
-from detectron2_peer import Detectron2Pyramid
 from torch import Tensor, nn
 
 import backbones
-from tasks.coco.detectron2_engine import Detectron2MaskRCNN, from_torchvision
 from tasks.coco.mask_rcnn import Detections, MaskRCNN
 from tasks.coco.pyramid import SimplePyramid, norm_layer
 from tasks.coco.recipes import CocoRecipe, recipe
@@ -60,6 +57,10 @@ class Theirs(nn.Module):
     """detectron2 throughout, with the weights of ours."""
 
     def __init__(self, setup: CocoRecipe, ours: Ours) -> None:
+        from detectron2_peer import Detectron2Pyramid
+
+        from tasks.coco.detectron2_engine import Detectron2MaskRCNN, from_torchvision
+
         super().__init__()
         self.levels = Detectron2Pyramid(setup, ours.vit, ours.pyramid)
         self.detector = Detectron2MaskRCNN(setup, NUM_CLASSES)
@@ -172,6 +173,8 @@ def clock(device: str) -> float:
 
 def machine(device: str) -> str:
     """What it ran on."""
+    import detectron2
+
     if device == "cuda":
         where = torch.cuda.get_device_name()
     else:

@@ -45,7 +45,7 @@ def with_backbone(spent: Spent, backbone: nn.Module, image_size: int) -> Spent:
     try:
         with in_mode(module, training=False), torch.no_grad():
             latency = _median_time(lambda: module(image), device)
-            flops = _counted(module, lambda state: _forward(module, state, image))
+            flops = counted(module, lambda state: _forward(module, state, image))
     except Exception as error:  # a price is no reason to lose a score
         say(f"what the backbone costs is not measured: {first_line(error)}")
         return spent
@@ -88,10 +88,10 @@ def flops_per_image(task: Task) -> float | None:
         torch.autograd.grad(loss, trained, allow_unused=True)
 
     with in_mode(task, training=True):
-        total = _counted(task, step, quiet=True)
+        total = counted(task, step, quiet=True)
     if total is None:
         with in_mode(task, training=False):
-            total = _counted(task, step)
+            total = counted(task, step)
     return None if total is None else total / len(batch["index"])
 
 
@@ -106,10 +106,10 @@ def in_mode(module: nn.Module, training: bool) -> Iterator[None]:
         module.train(before)
 
 
-def _counted(
+def counted(
     module: nn.Module, work: Callable[[dict[str, Tensor]], None], quiet: bool = False
 ) -> float | None:
-    """FLOPs of some work on shapes of the module's parameters and buffers."""
+    """FLOPs of some work, which gets the shapes of the module's parameters and buffers by name."""
     device = next(module.parameters()).device
     try:
         with (
