@@ -14,6 +14,7 @@ from accelerate import Accelerator
 
 from mae_bench.calls import called, chosen, is_interactive
 from results import Environment
+from tasks.images.walk import plural
 
 LIBRARIES = (
     "torchvision",
@@ -44,7 +45,7 @@ def environment(accelerator: Accelerator, sharded: bool = False) -> Environment:
     if accelerator.device.type == "cuda":
         device = torch.cuda.get_device_name(accelerator.device)
     else:
-        device = f"{cpu_name()}, {torch.get_num_threads()} threads"
+        device = f"{cpu_name()}, {plural(torch.get_num_threads(), 'thread')}"
     return Environment(
         python=platform.python_version(),
         torch=torch.__version__,

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from matplotlib.figure import Figure
 
@@ -33,6 +33,9 @@ PRICES = (
     Price("GFLOPs of an image, forward", lambda r: _scaled(r.cost.forward_flops, 1e9), False),
     Price("latency of an image, ms", lambda r: _scaled(r.cost.latency_seconds, 1e-3), True),
 )
+HOURS, *_, LATENCY = PRICES
+SHORTER = ((60.0, "minutes"), (3600.0, "seconds"))
+"""of an hour, for runs that take a small part of one"""
 
 
 def cost_curve(protocol: str, records: Sequence[Record]) -> tuple[Figure | None, str]:
@@ -51,20 +54,41 @@ def cost_curve(protocol: str, records: Sequence[Record]) -> tuple[Figure | None,
         return None, ""
     used = Counter(" and ".join(device_names([r])) for r in same)
     device, _ = used.most_common(1)[0]
-    panels = []
+    panels: list[Panel] = []
     for price in PRICES:
+        if price == LATENCY and len({_network(r) for r in same}) == 1:
+            continue  # then its differences are noise of the clock
         found = [
             c
             for c in configurations(same)
             if not price.of_device or device_names(c.records) == [device]
         ]
-        lines = _lines(found, price, metric)
+        price = _in_its_unit(price, found)
         title = one_line(f"{title_of(protocol)}{place_of(same)}", LABEL_LENGTH * 2)
-        panels.append(Panel(title, metric, tuple(lines), price.title))
+        panel = Panel(title, metric, tuple(_lines(found, price, metric)), price.title)
+        if panel.drawable:  # one below the other, under one title
+            panels.append(replace(panel, title="" if panels else title))
     others = len(same) - used[device]
-    caption = f"Hours and latency on {one_line(device, LABEL_LENGTH)}"
+    caption = f"Times on {one_line(device, LABEL_LENGTH)}"
     caption += f"; without {others} on other devices" if others else ""
     return draw_panels(panels, "", amount_axis), f" {caption}."
+
+
+def _network(record: Record) -> tuple[str, int | None, float | None]:
+    """What a latency is of."""
+    return record.backbone, record.cost.parameters, record.cost.forward_flops
+
+
+def _in_its_unit(price: Price, found: Sequence[Configuration]) -> Price:
+    """Hours as minutes or seconds, where no run takes as many as one."""
+    if price != HOURS:
+        return price
+    most = max((value for c in found if (value := _mean(c, price)) is not None), default=0.0)
+    if most >= 1 or not most:
+        return price
+    parts, name = next((each for each in SHORTER if most * each[0] >= 1), SHORTER[-1])
+    title = price.title.replace("hours", name)
+    return replace(price, title=title, of=lambda r: _scaled(device_hours(r), 1 / parts))
 
 
 def _lines(found: Sequence[Configuration], price: Price, metric: str) -> list[Line]:

@@ -151,6 +151,7 @@ def write_hf(model: Classifier, classes: Sequence[str], folder: Path) -> tuple[s
     """
     try:
         from transformers import AutoModelForImageClassification
+        from transformers.utils import logging
     except ImportError:
         raise TaskError(
             "--to hf compares what it writes with transformers' own model; expected transformers: "
@@ -196,7 +197,13 @@ def write_hf(model: Classifier, classes: Sequence[str], folder: Path) -> tuple[s
     )
     write_json(folder / "config.json", config)
     write_json(folder / "preprocessor_config.json", processor)
-    network = AutoModelForImageClassification.from_pretrained(folder).eval()
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # it would be of what is read back
+    try:
+        network = AutoModelForImageClassification.from_pretrained(folder).eval()
+    finally:
+        if shown:
+            logging.enable_progress_bar()
     how = f'transformers.pipeline("image-classification", "{folder.name}")'
     return how, normalised(model, lambda images: network(pixel_values=images).logits)
 

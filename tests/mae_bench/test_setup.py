@@ -106,7 +106,7 @@ def test_what_a_record_says_about_its_run(world, tmp_path):
     assert record.name == "pretrain-vit_mini-seed0"
     assert record.environment.torch == torch.__version__
     assert record.environment.processes == 1
-    assert "1 threads" in record.environment.device
+    assert "1 thread" in record.environment.device
     assert record.cost.seconds > 0
     assert record.cost.peak_memory_bytes > 50_000_000
     last_epoch = [line["loss"] for line in log_of(tmp_path / record.name)[-3:]]

@@ -470,8 +470,17 @@ def test_quality_against_cost_is_ours_alone_and_of_one_device(make_record):
     assert [x for x, _ in panels[1]["MAE · ours"]] == [86.0, 304.0, 632.0]
     assert [x for x, _ in panels[2]["MAE · ours"]] == pytest.approx([1.72, 6.08, 12.64])
     assert [x for x, _ in panels[3]["MAE · ours"]] == pytest.approx([2.0, 6.0])
-    assert caption == " Hours and latency on 1 × GPU; without 1 on other devices."
+    assert caption == " Times on 1 × GPU; without 1 on other devices."
     whole = figures(records, published(), [])
     assert "cost-imagenet1k-finetune-v1" in [each.key for each in whole]
+    assert [bool(axes.get_title(loc="left")) for axes in figure.axes] == [True] + 3 * [False]
+    same = [
+        run("vit_b", 83.6, 0.1, 86_000_000),
+        run("vit_b", 82.3, 0.2, 86_000_000, **scratch),
+    ]
+    one_backbone, _ = cost_curve("imagenet1k/finetune@1", same)
+    (axes,) = one_backbone.axes  # all else is of the backbone, which is one
+    assert axes.get_xlabel() == "training, device-minutes"
+    assert [float(x) for c in axes.containers for x, _ in c.lines[0].get_xydata()] == [6.0, 12.0]
     nothing, _ = cost_curve("imagenet1k/finetune@1", [make_record()])
     assert nothing is None
