@@ -18,6 +18,7 @@ from tasks.classification.datasets import KAGGLE
 from tasks.errors import TaskError
 
 MINI = "mini"
+SHEET = "contact_sheet.png"
 FOLDER = "folder"
 """the task of one's own classes"""
 MOST_LOOKED_AT = 8
@@ -105,10 +106,16 @@ def announce(root: Path) -> bool:
     return inside
 
 
+def contact_sheet() -> Path | None:
+    """The picture of the miniature world that `data make` and `quickstart` drew, if it is there."""
+    file = miniature.default_root() / SHEET
+    return file if file.is_file() else None
+
+
 def make_miniature_world(root: Path | None = None) -> Path:
     """`mae-bench data make`: the world and a contact sheet of it."""
     world = miniature_world(root)
-    picture = world / "contact_sheet.png"
+    picture = world / SHEET
     miniature.contact_sheet(world, picture)
     say(f"miniature world  {world}\ncontact sheet    {picture}")
     return world

@@ -4,7 +4,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from mae_bench.data import make_miniature_world
+from mae_bench.data import SHEET, make_miniature_world
 from mae_bench.execution import Execution
 from mae_bench.progress import console, duration, say
 from mae_bench.suite.expansion import expand
@@ -58,7 +58,7 @@ def quickstart(out: str | Path = "runs/quickstart", seed: int = 0) -> Path:
     file = out / "report.md"
     console.print(
         f"[bold]done in {duration(time.monotonic() - began)}:[/] tables, figures and pictures in "
-        f"{file.with_suffix('.html')} (and {file.name}); the world in {world / 'contact_sheet.png'}"
+        f"{file.with_suffix('.html')} (and {file.name}); the world in {world / SHEET}"
     )
     return file
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mae_bench.data import contact_sheet
 from mae_bench.progress import say
 from mae_bench.report_runs import (
     PICTURES,
@@ -69,6 +70,7 @@ def page(
         skipped=found.skipped,
         made=datetime.now(UTC),
         refresh=refresh,
+        world=contact_sheet() if any(map(is_miniature, found.finished)) else None,
     )
 
 

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import re
 import string
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -387,8 +386,9 @@ def devices(records: Iterable[Record], notes: Notes) -> str:
 def device_names(records: Iterable[Record]) -> list[str]:
     """ "8 × NVIDIA H100", or "8 × NVIDIA H100, sharded", each kind once."""
     places = [record.environment for record in records]
+    devices = (e.device.replace(", 1 threads", ", 1 thread") for e in places)
     used = (
-        f"{e.processes} × {re.sub(r'\b1 threads$', '1 thread', e.device)}" + ", sharded" * e.sharded
-        for e in places
+        f"{e.processes} × {device}" + ", sharded" * e.sharded
+        for e, device in zip(places, devices, strict=True)
     )
     return list(dict.fromkeys(used))

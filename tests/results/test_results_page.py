@@ -352,6 +352,14 @@ def test_pictures_are_in_the_page(make_record, tmp_path):
     assert "runs/0 , ground truth and predictions" in page.text  # the link behind the row
 
 
+def test_the_miniature_world_is_shown_where_its_sheet_is(tmp_path):
+    sheet = png(tmp_path / "contact_sheet.png")
+    page = check_safe(to_html([], [], world=sheet))
+    assert [picture.size for picture in decoded(page)] == [(64, 48)]
+    assert "The miniature world" in page.text
+    assert "The miniature world" not in check_safe(to_html([], [])).text
+
+
 def test_large_pictures_are_made_smaller(make_record, tmp_path):
     file = png(tmp_path / "a.png", (2 * PICTURE_SIDE, 200))
     page = check_safe(to_html([], [], shown([make_record()], pictures=(("p", file),))))

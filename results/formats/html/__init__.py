@@ -18,7 +18,7 @@ from markupsafe import Markup
 from results.configuration import configurations
 from results.figures import KEY, Drawn
 from results.formats import Content
-from results.formats.html.pictures import encoded_pictures, inline_svg
+from results.formats.html.pictures import encoded, encoded_pictures, inline_svg
 from results.formats.html.runs import ShownRun, Unfinished, behind_rows
 from results.formats.html.tables import general_notes, kinds_in, links_of, table_for_page
 from results.formats.texts import NOTE_LIMIT, OWNERS, with_arrows
@@ -46,8 +46,10 @@ def to_html(
     skipped: Sequence[Skipped] = (),
     made: datetime | None = None,
     refresh: int | None = None,
+    world: Path | None = None,
 ) -> str:
-    """The page. `refresh`: seconds after which it loads itself again.
+    """The page. `refresh`: seconds after which it loads itself again; `world`: a picture of the
+    data of the miniature world's runs.
 
     Of very many runs and pictures some are left out, and the page says how many.
     """
@@ -57,6 +59,7 @@ def to_html(
     shown, drawn = list(tables), list(figures)
     links = links_of(shown, found)
     pictures, left_out = encoded_pictures(runs)
+    sheet = None if world is None else encoded(world)
     plots: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
     for i, each in enumerate(drawn):
         about = {"key": f"f-{i}", "title": each.title, "caption": each.caption}
@@ -65,7 +68,7 @@ def to_html(
         "progress": ("Under way", unfinished),
         "tables": ("Tables", shown),
         "figures": ("Figures", plots[False]),
-        "pictures": ("Pictures", pictures or left_out),
+        "pictures": ("Pictures", pictures or left_out or sheet),
         "training": ("Training curves", plots[True]),
         "runs": ("Runs", found),
     }
@@ -97,6 +100,7 @@ def to_html(
         num_rows=sum(len(table.rows) for table in shown),
         pictures=pictures,
         pictures_left_out=left_out,
+        sheet=sheet,
         configurations=behind_rows(found, runs, shown, links, pictures),
         num_configurations=len(found),
         num_runs=len(runs),

@@ -61,11 +61,11 @@ def encoded_pictures(runs: Sequence[ShownRun]) -> tuple[list[dict[str, Any]], in
     size = left_out = 0
     for run, (what, file) in queue:
         full = len(found) >= MAX_PICTURES or size >= ALL_PICTURES_BYTES
-        encoded = None if full else _picture(file)
-        if encoded is None or size + len(encoded[0]) > ALL_PICTURES_BYTES:
+        picture = None if full else encoded(file)
+        if picture is None or size + len(picture[0]) > ALL_PICTURES_BYTES:
             left_out += 1
             continue
-        uri, width, height = encoded
+        uri, width, height = picture
         size += len(uri)
         group = headings.get(run.record.task, OTHER_GROUP)
         found.append(
@@ -73,8 +73,8 @@ def encoded_pictures(runs: Sequence[ShownRun]) -> tuple[list[dict[str, Any]], in
             | {"group": group, "order": order.index(group)}
         )
     found.sort(key=lambda picture: picture["order"])
-    for index, picture in enumerate(found):
-        picture["index"] = index
+    for index, each in enumerate(found):
+        each["index"] = index
     return found, left_out
 
 
@@ -82,7 +82,7 @@ OTHER_GROUP = "Predictions"
 """heading of the pictures of tasks that have none of their own"""
 
 
-def _picture(file: Path) -> tuple[str, int, int] | None:
+def encoded(file: Path) -> tuple[str, int, int] | None:
     """A PNG as the data URI of a JPEG, and its size; None if it is none, or is too large."""
     try:
         content = BytesIO(read_regular(file, MAX_PICTURE_BYTES))
