@@ -88,6 +88,21 @@ def as_value(text: str) -> Any:
         return text
 
 
+def as_words(name: str, values: Sequence[Any]) -> tuple[Any, ...]:
+    """Values as a command line lists them; `RunError` for what it cannot."""
+    found = []
+    for value in values:
+        if isinstance(value, tuple) and len(value) != 1:
+            raise RunError(
+                f"--sweep {name}: each of its values is several numbers; sweep it in Python"
+            )
+        single = value[0] if isinstance(value, tuple) else value
+        if isinstance(single, str) and "," in single:
+            raise RunError(f"--sweep {name}: {single!r} has a comma, which separates values")
+        found.append(single)
+    return tuple(found)
+
+
 def read_grid(
     sweep: Mapping[str, Sequence[Any]],
     base: Recipe,

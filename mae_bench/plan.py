@@ -5,9 +5,10 @@ import os
 import shlex
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Unpack
 
 import tasks
 from mae_bench.arguments import check_common
@@ -16,7 +17,7 @@ from mae_bench.errors import RunError
 from mae_bench.execution import Execution
 from mae_bench.progress import duration, progress, say
 from mae_bench.srun import refuse_several
-from mae_bench.suite.choosing import chosen_spec
+from mae_bench.suite.choosing import Choice, chosen_spec
 from mae_bench.suite.cost import (
     DEVICES,
     GIB,
@@ -33,6 +34,8 @@ from mae_bench.suite.there import There
 from mae_bench.text_table import NOTHING, show_table
 
 Priced = tuple[SuiteRun, Probe, Cost]
+COSTS_NOTHING = ("base_lr", "min_lr", "weight_decay", "layer_decay", "label_smoothing")
+"""fields of recipes that change no time, memory or disk, and which no other field depends on"""
 
 
 def plan(
@@ -42,14 +45,15 @@ def plan(
     execution: Execution | None = None,
     on: str | None = None,
     utilisation: float = UTILISATION,
-    **choice: Any,
+    **choice: Unpack[Choice],
 ) -> list[Priced]:
     """Print what `mae_bench.suite` would run, and what that would cost; `choice`: its arguments.
 
     Nothing is trained but a few steps of each kind of run, in a process of its own, on the device
     at hand: their time is extrapolated. With `on`, one of `mae_bench.suite.cost.DEVICES`, hours are
     reckoned for that device instead, from counted operations and the share `utilisation` of its
-    most. Runs that are there already are left out. Raises a one-line error for bad input.
+    most. Runs that are there already are left out. Raises a one-line error for bad input, and
+    `RunError` at the end for runs that could not be probed, as those on data that are not there.
     """
     refuse_several("plan")
     check_common(out)
@@ -70,40 +74,67 @@ def plan(
         say(f"{len(expanded.runs) - len(missing)} of {len(expanded.runs)} runs are there already")
     if any(run.data == MINI for run in missing):
         miniature_world()
-    priced = price(missing, how, on, utilisation)
+    priced, faults = price(missing, how, on, utilisation)
     show(priced, Path(out), there, how, on, utilisation)
+    if faults:
+        raise RunError(f"{len(faults)} of {len(missing)} runs are not planned: {faults[0]}")
     return priced
 
 
 def price(
     runs: Sequence[SuiteRun], how: Execution, on: str | None, utilisation: float
-) -> list[Priced]:
-    """The cost of each run; those that differ in nothing that costs are probed once."""
-    known: dict[tuple[Any, ...], Probe | str] = {}
-    found = []
+) -> tuple[list[Priced], list[str]]:
+    """The cost of each run, and why some have none; those that cost the same are probed once."""
+    faults: list[str] = []
+    known: dict[SuiteRun, Probe | str] = {}
+    found: list[Priced] = []
     room = float(memory())
     warm_up()
     with TemporaryDirectory() as place, progress("probing", len(runs)) as bar:
         for number, run in enumerate(runs, start=1):
-            key = (run.command, run.task, run.protocol, run.backbone, run.data, run.overrides)
-            if key not in known:
-                known[key] = probed(run, how, Path(place) / f"{number}.json")
+            parts = [costly(each) for each in candidates(run) or [run]]
+            for part in parts:
+                if part not in known:
+                    known[part] = probed(part, how, Path(place) / f"{len(known)}.json")
             bar.update(number, run.name)
-            probe = known[key]
-            if isinstance(probe, str):
-                say(f"not planned: {run.name}: {probe}", style="yellow")
+            probes = [known[part] for part in parts]
+            fault = next((each for each in probes if isinstance(each, str)), None)
+            if fault is not None:
+                say(f"not planned: {run.name}: {fault}", style="yellow")
+                faults.append(f"{run.name}: {fault}")
                 continue
+            there = [each for each in probes if isinstance(each, Probe)]
+            most = max(there, key=lambda each: each.seconds)  # which of them is the best, who knows
+            tried = [each.on_held_out(run.holdout) for each in there] if run.sweep else []
             try:
-                cost = (
-                    on_this_device(probe, room)
+                costs = [
+                    on_this_device(each, room)
                     if on is None
-                    else on_device(probe, DEVICES[on], run.recipe.precision, utilisation)
-                )
+                    else on_device(each, DEVICES[on], run.recipe.precision, utilisation)
+                    for each in (most, *tried)
+                ]
             except RunError as error:
                 say(f"not planned: {run.name}: {error}", style="yellow")
                 continue
-            found.append((run, probe, cost))
-    return found
+            seconds = sum(each.seconds for each in costs)
+            found.append((run, most, replace(costs[0], seconds=seconds)))
+    return found, faults
+
+
+def candidates(run: SuiteRun) -> list[SuiteRun]:
+    """The trainings of a sweep, as runs; none: nothing is swept."""
+    grid = run.grid
+    values = [] if grid is None else [each.values for each in grid.candidates]
+    changes = [dict(run.overrides) | each for each in values]
+    return [replace(run, sweep=(), overrides=tuple(sorted(each.items()))) for each in changes]
+
+
+def costly(run: SuiteRun) -> SuiteRun:
+    """What of a run decides what it costs: runs that differ in nothing else are probed once."""
+    kept = tuple((name, value) for name, value in run.overrides if name not in COSTS_NOTHING)
+    tested = run.needs if run.command == "evaluate" else None
+    needs = None if tested is None else costly(replace(tested, sweep=()))
+    return replace(run, seed=0, overrides=kept, weights=None, init=None, needs=needs, called=None)
 
 
 def probed(run: SuiteRun, how: Execution, file: Path) -> Probe | str:
@@ -147,6 +178,11 @@ def show(
     disk = sum(probe.disk_bytes for _, probe, _ in priced)
     say(f"\ntotal: {seconds / 3600:.2f} device-hours, {size(disk)} on disk at most")
     say(f"times: {source(priced[0][1], on, utilisation)}")
+    if any(run.sweep for run, _, _ in priced):
+        say(
+            "a sweep's time is that of all its candidates and of the last training, as long as the "
+            "longest; the rest of its row is that of one training"
+        )
     say("batch: micro-batches of a step x images on the device, whose product is the recipe's")
     for line in lacking(priced, out, disk):
         say(line, style="bold red")

@@ -4,14 +4,14 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 import mae_bench
 from mae_bench.arguments import check_common
 from mae_bench.commands.shared import flag, go_on
 from mae_bench.errors import RunError
 from mae_bench.execution import Execution
-from mae_bench.grid import as_value
+from mae_bench.grid import as_value, read_sweep
 from mae_bench.suite.cost import UTILISATION
 
 
@@ -36,6 +36,11 @@ class Choice:
     """how (default: the first protocol of each task)"""
     overrides: tuple[str, ...] = ()
     """FIELD=VALUE: what to change of the recipes of transfers; marks the results"""
+    sweep: Annotated[tuple[tuple[str, ...], ...], UseAppendAction] = ()
+    """FIELD=VALUE,VALUE: values of fields of the recipes of transfers, of which each takes the best
+    by held-out training images, as transfer's --sweep does"""
+    sweep_holdout: float | None = None
+    """with --sweep: share of the training images that is held out to choose by"""
     pretrain_overrides: tuple[str, ...] = ()
     """FIELD=VALUE: what to change of the recipes of pre-trainings"""
     seeds: int | None = None
@@ -64,7 +69,8 @@ class Choice:
         for place, each in given:
             value, name = getattr(place, each.name), each.name.replace("_", "-")
             if isinstance(value, tuple):
-                found += [f"--{name}", *value] if value else []
+                flat = (word for each in value for word in as_tuple(each))
+                found += [f"--{name}", *flat] if value else []
             elif isinstance(value, bool):
                 found += [f"--{name}"] if value else []
             else:
@@ -77,6 +83,7 @@ class Choice:
         given = {each.name: getattr(self, each.name) for each in fields(Choice)}
         for name in ("overrides", "pretrain_overrides"):
             given[name] = read_overrides(given[name], name.replace("_", "-"))
+        given["sweep"] = read_sweep([word for each in self.sweep for word in each])
         return given
 
 
@@ -124,6 +131,11 @@ class Plan(Choice):
     def run(self) -> None:
         mae_bench.plan(**self.chosen(), on=self.on, utilisation=self.utilisation)
         go_on("suite", *self.words())
+
+
+def as_tuple(words: str | tuple[str, ...]) -> tuple[str, ...]:
+    """The words of one flag, of which there may be several."""
+    return words if isinstance(words, tuple) else (words,)
 
 
 def read_overrides(words: tuple[str, ...], name: str) -> dict[str, Any]:

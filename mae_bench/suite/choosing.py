@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from backbones.baselines import BASELINES
 from mae_bench.arguments import SCRATCH, slug
@@ -24,39 +24,66 @@ from tasks import check_known
 QUICKSTART = "quickstart"
 
 
+class Choice(TypedDict, total=False):
+    """What makes up a suite: the arguments of `suite` and `plan` besides how it is carried out.
+
+    Without a name the suite is every combination of these lists.
+    """
+
+    backbone: Sequence[str]
+    checkpoint: Sequence[str]
+    """weights: files, or what else transfer takes"""
+    init: Sequence[str]
+    """weights: released ones by name, or scratch"""
+    pretrain: Sequence[str]
+    """weights: methods of pre-training"""
+    tasks: Sequence[str]
+    protocols: Sequence[str]
+    """none: the first of each task"""
+    overrides: Mapping[str, Any] | None
+    """fields of the recipes of transfers"""
+    pretrain_overrides: Mapping[str, Any] | None
+    """fields of the recipes of pre-trainings"""
+    sweep: Mapping[str, Sequence[Any]] | None
+    """fields of the recipes of transfers, and the values of which the best is taken, see
+    `transfer`"""
+    sweep_holdout: float | None
+    """share of the training images that is held out for that"""
+    seeds: int | Sequence[int] | None
+    """a number of them, or which"""
+    released: bool
+    """for a table: take released weights where there are some"""
+    tokenizer: str | None
+    """DALL-E's encoder.pkl for pre-trainings that predict tokens; None: one of our own is made"""
+    data: str | None
+    """mini, the default"""
+    data_root: str | Path | None
+    """or a folder with the data sets"""
+
+
+LISTS = ("backbone", "checkpoint", "init", "pretrain", "tasks", "protocols")
+OF_RECIPES = ("overrides", "pretrain_overrides", "sweep")
+
+
 def chosen_spec(
-    what: str | Path | None = None,
-    *,
-    backbone: Sequence[str] = (),
-    checkpoint: Sequence[str] = (),
-    init: Sequence[str] = (),
-    pretrain: Sequence[str] = (),
-    tasks: Sequence[str] = (),
-    protocols: Sequence[str] = (),
-    overrides: Mapping[str, Any] | None = None,
-    pretrain_overrides: Mapping[str, Any] | None = None,
-    seeds: int | Sequence[int] | None = None,
-    released: bool = False,
-    tokenizer: str | None = None,
-    data: str | None = None,
-    data_root: str | Path | None = None,
+    what: str | Path | None = None, **choice: Unpack[Choice]
 ) -> tuple[SuiteSpec, list[str]]:
     """The suite that is meant, and a line for each thing of it that cannot be run.
 
     Raises `RunError` with near matches for an unknown name, and for flags that do not go with it.
     """
+    unknown = sorted(set(choice) - set(Choice.__annotations__))
+    if unknown:
+        raise TypeError(f"a suite has no argument {', '.join(unknown)}")
+    data, data_root = choice.get("data"), choice.get("data_root")
+    seeds, tokenizer = choice.get("seeds"), choice.get("tokenizer")
     if data not in (None, MINI):
         raise RunError(f"--data {data}: expected {MINI}; folders are found below --data-root")
     if data is not None and data_root is not None:
         raise RunError("--data and --data-root contradict each other; leave one out")
-    flags: dict[str, Any] = {
-        "backbone": backbone,
-        "checkpoint": checkpoint,
-        "init": init,
-        "pretrain": pretrain,
-    }
-    flags |= {"tasks": tasks, "protocols": protocols, "released": released}
-    flags |= {"overrides": overrides or {}, "pretrain_overrides": pretrain_overrides or {}}
+    flags: dict[str, Any] = {name: choice.get(name, ()) for name in LISTS}
+    flags |= {name: choice.get(name) or {} for name in OF_RECIPES}
+    flags |= {name: choice.get(name) for name in ("released", "sweep_holdout")}
     root = None if data_root is None else str(data_root)
     spec, left_out = named_suite(what, root, flags) if what else (by_flags(flags), [])
     changes: dict[str, Any] = {} if tokenizer is None else {"tokenizer": str(tokenizer)}
@@ -79,11 +106,12 @@ def named_suite(
     """A built-in suite, or the one in a file."""
     name = str(what)
     if name in tables.names():
-        refuse(name, flags, ("checkpoint", "init", "pretrain", "tasks", "overrides"))
+        own = ("checkpoint", "init", "pretrain", "tasks", "overrides", "sweep", "sweep_holdout")
+        refuse(name, flags, own)
         if flags["pretrain_overrides"]:
             raise RunError(f"--pretrain-overrides: {name} says its own; write it with --write")
         return tables.table_suite(
-            name, flags["backbone"], flags["protocols"], flags["released"], root is None
+            name, flags["backbone"], flags["protocols"], bool(flags["released"]), root is None
         )
     given = [each for each in flags if flags[each]]
     if name == QUICKSTART:
@@ -140,12 +168,16 @@ def by_flags(flags: Mapping[str, Any]) -> SuiteSpec:
             "which weights? Give --checkpoint FILE, --init mae (released) or scratch, or "
             f"--pretrain {' or '.join(METHODS)}"
         )
+    if flags["sweep_holdout"] is not None and not flags["sweep"]:
+        raise RunError("--sweep-holdout: nothing is swept; give --sweep too, or leave it out")
     block = Block(
         backbones=backbones or [tables.MINIATURE],
         weights=chosen,
         tasks=names,
         protocols=list(flags["protocols"]),
         overrides=[dict(flags["overrides"])],
+        sweep={name: list(values) for name, values in flags["sweep"].items()},
+        **({} if flags["sweep_holdout"] is None else {"sweep_holdout": flags["sweep_holdout"]}),
     )
     return SuiteSpec(weights=weights, measure=[block])
 

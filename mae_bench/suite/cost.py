@@ -3,7 +3,7 @@
 Imports no torch.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mae_bench.errors import RunError
 
@@ -68,6 +68,22 @@ class Probe:
         if self.flops_per_image is None:
             return None
         return self.flops_per_image * self.device_batch * self.micro_batches
+
+    def on_held_out(self, share: float) -> "Probe":
+        """Of a candidate of a sweep: `share` of the training images is scored, the rest trained on.
+
+        A probe of frozen features looks at both parts as it does at both sets.
+        """
+        images = round(share * self.train_images)
+        looked_at = self.test_images if self.steps else self.test_images + self.train_images
+        scored = images if self.steps else self.train_images
+        return replace(
+            self,
+            train_images=self.train_images - images,
+            test_images=images,
+            steps=round((1 - share) * self.steps),
+            score_seconds=self.score_seconds * scored / max(1, looked_at),
+        )
 
     @property
     def disk_bytes(self) -> int:

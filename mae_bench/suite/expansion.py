@@ -1,7 +1,7 @@
 """From what a suite says to its runs, each judged before any of them starts. Imports no torch."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -10,8 +10,9 @@ from backbones.baselines import BASELINES, release_of
 from backbones.sizes import BackboneError
 from mae_bench.arguments import SCRATCH, check_seed, transferring
 from mae_bench.errors import RunError
+from mae_bench.grid import as_words, read_grid
 from mae_bench.pretraining.methods import METHODS
-from mae_bench.recipes import PRETRAIN
+from mae_bench.recipes import PRETRAIN, recipe
 from mae_bench.suite.folders import find_data
 from mae_bench.suite.runs import (
     SuiteRun,
@@ -113,13 +114,18 @@ def runs_of(
             continue
         for start in starts:
             if task == PRETRAIN:
+                if block.sweep:
+                    raise RunError(
+                        "sweep: a pre-training has no score to choose by; sweep transfers"
+                    )
                 if start.needs is None:
                     raise RunError(f"task {PRETRAIN}: weights {name} are not pre-trained here")
                 yield start.needs
                 continue
             for protocol in protocols_of(block, task, backbone, start, left_out):
                 for changes in block.overrides:
-                    yield measured(task, protocol, backbone, start, changes, folders)
+                    run = measured(task, protocol, backbone, start, changes, folders)
+                    yield with_sweep(run, block)
 
 
 @dataclass(frozen=True)
@@ -221,6 +227,22 @@ def unfit(task: str, protocol: str, backbone: str, start: Start) -> str | None:
     if own_recipe and start.is_scratch and protocol != SCRATCH and trains:
         return f"random weights go with {SCRATCH} and with probes"
     return None
+
+
+def with_sweep(run: SuiteRun, block: Block) -> SuiteRun:
+    """A transfer, or what an evaluation needs, with the sweep of its block, if there is one."""
+    if not block.sweep:
+        return run
+    if run.command == "evaluate" and run.needs is not None:
+        return replace(run, needs=with_sweep(run.needs, block))
+    changes = dict(run.overrides)
+    base = recipe(run.task, run.backbone, run.protocol)
+    try:
+        grid = read_grid(block.sweep, base, changes, block.sweep_holdout)
+        fields = {name: as_words(name, values) for name, values in grid.fields.items()}
+    except RunError as error:
+        raise RunError(f"{run.task}, {run.protocol}: {error}") from None
+    return replace(run, sweep=tuple(fields.items()), holdout=grid.holdout)
 
 
 def measured(

@@ -1,9 +1,9 @@
 """`mae-bench suite`: from backbones to tables by one command. Imports no torch."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from mae_bench.arguments import PRINTED, check_common
 from mae_bench.data import MINI, miniature_world
@@ -16,7 +16,7 @@ from mae_bench.report_runs import Wanted
 from mae_bench.run.files import RECORD_FILE
 from mae_bench.srun import refuse_several
 from mae_bench.suite.board import Board, score
-from mae_bench.suite.choosing import chosen_spec
+from mae_bench.suite.choosing import Choice, chosen_spec
 from mae_bench.suite.expansion import expand
 from mae_bench.suite.local import Job, LocalRunner, places, warm_up
 from mae_bench.suite.runs import SuiteRun
@@ -36,35 +36,17 @@ MOST_JOBS = 64
 def suite(
     what: str | Path | None = None,
     *,
-    backbone: Sequence[str] = (),
-    checkpoint: Sequence[str] = (),
-    init: Sequence[str] = (),
-    pretrain: Sequence[str] = (),
-    tasks: Sequence[str] = (),
-    protocols: Sequence[str] = (),
-    overrides: Mapping[str, Any] | None = None,
-    pretrain_overrides: Mapping[str, Any] | None = None,
-    seeds: int | Sequence[int] | None = None,
-    released: bool = False,
-    tokenizer: str | None = None,
-    data: str | None = None,
-    data_root: str | Path | None = None,
     out: str | Path = "runs",
     jobs: int | None = None,
     execution: Execution | None = None,
     write: str | Path | None = None,
+    **choice: Unpack[Choice],
 ) -> list[Record]:
     """Do all that is missing of a suite of runs, and report; the records of all its runs.
 
     `what` is a table or figure of the paper ("table-4", "figure-9"), "quickstart", or the TOML file
-    of a suite, see `mae_bench.suite.spec`. Without it the suite is every combination of backbones,
-    weights (files of `checkpoint`, released ones and "scratch" of `init`, methods of pre-training
-    in `pretrain`), `tasks`, `protocols` (default: the first of each task) and seeds (a number of
-    them, or which). `overrides` are fields of the recipes of transfers, `pretrain_overrides` of
-    pre-trainings. For a table `released` takes released weights where there are some.
-    `tokenizer` is DALL-E's encoder.pkl for pre-trainings that predict tokens; by default one of our
-    own is made. `data` is
-    "mini" (the default), or the data sets lie in `data_root`. Each run is a process of its own that
+    of a suite, see `mae_bench.suite.spec`. Without it the suite is every combination of the lists
+    in `choice`, see `mae_bench.suite.choosing.Choice`. Each run is a process of its own that
     is a `mae-bench` command; `jobs` of them are under way at a time (default: one on a CPU, one for
     each GPU). What is in `out` already, by this suite or otherwise, is not run again. `write` only
     writes the suite into a TOML file.
@@ -82,22 +64,7 @@ def suite(
             "--shard: here each run of a suite is one process, which has nothing to split; give "
             "it to pretrain or transfer under torchrun"
         )
-    spec, left_out = chosen_spec(
-        what,
-        backbone=backbone,
-        checkpoint=checkpoint,
-        init=init,
-        pretrain=pretrain,
-        tasks=tasks,
-        protocols=protocols,
-        overrides=overrides,
-        pretrain_overrides=pretrain_overrides,
-        seeds=seeds,
-        released=released,
-        tokenizer=tokenizer,
-        data=data,
-        data_root=data_root,
-    )
+    spec, left_out = chosen_spec(what, **choice)
     expanded = expand(spec)
     for line in [*left_out, *expanded.left_out]:
         say(f"left out: {line}")

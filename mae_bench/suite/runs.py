@@ -12,6 +12,7 @@ import tasks
 from backbones.baselines import name_of
 from mae_bench.arguments import SCRATCH, shortened, slug
 from mae_bench.execution import Execution, TrainingExecution
+from mae_bench.grid import HOLDOUT, Grid, read_grid
 from mae_bench.pretraining.methods import METHODS
 from mae_bench.recipes import PRETRAIN, override, recipe
 from mae_bench.run.files import BACKBONE_FILE
@@ -49,6 +50,10 @@ class SuiteRun:
     """the run whose weights it starts from, or that it evaluates"""
     tokenizer: "SuiteRun | str | None" = None
     """of a pre-training that predicts tokens: the run that makes the tokenizer, or its file"""
+    sweep: tuple[tuple[str, tuple[Any, ...]], ...] = ()
+    """fields of its recipe and the values of which a transfer takes the best"""
+    holdout: float = HOLDOUT
+    """share of the training images by which it chooses"""
     called: str | None = None
     """name of its folder, where a suite gives one"""
 
@@ -64,6 +69,14 @@ class SuiteRun:
         return override(
             recipe(self.recipe_task, self.backbone, self.protocol), dict(self.overrides)
         )
+
+    @property
+    def grid(self) -> Grid | None:
+        """The candidates of its sweep; None: it has none."""
+        if not self.sweep:
+            return None
+        base = recipe(self.task, self.backbone, self.protocol)
+        return read_grid(dict(self.sweep), base, dict(self.overrides), self.holdout)
 
     @property
     def recipe_task(self) -> str:
@@ -86,6 +99,8 @@ class SuiteRun:
             method = "" if self.protocol == "mae" else f"-{self.protocol}"
             return shortened(f"{PRETRAIN}{method}-{self.backbone}{changes}-seed{self.seed}")
         parts = [self.task, self.protocol, self.backbone, self.origin]
+        changes += "".join(f"-sweep-{slug(k)}-{slug(v)}" for k, v in self.sweep)
+        changes += f"-holdout-{self.holdout}" if self.holdout != HOLDOUT else ""
         return shortened(f"{'-'.join(map(slug, parts))}{changes}-seed{self.seed}")
 
     @property
@@ -126,6 +141,9 @@ class SuiteRun:
         words += [*flag("out", out), *flag("name", self.name), *flag("seed", self.seed)]
         for name, value in self.overrides:
             words += flag(name, value)
+        for name, values in self.sweep:
+            words += ["--sweep", f"{name}={','.join(map(str, values))}"]
+        words += flag("sweep-holdout", self.holdout) if self.holdout != HOLDOUT else []
         if isinstance(self.tokenizer, SuiteRun):
             words += flag("tokenizer", out / folders.get(self.tokenizer, self.tokenizer.name))
         elif self.tokenizer is not None:
@@ -200,7 +218,8 @@ def title(run: SuiteRun) -> str:
         return f"pre-training {run.protocol} of {run.backbone}" + f" ({changes})" * bool(changes)
     if run.command == "evaluate":
         return f"{run.task} with {run.needs.name if run.needs else ''}"
-    return f"{run.task}, {run.protocol}, {run.backbone} from {run.origin}"
+    swept = f", swept over {run.grid}" if run.sweep else ""
+    return f"{run.task}, {run.protocol}, {run.backbone} from {run.origin}{swept}"
 
 
 def in_order(runs: list[SuiteRun]) -> list[SuiteRun]:

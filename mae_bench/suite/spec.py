@@ -28,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from backbones.files import open_regular
 from mae_bench.errors import RunError
+from mae_bench.grid import HOLDOUT
 from mae_bench.run.files import atomic
 
 MOST_BYTES = 1024**2
@@ -82,6 +83,10 @@ class Block(_Part):
     """none: the first of each task"""
     overrides: list[dict[str, Any]] = Field(default=[{}], min_length=1)
     """fields of the recipe; each table is a run"""
+    sweep: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
+    """fields of the recipe -> values, of which each transfer takes the best, see `transfer`"""
+    sweep_holdout: float = Field(default=HOLDOUT, gt=0, lt=1)
+    """share of the training images that is held out for that"""
     seeds: int | list[int] | None = None
     """how many, counted from 0, or which; none: those of the suite"""
 

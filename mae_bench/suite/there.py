@@ -57,7 +57,7 @@ class There:
         same = (record.kind, record.task, record.backbone, record.seed)
         if same != (kind, run.task, run.backbone, run.seed):
             return False
-        if record.recipe != json.loads(json.dumps(run.recipe.to_dict())):
+        if not same_recipe(run, record):
             return False
         try:
             said = read_identity(found.folder)
@@ -119,6 +119,28 @@ class There:
             and found.data is not None
             and found.data.fingerprint == made.data.fingerprint
         )
+
+
+def same_recipe(run: SuiteRun, record: Record) -> bool:
+    """Whether a record has the recipe of a description, or what its sweep may have chosen."""
+    trained = run.needs if run.command == "evaluate" and run.needs is not None else run
+    grid, sweep = trained.grid, record.sweep
+    if grid is None or sweep is None:
+        return grid is None and sweep is None and record.recipe == as_json(run.recipe.to_dict())
+    held = sweep.held_out
+    if sweep.grid != as_json(grid.fields) or (held.share, held.seed) != (
+        grid.holdout,
+        trained.seed,
+    ):
+        return False
+    chosen = (each for each in grid.candidates if as_json(each.values) == sweep.chosen)
+    return any(record.recipe == as_json(each.recipe.to_dict()) for each in chosen)
+
+
+def as_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as a record has them."""
+    found: dict[str, Any] = json.loads(json.dumps(dict(values)))
+    return found
 
 
 def refuse_missing(runs: Sequence[SuiteRun], out: Path) -> None:

@@ -12,6 +12,9 @@ from mae_bench.errors import RunError
 from mae_bench.execution import Execution
 from mae_bench.grid import choose, read_grid, read_sweep
 from mae_bench.recipes import recipe
+from mae_bench.suite.choosing import chosen_spec
+from mae_bench.suite.expansion import expand
+from mae_bench.suite.there import There
 from mae_bench.transfer import transfer
 from results import comparison_table, configurations, parse_record, published, read_records
 
@@ -226,3 +229,19 @@ def test_ties_and_ends_are_said():
     assert choose(grid, [1.0, 2.0, 3.0], "lower").candidate.values == {"base_lr": 1e-4}
     bound = read_grid({"drop_path": [0.0, 0.1]}, base, {})
     assert not choose(bound, [2.0, 1.0]).notes  # nothing lies beyond
+
+
+def test_a_suite_knows_its_sweeps(world, tmp_path):
+    given = {"tasks": ["imagenet1k"], "init": ["scratch"], "data_root": str(world)}
+    given |= {"overrides": SHORT, "sweep": {"base_lr": RATES[:2]}, "sweep_holdout": 0.5}
+    (run,) = expand(chosen_spec(None, **given)[0]).runs
+    assert There(tmp_path).look(run) is None
+    assert call(run.words(tmp_path, {}, ALONE)) == 0
+    found = There(tmp_path).look(run)
+    assert found is not None
+    assert found.sweep.chosen == {"base_lr": RATES[1]}
+    for other in ({"base_lr": RATES}, {"base_lr": [RATES[1], 1e-2]}):
+        (another,) = expand(chosen_spec(None, **given | {"sweep": other})[0]).runs
+        assert There(tmp_path).look(another) is None
+    (plain,) = expand(chosen_spec(None, **given | {"sweep": None, "sweep_holdout": None})[0]).runs
+    assert There(tmp_path).look(plain) is None

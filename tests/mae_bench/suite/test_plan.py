@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import sys
 import time
 from dataclasses import replace
 
@@ -162,3 +163,40 @@ def test_time_and_memory_are_within_a_fifth(task, protocol, tmp_path):
 
 def test_plan_is_a_function_too():
     assert mae_bench.plan.__module__ == "mae_bench.plan"
+
+
+def test_a_sweep_costs_its_candidates_and_one_more(world, tmp_path, monkeypatch, capsys):
+    """Those that cost the same are probed once; what is held out is scored in place of the test."""
+    asked = []
+
+    def probed(run, how, file):
+        asked.append(run)
+        return replace(PROBE, steps=10 * run.recipe.epochs)
+
+    monkeypatch.setattr(sys.modules["mae_bench.plan"], "probed", probed)
+    sweep = {"base_lr": [1e-4, 1e-3], "epochs": [20, 40]}
+    given = {"tasks": ["imagenet1k"], "init": ["scratch"], "data_root": str(world)}
+    given |= {"sweep": sweep, "sweep_holdout": 0.2, "out": tmp_path}
+    ((_, probe, cost),) = mae_bench.plan(**given)
+    assert [each.recipe.epochs for each in asked] == [20, 40]
+    assert (probe.steps, probe.train_images, probe.test_images) == (400, 1000, 500)
+    step, prepare, score = 4 * 0.5 + 0.1, 10, 20
+    tried = [prepare + 0.8 * 10 * epochs * step + score * 200 / 500 for epochs in (20, 40)]
+    assert cost.seconds == pytest.approx(prepare + 400 * step + score + 2 * sum(tried))
+    said = capsys.readouterr().out
+    assert "--sweep base_lr=0.0001,0.001 --sweep epochs=20,40 --sweep-holdout 0.2" in said
+    assert "a sweep's time is that of all its candidates" in said
+
+
+def test_what_cannot_be_planned_is_an_error_after_the_rest(world, tmp_path, monkeypatch, capsys):
+    def probed(run, how, file):
+        return "no such images" if run.task == "coco" else PROBE
+
+    monkeypatch.setattr(sys.modules["mae_bench.plan"], "probed", probed)
+    words = ["plan", "--tasks", "imagenet1k", "coco", "--init", "scratch", "--data", "mini"]
+    monkeypatch.setattr(sys.modules["mae_bench.plan"], "miniature_world", lambda: world)
+    assert call([*words, "--out", str(tmp_path)]) == 2
+    said = capsys.readouterr()
+    assert "1 of 2 runs are not planned: coco-" in said.err
+    assert "no such images" in said.err
+    assert "mae-bench transfer" in said.out

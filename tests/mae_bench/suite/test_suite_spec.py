@@ -250,3 +250,47 @@ def test_a_pipe_is_no_suite(tmp_path):
 def test_a_value_that_begins_with_a_dash_is_no_flag():
     assert flag("init", "--seed") == ["--init=--seed"]
     assert flag("min_lr", 1e-6) == ["--min-lr", "1e-06"]
+
+
+def test_a_sweep_belongs_to_what_a_run_is(file, tmp_path):
+    text = TEXT.replace('"pretrain:mae", ', "") + "sweep = {base_lr = [1e-4, 1e-3]}\n"
+    file.write_text(text)
+    runs = expand(read_spec(file)).runs
+    transfers = [run for run in runs if run.command == "transfer"]
+    plain = expand(read_spec_of(file, text.replace("sweep =", "# sweep ="))).runs
+    assert not set(transfers) & set(plain)
+    assert not {run.name for run in transfers} & {run.name for run in plain}
+    words = transfers[0].words(tmp_path, {}, Execution())
+    assert words[words.index("--sweep") + 1] == "base_lr=0.0001,0.001"
+    tested = next(run for run in runs if run.command == "evaluate")
+    assert tested.needs in transfers
+    write_spec(read_spec_of(file, text), file)
+    assert expand(read_spec(file)).runs == runs
+    for change, said in (
+        ("bas_lr", "did you mean base_lr"),
+        ("precision", "how a run is computed"),
+    ):
+        with pytest.raises(RunError, match=said):
+            expand(read_spec_of(file, text.replace("base_lr", change)))
+    with pytest.raises(RunError, match="a pre-training has no score to choose by"):
+        expand(read_spec_of(file, text.replace('"imagenet_a"', '"pretrain"')))
+    with pytest.raises(RunError, match="sweep_holdout"):
+        read_spec_of(file, text + "sweep_holdout = 1.5\n")
+
+
+def read_spec_of(file, text):
+    file.write_text(text)
+    return read_spec(file)
+
+
+def test_flags_of_a_sweep_are_those_of_a_file():
+    flags = {"tasks": ["imagenet1k"], "init": ["scratch"]}
+    (run,) = expand(asked(sweep={"epochs": [1, 2]}, sweep_holdout=0.2, **flags)).runs
+    assert run.sweep == (("epochs", (1, 2)),)
+    assert run.holdout == 0.2
+    with pytest.raises(RunError, match="--sweep-holdout: nothing is swept"):
+        asked(sweep_holdout=0.2, **flags)
+    with pytest.raises(RunError, match="--sweep: suite table-4 says that itself"):
+        asked("table-4", sweep={"epochs": [1, 2]})
+    with pytest.raises(TypeError, match="no argument tassk"):
+        chosen_spec(None, tassk=["coco"])
