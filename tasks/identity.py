@@ -24,5 +24,5 @@ def of_split(split: Any, classes: Sequence[Any]) -> str:
             found.add(each.name)
             found.add_files(split.root, value)
         elif isinstance(value, np.ndarray):
-            found.add(each.name, np.ascontiguousarray(value).tobytes())
+            found.add(each.name, value)
     return found.hexdigest()

@@ -11,9 +11,10 @@ import numpy as np
 from tasks.check import Check, Finding, Progress, images
 from tasks.coco.data import decode_known
 from tasks.coco.files import Place
-from tasks.coco.layout import CocoData, census, feed, pack_split, read_file
-from tasks.coco.notes import Notes
-from tasks.coco.split import CocoSplit
+from tasks.coco.layout import CocoData, feed
+from tasks.coco.packing import census, pack_split
+from tasks.coco.pair import read_file
+from tasks.coco.split import CocoSplit, Table
 from tasks.errors import TaskError
 from tasks.images import FileNames, UnreadableImage, stored
 from tasks.images.fingerprint import Fingerprint
@@ -34,10 +35,11 @@ def read_alone(source: str | Path, learnt: Sequence[str]) -> CocoData:
 
     It may annotate nothing. TaskError for a file that is broken or of other classes.
     """
-    file, notes = Path(source).expanduser(), Notes()
+    file = Path(source).expanduser()
     if not file.is_file():
         raise TaskError(f"{file} is no file; expected an annotation file, or a whole data set")
-    found = read_file("val", Place(file, None, file.stem), None, notes, learnt)
+    found = read_file("val", Place(file, None, file.stem), None, learnt)
+    notes = found.notes
     masks = bool((found.outlines.found & ~found.tables.crowds).any())
     val = pack_split(found, masks, notes)
     none = val.take(np.arange(0))
@@ -80,6 +82,7 @@ def images_alone(
         objects=np.zeros(len(names), np.int64),
         packed=np.frombuffer(nothing, np.uint8),
         spans=np.tile([0, len(nothing)], (len(names), 1)),
+        table=Table.empty(len(names)),
     )
     none = val.take(np.arange(0))
     return CocoData(

@@ -6,6 +6,7 @@ another spelling than COCO's is noted; what could mean several things is refused
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def whole_numbers(
 ) -> np.ndarray:
     """A column of whole numbers, int64; "7" and 7.0 are read as 7, and noted."""
     values = [row.get(key) for row in rows]
-    if all(type(value) is int for value in values):
+    if {*map(type, values)} <= {int}:
         return integers(path, table, rows, key)
     read = [as_whole(value) for value in values]
     odd = [row for row, value in enumerate(values) if type(value) is not int]
@@ -96,6 +97,8 @@ def crowd_flags(path: Path, annotations: Sequence[Row], split: str, notes: Notes
     0 and 1, false and true, also as text, are read as what they say; all else is refused.
     """
     values = [row.get("iscrowd") for row in annotations]
+    if {*map(type, values)} <= {int} and {*values} <= {0, 1}:
+        return np.array(values, dtype=bool)
     flags = np.zeros(len(values), dtype=bool)
     odd = []
     for row, value in enumerate(values):
@@ -137,6 +140,11 @@ def box_columns(annotations: Sequence[Row]) -> np.ndarray:
 def area_column(annotations: Sequence[Row]) -> np.ndarray:
     """`area` of each annotation, float64 (A,); NaN where it has none that is a finite number."""
     values: list[Any] = [row.get("area") for row in annotations]
+    if {*map(type, values)} <= {int, float}:
+        with suppress(OverflowError):  # 10^400
+            areas = np.array(values, dtype=np.float64)
+            areas[~(np.abs(areas) < 1e300)] = np.nan
+            return areas
     numbers = (value if type(value) in (int, float) else np.nan for value in values)
     return np.array([float(n) if abs(n) < 1e300 else np.nan for n in numbers], dtype=np.float64)
 

@@ -1,35 +1,26 @@
 """Reader of COCO's instances files: what is in the images, checked and packed tightly."""
 
-import pickle
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
-from tasks.coco.crosscheck import MOST, cross_check
 from tasks.coco.datasets import CATEGORY_IDS, NUM_IMAGES, NUM_TRAIN_USED
-from tasks.coco.files import Place, image_folder, locate, refuse_missing
+from tasks.coco.files import locate
+from tasks.coco.keeping import read_or_keep
+from tasks.coco.looked import Looked, look
 from tasks.coco.notes import Example, Notes
-from tasks.coco.outlines import Outlines, read_outlines
-from tasks.coco.segmentation import FAULTS, FEW_POINTS, NO_SEGMENTATION
-from tasks.coco.sizes import compare_sizes, complete_sizes
+from tasks.coco.packing import NO_ANNOTATION, ONLY_CROWDS
+from tasks.coco.pair import Pair
 from tasks.coco.split import CocoSplit
-from tasks.coco.tables import Tables, match_categories, match_learnt, read_tables
 from tasks.columns import first
 from tasks.errors import TaskError
 from tasks.holding_out import divided_fingerprint, hold_out_images
-from tasks.images.files import FileNames
 from tasks.images.fingerprint import Fingerprint
 from tasks.images.twins import find_twins
 
-NO_BOX = "no box of four numbers"
-EMPTY_BOX = "a box of no width or height"
-OUTSIDE = "a box outside the image"
-NO_ANNOTATION = "train images without annotation"
-ONLY_CROWDS = "train images with nothing usable but crowds"
 SHARED = "test images that are training images too"
 LITTLE = " (kept; their scores say little)"
 KEPT = " (trained on as background)"
@@ -135,20 +126,6 @@ class CocoData:
         return self  # never changes, and a model's averaged copy must not double it
 
 
-@dataclass(eq=False)
-class ReadSplit:
-    """What reading one file came to, before it is known whether masks count."""
-
-    split: str
-    tables: Tables
-    root: Path
-    outlines: Outlines
-    boxes: np.ndarray
-    """what is wrong with each annotation's box, text (A,); "" if nothing"""
-    areas: np.ndarray
-    """by which the test calls objects small, medium or large; NaN in training"""
-
-
 def read(source: str | Path) -> CocoData:
     """Read a folder in the official layout, or "TRAIN.json,VAL.json" of one's own data.
 
@@ -162,102 +139,57 @@ def read(source: str | Path) -> CocoData:
     TaskError for a file that is broken, contradicts itself or holds nothing to train or score,
     and for missing images.
     """
-    notes = Notes()
     places = locate(source)
-    train = read_file("train", places["train"], None, notes)
-    val = read_file("val", places["val"], train.tables, notes)
-    masks = all((each.outlines.found & ~each.tables.crowds).any() for each in (train, val))
-    note_shared(train, val, notes)
-    found = {each.split: each for each in (train, val)}
-    splits = {name: pack_split(each, masks, notes) for name, each in found.items()}
-    note_untrained(train, val, splits, notes)
-    kept = kept_images(train, masks, notes)
+    looked: dict[str, Looked] = {}
+    pair = read_or_keep(places, looked)
+    for split, place in places.items():
+        if split not in looked:
+            looked[split] = look(split, place, pair.said(split))
+    return put_together(places["train"].name, pair, looked)
+
+
+def put_together(name: str, pair: Pair, looked: Mapping[str, Looked]) -> CocoData:
+    """What two annotation files hold, with what their image files tell."""
+    notes = Notes()
+    whole = {s: replace(each, root=looked[s].root) for s, each in pair.splits.items()}
+    for split, (before, after) in pair.notes.items():
+        notes.update(before, looked[split].notes, after)
+    note_shared(whole["train"], whole["val"], notes)
+    notes.update(pair.both)
+    splits = whole | {"train": whole["train"].take(pair.kept)}
     digest = Fingerprint()
-    total = {name: len(split) for name, split in splits.items()}
-    all_train = splits["train"]
-    splits["train"] = all_train.take(kept)
-    category_ids, classes = train.tables.category_ids, train.tables.classes
     sizes = [feed(digest, split) for split in splits.values()]
     note_twins(splits["train"], splits["val"], sizes, notes)
-    digest.add(repr((category_ids, classes)))
-    standard = total == NUM_IMAGES and category_ids == CATEGORY_IDS and len(kept) == NUM_TRAIN_USED
+    digest.add(repr((pair.category_ids, pair.classes)))
+    total = {split: len(each) for split, each in whole.items()}
+    standard = total == NUM_IMAGES and pair.category_ids == CATEGORY_IDS
     return CocoData(
-        name=places["train"].name,
+        name=name,
         train=splits["train"],
         val=splits["val"],
-        all_train=all_train,
-        classes=classes,
-        category_ids=category_ids,
+        all_train=whole["train"],
+        classes=pair.classes,
+        category_ids=pair.category_ids,
         fingerprint=digest.hexdigest(),
-        standard=standard and masks,
-        census=tuple(census(found[name], split) for name, split in splits.items()),
+        standard=standard and len(pair.kept) == NUM_TRAIN_USED and whole["train"].masks,
+        census=pair.census,
         counts=notes.counts,
         examples=notes.examples,
     )
 
 
-def read_file(
-    split: str,
-    place: Place,
-    train: Tables | None,
-    notes: Notes,
-    learnt: Sequence[str] | None = None,
-) -> ReadSplit:
-    """One annotation file, with class indices as in the tables `train`, and its cross-check.
-
-    `learnt`: it is a test set alone, for these classes, and may annotate nothing.
-    """
-    tables = read_tables(place.json_file, split, notes, unlabelled=learnt is not None)
-    note_twice(split, tables, notes)
-    if learnt is not None:
-        tables = match_learnt(tables, learnt, notes)
-    if train is not None:
-        to_train = match_categories(train, tables, notes)
-        tables = replace(tables, labels=to_train[tables.labels], classes=train.classes)
-    if not len(tables.ids) and learnt is None:
-        raise TaskError(f"{tables.path} annotates nothing in any image; expected some objects")
-    if len(tables.ids) and tables.crowds.all():
-        raise TaskError(
-            f"{tables.path}: all {len(tables.ids):,} annotations are crowds (iscrowd 1), which are "
-            "neither trained nor scored; expected iscrowd 0 for single objects: set it (some tools "
-            "write 1 for every mask that is drawn with a brush)"
-        )
-    root = place.root or image_folder(place.json_file, tables.names[0], split, notes)
-    refuse_missing(root, place.json_file, tables.names)
-    tables = replace(tables, sizes=complete_sizes(split, root, tables, notes))
-    compare_sizes(split, root, tables, notes)
-    outlines = read_outlines(split, tables, notes)
-    tables.annotations.clear()  # gigabytes
-    tables.boxes[(tables.boxes == 0).all(axis=1)] = np.nan  # what tools write that know none
-    cross_check(split, tables, outlines.measures, notes)
-    boxes = complete_boxes(split, tables, outlines, notes)
-    areas = np.full(len(tables.ids), np.nan)
-    if split == "val":
-        areas = complete_areas(tables, outlines, notes)
-    return ReadSplit(split, tables, root, outlines, boxes, areas)
-
-
-def note_shared(train: ReadSplit, val: ReadSplit, notes: Notes) -> None:
+def note_shared(train: CocoSplit, val: CocoSplit, notes: Notes) -> None:
     """Note images that are in both files."""
-    trained = {str(train.root / name) for name in train.tables.names}
-    both = [name for name in val.tables.names if str(val.root / name) in trained]
-    notes.add(SHARED + LITTLE, both)
+    trained = set(paths(train))
+    rows = zip(val.names, paths(val), strict=True)
+    notes.add(SHARED + LITTLE, [name for name, path in rows if path in trained])
 
 
-def note_twice(split: str, tables: Tables, notes: Notes) -> None:
-    """Note image files that several entries name: what one annotates the other lacks."""
-    times = Counter(tables.names)
-    what = f"{split} files that several images name (kept; each counts with its own objects alone)"
-    notes.add(what, [name for name, count in times.items() if count > 1])
-
-
-def note_untrained(
-    train: ReadSplit, val: ReadSplit, splits: dict[str, CocoSplit], notes: Notes
-) -> None:
-    """Note classes that the test has objects of, and the training none."""
-    there = has_objects(val, splits["val"]) & ~has_objects(train, splits["train"])
-    what = "classes of val objects that no train object has (nothing trains for them)"
-    notes.add(what, [train.tables.classes[row] for row in np.flatnonzero(there)])
+def paths(split: CocoSplit) -> Iterator[str]:
+    """As `str(split.path(index))` of all images; a Path for each would take a second."""
+    for name in split.names:
+        plain = not (name[0] in "./" or "//" in name or "/." in name or name[-1] == "/")
+        yield f"{split.root}/{name}" if plain else str(split.root / name)
 
 
 def note_twins(train: CocoSplit, val: CocoSplit, sizes: list[np.ndarray], notes: Notes) -> None:
@@ -269,173 +201,8 @@ def note_twins(train: CocoSplit, val: CocoSplit, sizes: list[np.ndarray], notes:
     notes.add(what, [val.names[row] for row, _ in found.pairs])
 
 
-def complete_boxes(split: str, tables: Tables, outlines: Outlines, notes: Notes) -> np.ndarray:
-    """Give boxes to annotations with an outline alone; returns `ReadSplit.boxes`."""
-    extents = outlines.measures.extents
-    boxed = np.isfinite(tables.boxes).all(axis=1)
-    alone = ~boxed & np.isfinite(extents).all(axis=1)
-    tables.boxes[alone, :2] = extents[alone, :2]
-    tables.boxes[alone, 2:] = extents[alone, 2:] - extents[alone, :2]
-    what = f"{split} annotations without a box of four numbers (taken from their outlines)"
-    notes.add(what, tables.ids[alone])
-    return box_faults(split, tables, notes)
-
-
-def box_faults(split: str, tables: Tables, notes: Notes) -> np.ndarray:
-    """What is wrong with each annotation's box, as text (A,); "" if nothing."""
-    x, y, w, h = tables.boxes.T
-    height, width = tables.sizes[tables.images].T
-    faults = np.full(len(x), "", dtype=object)
-    with np.errstate(over="ignore"):
-        faults[(x >= width) | (y >= height) | (x + w <= 0) | (y + h <= 0)] = OUTSIDE
-        # The official boxes overlap the border by rounding.
-        over = (x < -1) | (y < -1) | (x + w > width + 1) | (y + h > height + 1)
-    faults[(w <= 0) | (h <= 0)] = EMPTY_BOX
-    faults[~np.isfinite(tables.boxes).all(axis=1)] = NO_BOX
-    notes.add(f"{split} boxes partly outside the image (kept)", tables.ids[over & (faults == "")])
-    return faults
-
-
-def complete_areas(tables: Tables, outlines: Outlines, notes: Notes) -> np.ndarray:
-    """The file's areas; where one is missing or impossible, that of the outline or the box."""
-    height, width = tables.sizes[tables.images].astype(np.float64).T
-    measured = outlines.measures.areas
-    own = np.where(np.isfinite(measured), measured, tables.boxes[:, 2] * tables.boxes[:, 3])
-    with np.errstate(invalid="ignore"):
-        fine = (tables.areas > 0) & (tables.areas <= height * width)
-    rows = np.flatnonzero(~fine & np.isfinite(own))
-    what = "val annotations without a possible area (computed from their outlines or boxes)"
-    notes.add(what, tables.ids[rows])
-    areas = tables.areas.copy()
-    sizes = tables.sizes[tables.images[rows]].tolist()
-    for row, size in zip(rows.tolist(), sizes, strict=True):
-        areas[row] = outlines.pixels(row, *size) or own[row]
-    return areas
-
-
-def pack_split(found: ReadSplit, masks: bool, notes: Notes) -> CocoSplit:
-    """All images of a file with what of their annotations is of use; notes the rest."""
-    tables, split = found.tables, found.split
-    faults = found.boxes.copy()
-    if masks:
-        plain = faults == ""
-        faults[plain] = found.outlines.faults[plain]
-        refuse_mixed(tables, faults)
-    chunks = list(pack_images(found, faults == "", masks))
-    for fault in (NO_BOX, EMPTY_BOX, OUTSIDE, *FAULTS):
-        notes.add(f"{split} annotations left out for {fault}", tables.ids[faults == fault])
-    ends = np.cumsum([len(chunk) for chunk in chunks])
-    count = len(tables.names)
-    objects = tables.images[(faults == "") & ~tables.crowds]
-    if not len(objects) and len(tables.ids):
-        raise TaskError(
-            f"{tables.path} holds no object that is of use ({reasons(faults)}); expected some"
-        )
-    if split == "val":
-        refuse_useless(tables, faults)
-    return CocoSplit(
-        root=found.root,
-        names=FileNames(tables.names),
-        image_ids=tables.image_ids,
-        sizes=tables.sizes,
-        json_file=tables.path,
-        num_annotations=len(tables.ids),
-        left_out=tables.ids[faults != ""],
-        masks=masks,
-        objects=np.bincount(objects, minlength=count),
-        packed=np.frombuffer(b"".join(chunks), dtype=np.uint8),
-        spans=np.stack([np.concatenate([[0], ends[:-1]]), ends], axis=1),
-    )
-
-
-def refuse_mixed(tables: Tables, faults: np.ndarray) -> None:
-    """Raise TaskError if half of the objects, or more, have a box alone among others' outlines."""
-    alone = np.flatnonzero((faults == NO_SEGMENTATION) & ~tables.crowds)
-    count = int((~tables.crowds).sum())
-    if len(alone) and len(alone) >= MOST * count:
-        raise TaskError(
-            f"{tables.path}: {len(alone):,} of {count:,} objects have a box but no outline, for "
-            f"example annotation {tables.ids[alone[0]]}, and the others have both; masks would be "
-            "trained with them as background: give outlines to all, or to none (then boxes alone "
-            "are trained)"
-        )
-
-
-def refuse_useless(tables: Tables, faults: np.ndarray) -> None:
-    """Raise TaskError if most objects of a test cannot be used: the rest do not stand for it."""
-    things = ~tables.crowds
-    useless = np.flatnonzero((faults != "") & things)
-    if len(useless) > MOST * things.sum():
-        raise TaskError(
-            f"{tables.path}: {len(useless):,} of {things.sum():,} objects are of no use "
-            f"({reasons(faults[useless])}), for example annotation {tables.ids[useless[0]]}; "
-            "correct them, or take them out if they mean nothing"
-        )
-
-
-def reasons(faults: np.ndarray) -> str:
-    """The faults with their counts: "3 with no segmentation"."""
-    names, counts = np.unique(faults[faults != ""].astype(str), return_counts=True)
-    return ", ".join(f"{n} with {name}" for name, n in zip(names, counts, strict=True)) or "crowds"
-
-
-def pack_images(found: ReadSplit, fine: np.ndarray, masks: bool) -> Iterator[bytes]:
-    """The pickled annotations of each image."""
-    tables, packed = found.tables, found.outlines.packed
-    order = np.argsort(tables.images, kind="stable")
-    ends = np.cumsum(np.bincount(tables.images, minlength=len(tables.names)))
-    start = 0
-    for end in ends.tolist():
-        rows = order[start:end]
-        rows = rows[fine[rows]]
-        labels, crowds = tables.labels[rows].tolist(), tables.crowds[rows].astype(int).tolist()
-        boxes, areas = tables.boxes[rows].tobytes(), found.areas[rows].tobytes()
-        outlines = [packed[row] if masks else None for row in rows.tolist()]
-        yield pickle.dumps((labels, crowds, boxes, areas, outlines), protocol=5)
-        start = end
-
-
-def kept_images(found: ReadSplit, masks: bool, notes: Notes) -> np.ndarray:
-    """Rows of the training images that detectron2 keeps; notes the others."""
-    tables = found.tables
-    things = ~tables.crowds
-    if masks:
-        faults = found.outlines.faults
-        things &= (faults != FEW_POINTS) & (faults != NO_SEGMENTATION)
-    count = len(tables.names)
-    annotated = np.bincount(tables.images, minlength=count) > 0
-    kept = np.bincount(tables.images[things], minlength=count) > 0
-    notes.add(NO_ANNOTATION, tables.image_ids[~annotated])
-    notes.add(ONLY_CROWDS, tables.image_ids[annotated & ~kept])
-    return np.flatnonzero(kept)
-
-
-def census(found: ReadSplit, split: CocoSplit) -> str:
-    """ "train: 16 images, 8 objects, 8 crowds; class 'x' occurs nowhere"."""
-    tables = found.tables
-    crowds = int((tables.crowds & ~np.isin(tables.ids, split.left_out)).sum())
-    seen = has_objects(found, split)
-    absent = [repr(name) for name, is_seen in zip(tables.classes, seen, strict=True) if not is_seen]
-    line = (
-        f"{found.split}: {len(split):,} images, {split.objects.sum():,} objects, {crowds:,} crowds"
-    )
-    if crowds > split.objects.sum():
-        line += " (most are crowds, which are neither trained nor scored)"
-    if absent:
-        classes = f"{len(absent)} classes occur" if len(absent) > 1 else "a class occurs"
-        line += f"; {classes} nowhere: {first(absent)}"
-    return line
-
-
-def has_objects(found: ReadSplit, split: CocoSplit) -> np.ndarray:
-    """Of each class, whether an object of it is of use, bool (C,)."""
-    tables = found.tables
-    used = ~np.isin(tables.ids, split.left_out) & ~tables.crowds
-    return np.bincount(tables.labels[used], minlength=len(tables.classes)) > 0
-
-
 def feed(digest: Fingerprint, split: CocoSplit) -> np.ndarray:
     """What identifies a split goes into a fingerprint; returns the sizes of its files."""
     sizes = digest.add_files(split.root, split.names)
-    digest.add(*(part.tobytes() for part in (split.image_ids, split.sizes, split.packed)))
+    digest.add(split.image_ids, split.sizes, split.packed)
     return sizes

@@ -26,3 +26,9 @@ class Notes:
             some = found[:EXAMPLES]
             self.counts[reason] = len(found) if count is None else count
             self.examples[reason] = tuple(some.tolist() if isinstance(some, np.ndarray) else some)
+
+    def update(self, *others: "Notes") -> None:
+        """Add those of `others`."""
+        for other in others:
+            self.counts |= other.counts
+            self.examples |= other.examples

@@ -127,7 +127,7 @@ def pack_run_lengths(rle: dict[str, Any], height: int, width: int) -> tuple[byte
 
 def list_lengths(counts: Any) -> np.ndarray | None:
     """A list of whole numbers as int64; None for anything else."""
-    if not isinstance(counts, list) or not all(type(count) is int for count in counts):
+    if not isinstance(counts, list) or not {*map(type, counts)} <= {int}:
         return None
     try:
         return np.array(counts, dtype=np.int64)

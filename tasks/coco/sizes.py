@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tasks.coco.notes import Notes
-from tasks.coco.tables import Tables
+from tasks.coco.said import Said
 from tasks.errors import TaskError
 from tasks.images import UnreadableImage
 from tasks.images.header import Stored, stored
@@ -21,20 +21,20 @@ MOST = 0.5
 """share of them that may be of another size than is said"""
 
 
-def complete_sizes(split: str, root: Path, tables: Tables, notes: Notes) -> np.ndarray:
-    """`tables.sizes`, taken from the image files, as they are shown, where there is none."""
-    sizes = tables.sizes.copy()
+def complete_sizes(split: str, root: Path, said: Said, notes: Notes) -> np.ndarray:
+    """`said.sizes`, taken from the image files, as they are shown, where there is none."""
+    sizes = said.sizes.copy()
     rows = np.flatnonzero(sizes[:, 0] == 0)
     for row in rows.tolist():
         try:
-            sizes[row] = stored(root / tables.names[row]).upright
+            sizes[row] = stored(root / said.names[row]).upright
         except UnreadableImage as error:
             raise TaskError(
-                f"{tables.path} gives no width and height of {tables.names[row]}, and the file "
+                f"{said.path} gives no width and height of {said.names[row]}, and the file "
                 f"{error.reason}; expected one or the other"
             ) from None
     what = f"{split} images without width and height (taken from the files)"
-    notes.add(what, [tables.names[row] for row in rows])
+    notes.add(what, [said.names[row] for row in rows])
     return sizes
 
 
@@ -48,19 +48,19 @@ def is_turned(image: Stored, size: tuple[int, int]) -> bool | None:
     return False if (image.height, image.width) == size else None
 
 
-def compare_sizes(split: str, root: Path, tables: Tables, notes: Notes) -> None:
+def compare_sizes(split: str, root: Path, said: Said, notes: Notes) -> None:
     """Compare a sample of the files with the sizes said; notes rotations.
 
     Raises TaskError if half of them, or more, are of another size. Files that cannot be read are
     left to those who decode them.
     """
-    count = min(LOOKED_AT, len(tables.names))
+    count = min(LOOKED_AT, len(said.names))
     turned: list[str] = []
     plain: list[str] = []
     other: list[tuple[str, tuple[int, int], tuple[int, int]]] = []
     looked = 0
-    for row in (i * len(tables.names) // count for i in range(count)):
-        name, size = tables.names[row], (int(tables.sizes[row, 0]), int(tables.sizes[row, 1]))
+    for row in (i * len(said.names) // count for i in range(count)):
+        name, size = said.names[row], (int(said.sizes[row, 0]), int(said.sizes[row, 1]))
         try:
             image = stored(root / name)
         except UnreadableImage:
@@ -74,7 +74,7 @@ def compare_sizes(split: str, root: Path, tables: Tables, notes: Notes) -> None:
     if other and len(other) >= MOST * looked:
         name, (height, width), (own_height, own_width) = other[0]
         raise TaskError(
-            f"{len(other)} of {looked} {split} images are of another size than {tables.path} says: "
+            f"{len(other)} of {looked} {split} images are of another size than {said.path} says: "
             f"{name} is {width} wide and {height} high, expected {own_width} and {own_height}; was "
             "another resolution annotated? Correct the files or the numbers"
         )

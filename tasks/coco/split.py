@@ -1,6 +1,5 @@
 """Images of one split of a COCO data set with their annotations, packed tightly."""
 
-import pickle
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -10,6 +9,50 @@ import numpy as np
 from tasks.coco.segmentation import unpack
 from tasks.errors import TaskError
 from tasks.images.files import FileNames
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Where the annotations of all images are, in arrays that processes can share.
+
+    A: annotations in the order of their images, R: their outlines' parts.
+    """
+
+    of_image: np.ndarray
+    """the first annotation of each image, and the one behind its last, int64 (N, 2)"""
+    labels: np.ndarray
+    """class indices, int64 (A,)"""
+    crowds: np.ndarray
+    """bool (A,)"""
+    boxes: np.ndarray
+    """x, y, width, height, float64 (A, 4)"""
+    areas: np.ndarray
+    """float64 (A,)"""
+    run_lengths: np.ndarray
+    """whether the one part of an outline is run lengths, bool (A,)"""
+    first_part: np.ndarray
+    """of each annotation, and R at the end, int64 (A + 1,); all 0 where boxes alone count"""
+    parts: np.ndarray
+    """where each part begins and ends in `CocoSplit.packed`, int64 (R, 2)"""
+
+    @classmethod
+    def empty(cls, images: int) -> Self:
+        """Of images without annotations."""
+        none = np.zeros(0, np.int64)
+        return cls(
+            of_image=np.zeros((images, 2), np.int64),
+            labels=none,
+            crowds=none.astype(bool),
+            boxes=np.zeros((0, 4)),
+            areas=np.zeros(0),
+            run_lengths=none.astype(bool),
+            first_part=np.zeros(1, np.int64),
+            parts=np.zeros((0, 2), np.int64),
+        )
+
+    def take(self, rows: np.ndarray) -> Self:
+        """That of the images at `rows`."""
+        return replace(self, of_image=self.of_image[rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,9 +78,11 @@ class CocoSplit:
     objects: np.ndarray
     """annotations of each image that are no crowds, int64 (N,)"""
     packed: np.ndarray
-    """annotations of all images, pickled, uint8"""
+    """annotations of all images, uint8: pickled, since that is what fingerprints have always been
+    over; nothing unpickles them, `table` tells where in them the outlines are"""
     spans: np.ndarray
     """where those of each image begin and end in `packed`, int64 (N, 2)"""
+    table: Table
 
     def __len__(self) -> int:
         return len(self.names)
@@ -53,22 +98,29 @@ class CocoSplit:
         0 or 1; "segmentation": polygons as a list of float64 (k, 2), x, y, or run lengths that
         pycocotools decodes; None where boxes alone count}.
         """
-        start, stop = self.spans[index]
-        labels, crowds, boxes, areas, masks = pickle.loads(self.packed[start:stop].data)
+        table = self.table
+        first, last = table.of_image[index].tolist()
+        starts = table.first_part[first : last + 1].tolist()
+        parts = table.parts[starts[0] : starts[-1]].tolist()
+        begin, end = (parts[0][0], parts[-1][1]) if parts else (0, 0)
+        block = self.packed[begin:end].tobytes()
+        outlines = [block[low - begin : high - begin] for low, high in parts]
         size = self.sizes[index].tolist()
-        boxes = np.frombuffer(boxes).reshape(-1, 4)
-        return [
-            {
-                "label": label,
-                "bbox": box,
-                "area": area,
-                "iscrowd": crowd,
-                "segmentation": None if mask is None else unpack(mask, *size),
-            }
-            for label, crowd, box, area, mask in zip(
-                labels, crowds, boxes, np.frombuffer(areas).tolist(), masks, strict=True
+        columns = (table.labels, table.areas, table.crowds, table.run_lengths)
+        rows = zip(*(column[first:last].tolist() for column in columns), strict=True)
+        found = []
+        for row, (label, area, is_crowd, is_rle) in enumerate(rows):
+            mask = outlines[starts[row] - starts[0] : starts[row + 1] - starts[0]]
+            found.append(
+                {
+                    "label": label,
+                    "bbox": np.array(table.boxes[first + row]),
+                    "area": area,
+                    "iscrowd": int(is_crowd),
+                    "segmentation": unpack(mask[0] if is_rle else mask, *size) if mask else None,
+                }
             )
-        ]
+        return found
 
     def limited(self, limit: int | None) -> Self:
         """`limit` images at even distances; None: all. The annotations stay where they are."""
@@ -87,6 +139,7 @@ class CocoSplit:
             sizes=self.sizes[rows],
             objects=self.objects[rows],
             spans=self.spans[rows],
+            table=self.table.take(rows),
         )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:

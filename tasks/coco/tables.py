@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
+import msgspec
 import numpy as np
 
 from tasks.coco.fields import (
@@ -29,6 +30,39 @@ MOST_OBJECTS = 5_000
 """annotations of one image: training and pycocotools compare each with every proposal"""
 
 
+class Image(TypedDict, total=False):
+    """What of an image is read; any of it may be missing, or of any kind."""
+
+    id: Any
+    file_name: Any
+    coco_url: Any
+    height: Any
+    width: Any
+
+
+class Annotation(TypedDict, total=False):
+    """What of an annotation is read; its segmentation stays JSON until it is packed."""
+
+    id: Any
+    image_id: Any
+    category_id: Any
+    iscrowd: Any
+    bbox: Any
+    area: Any
+    ignore: Any
+    caption: Any
+    segments_info: Any
+    segmentation: msgspec.Raw
+
+
+class Content(TypedDict):
+    """An annotation file."""
+
+    images: list[Image]
+    annotations: list[Annotation]
+    categories: list[dict[str, Any]]
+
+
 @dataclass(frozen=True, eq=False)
 class Tables:
     """The columns of one annotation file; images and categories in the order of their ids."""
@@ -43,7 +77,7 @@ class Tables:
     """ascending"""
     classes: tuple[str, ...]
     annotations: list[dict[str, Any]]
-    """as they are in the file"""
+    """as they are in the file; a segmentation may be `msgspec.Raw`"""
     ids: np.ndarray
     """of the annotations, int64 (A,)"""
     images: np.ndarray
@@ -115,7 +149,7 @@ def refuse_crowded(tables: Tables) -> None:
 
 def parse(path: Path, unlabelled: bool = False) -> dict[str, list[dict[str, Any]]]:
     """The three tables of an annotation file."""
-    content = read_json(path)
+    content = read_json(path, Content)
     if unlabelled and isinstance(content, dict):
         content.setdefault("annotations", [])
     if not isinstance(content, dict):
@@ -139,9 +173,9 @@ def parse(path: Path, unlabelled: bool = False) -> dict[str, list[dict[str, Any]
             "those without objects"
         )
     for name in TABLES:
-        for row, entry in enumerate(content[name]):
-            if not isinstance(entry, dict):
-                raise TaskError(f"{path}: {name}[{row}] is no object; {FORMAT}")
+        if not {*map(type, content[name])} <= {dict}:
+            row = next(at for at, each in enumerate(content[name]) if type(each) is not dict)
+            raise TaskError(f"{path}: {name}[{row}] is no object; {FORMAT}")
     refuse_other_kinds(path, content["annotations"])
     return {name: content[name] for name in TABLES}
 

@@ -1,14 +1,14 @@
 """Names of image files."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self, overload
 
 import numpy as np
 
 from tasks.errors import TaskError
-from tasks.stores import listing
+from tasks.stores import names_in
 
 
 class FileNames(Sequence[str]):
@@ -32,6 +32,21 @@ class FileNames(Sequence[str]):
         if isinstance(index, slice):
             return [os.fsdecode(name) for name in self._bytes[index]]
         return os.fsdecode(self._bytes[index])
+
+    def __iter__(self) -> Iterator[str]:
+        return map(os.fsdecode, self._bytes.tolist())
+
+    @classmethod
+    def of_array(cls, characters: np.ndarray) -> Self:
+        """From what `as_array` gives, whose memory it keeps."""
+        made = object.__new__(cls)
+        width = characters.shape[1]
+        made._bytes = np.asarray(characters).view(f"S{width}")[:, 0]
+        return made
+
+    def as_array(self) -> np.ndarray:
+        """The names as uint8 (N, bytes of the longest), zeros behind the others."""
+        return np.ascontiguousarray(self._bytes)[:, None].view(np.uint8)
 
     def take(self, indices: np.ndarray) -> Self:
         """The names at `indices`, in that order."""
@@ -62,7 +77,7 @@ def missing(root: Path, names: Sequence[str]) -> list[str]:
 def entries(folder: Path) -> set[str]:
     """Names in a folder; none if there is no such folder. TaskError if it cannot be listed."""
     try:
-        return {entry.name for entry in listing(folder)}
+        return set(names_in(folder))
     except (FileNotFoundError, NotADirectoryError):
         return set()
     except OSError as error:

@@ -35,11 +35,14 @@ class Fingerprint:
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
 
-    def add(self, *parts: str | bytes) -> None:
-        """Take in texts or bytes, each apart from the next."""
+    def add(self, *parts: str | bytes | np.ndarray) -> None:
+        """Take in texts, bytes, or the bytes of arrays, each apart from the next."""
         for part in parts:
             data = os.fsencode(part) if isinstance(part, str) else part
-            self._digest.update(len(data).to_bytes(8) + data)
+            if isinstance(data, np.ndarray):
+                data = np.ascontiguousarray(data).reshape(-1).view(np.uint8).data
+            self._digest.update(len(data).to_bytes(8))
+            self._digest.update(data)
 
     def add_files(self, root: Path | str, names: Sequence[str], sample: int = SAMPLE) -> np.ndarray:
         """Take in the files `names`, relative to `root`, in their order.
