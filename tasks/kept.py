@@ -266,4 +266,4 @@ def digest(path: Path) -> str:
     if member is not None:
         return hashlib.sha256(member.read()).hexdigest()
     with open_regular(path) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -34,7 +34,7 @@ def complete_sizes(split: str, root: Path, said: Said, notes: Notes) -> np.ndarr
                 f"{error.reason}; expected one or the other"
             ) from None
     what = f"{split} images without width and height (taken from the files)"
-    notes.add(what, [said.names[row] for row in rows])
+    notes.add(what, [said.names[row] for row in rows.tolist()])
     return sizes
 
 

@@ -38,9 +38,10 @@ class Fingerprint:
     def add(self, *parts: str | bytes | np.ndarray) -> None:
         """Take in texts, bytes, or the bytes of arrays, each apart from the next."""
         for part in parts:
-            data = os.fsencode(part) if isinstance(part, str) else part
-            if isinstance(data, np.ndarray):
-                data = np.ascontiguousarray(data).reshape(-1).view(np.uint8).data
+            if isinstance(part, np.ndarray):
+                data = np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
+            else:
+                data = memoryview(os.fsencode(part))
             self._digest.update(len(data).to_bytes(8))
             self._digest.update(data)
 
