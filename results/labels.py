@@ -71,6 +71,8 @@ def is_own(record: Record) -> bool:
     data, official = record.data, words().classes.get(record.task)
     if data.miniature or data.standard:
         return False
+    if data.own:
+        return True
     return record.task in words().own_data or official not in (None, data.classes)
 
 

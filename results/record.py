@@ -143,6 +143,8 @@ class Data(_Part):
     """the counts are those of the official data set"""
     upright: bool = False
     """the user's own images, turned by their EXIF tags; the official ones are read as stored"""
+    own: bool = False
+    """the user's own classes or images, however many they are; never comparable to a publication"""
 
     @model_validator(mode="after")
     def _not_both(self) -> Self:

@@ -101,8 +101,9 @@ class Measurement(ABC):
 
     def data_facts(self) -> dict[str, Any]:
         """The data behind a score: name, fingerprint, train_images, val_images, classes,
-        `standard`, whether these are the official counts, and `upright`, whether images of the
-        user's own are turned by their EXIF tags."""
+        `standard`, whether these are the official counts, `upright`, whether images of the
+        user's own are turned by their EXIF tags, and `own`, whether classes or images are the
+        user's and not the data set's."""
         data = self.data
         return {
             "name": data.name,
@@ -112,6 +113,7 @@ class Measurement(ABC):
             "classes": len(data.classes),
             "standard": data.standard,
             "upright": getattr(data, "upright", False),
+            "own": getattr(data, "own", False),
         }
 
     def fitted(self) -> dict[str, Tensor]:

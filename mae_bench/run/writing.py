@@ -262,11 +262,15 @@ def claim(folder: Path, identity: dict[str, Any]) -> None:
 def without_notes(content: dict[str, Any], there: dict[str, Any]) -> dict[str, Any]:
     """An identity without what is no part of it, and what the older file `there` did not tell."""
     told = "train_fingerprint" in there
-    return {
+    kept = {
         key: value
         for key, value in content.items()
         if key not in NOTES and (told or key != "train_fingerprint")
     }
+    data = kept.get("data")
+    if isinstance(data, dict):  # `own` follows from the fingerprint
+        kept["data"] = {key: value for key, value in data.items() if key != "own"}
+    return kept
 
 
 def same_training(old: dict[str, Any], new: dict[str, Any]) -> bool:

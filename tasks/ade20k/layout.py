@@ -113,6 +113,11 @@ class SegmentationData:
         return self.rule.zero_is_unlabelled
 
     @property
+    def own(self) -> bool:
+        """Whether the classes are the user's, be they 150 or not."""
+        return not self.official
+
+    @property
     def standard(self) -> bool:
         """Whether classes and images are as many as in the official release."""
         counts = {"train": len(self.train), "val": len(self.val)}

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from tasks.classification.datasets import DatasetFacts, RobustnessFacts
+from tasks.classification.datasets import WNID, DatasetFacts, RobustnessFacts
 from tasks.errors import TaskError
 from tasks.holding_out import divided_fingerprint, hold_out
 from tasks.images.files import FileNames, entries, shorten
@@ -73,10 +73,17 @@ class LabelledImages:
         return self.val.upright
 
     @property
+    def own(self) -> bool:
+        """Whether the classes are the user's: ImageNet's own are called by their wnids."""
+        named = WNID if self.facts.name == "imagenet1k" else None
+        return named is not None and not all(map(named.fullmatch, self.classes))
+
+    @property
     def standard(self) -> bool:
         """Whether classes and images are as many as in the official release."""
         counts = (len(self.classes), len(self.train), len(self.val))
-        return counts == (self.facts.num_classes, self.facts.num_train, self.facts.num_val)
+        official = (self.facts.num_classes, self.facts.num_train, self.facts.num_val)
+        return counts == official and not self.own
 
     def limited(self, limit: int | None) -> Self:
         """`limit` images of each split; the fingerprint stays that of the whole."""

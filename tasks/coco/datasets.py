@@ -1,5 +1,6 @@
 """Facts about COCO 2017. Imports no torch."""
 
+import re
 from dataclasses import dataclass
 
 
@@ -50,6 +51,8 @@ CATEGORY_IDS = tuple(
     number for number in range(1, 91) if number not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 )
 """of the official files; ten ids were given up (detectron2, data/datasets/builtin_meta.py)"""
+
+OFFICIAL_NAME = re.compile(r"(^|/)\d{12}\.jpg$")
 
 LAYOUT = "train2017/*.jpg, val2017/*.jpg and annotations/instances_{train,val}2017.json"
 OBTAIN = (

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from tasks.coco.datasets import CATEGORY_IDS, NUM_IMAGES, NUM_TRAIN_USED
+from tasks.coco.datasets import CATEGORY_IDS, NUM_IMAGES, NUM_TRAIN_USED, OFFICIAL_NAME
 from tasks.coco.files import locate
 from tasks.coco.keeping import read_or_keep
 from tasks.coco.looked import Looked, look
@@ -60,6 +60,13 @@ class CocoData:
     def masks(self) -> bool:
         """Whether there are outlines to train and to score; else boxes alone."""
         return self.train.masks
+
+    @property
+    def own(self) -> bool:
+        """Whether classes or images are the user's: the official files are named by their ids."""
+        names = [each.names[0] for each in (self.train, self.val) if len(each)]
+        official = all(OFFICIAL_NAME.search(name) for name in names)
+        return self.category_ids != CATEGORY_IDS or not official
 
     def limited(self, limit: int | None) -> Self:
         """`limit` images of each split; the fingerprint stays that of the whole."""

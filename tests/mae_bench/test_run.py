@@ -81,6 +81,16 @@ def test_a_second_process_is_refused(run, monkeypatch):
     take(run.folder)
 
 
+def test_what_follows_from_the_data_was_not_always_told(run):
+    """A run of before goes on."""
+    save(run, 1)
+    before = {**IDENTITY, "data": {"fingerprint": "ab"}}
+    (run.folder / "run.json").write_text(json.dumps(before))
+    now = {**IDENTITY, "data": {"fingerprint": "ab", "own": True}}
+    with open_run(run.folder, now) as opened:
+        assert opened.folder == run.folder
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", "\xff", '{"task": "toy"'])
 def test_a_damaged_run_file_is_refused(run, content):
     (run.folder / "run.json").write_bytes(content.encode("latin-1"))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from results import Checkpoint, Cost, Named, ResultsError, published
+from results import Checkpoint, Cost, Named, ResultsError, comparison_table, published
 from results.drawing import MAX_LINES, PAPER, STYLES, _apart, running_mean, save
 from results.figures import (
     MAX_CURVES,
@@ -405,10 +405,11 @@ def test_lines_of_other_methods_and_settings_have_names_of_their_own(pretrained)
     }
 
 
-def test_own_data_never_share_an_axis_with_published_numbers(make_record):
-    """One's own 3 classes of boxes with the task of COCO: a figure of their own."""
+@pytest.mark.parametrize("about", [{"classes": 3}, {"classes": 80, "own": True}])
+def test_own_data_never_share_an_axis_with_published_numbers(make_record, about):
+    """One's own classes of boxes with the task of COCO: a figure of their own, and a table."""
     data = make_record().data.model_copy(
-        update={"name": "fruit.json", "classes": 3, "standard": False, "fingerprint": "ee" * 8}
+        update={"name": "fruit.json", "standard": False, "fingerprint": "ee" * 8} | about
     )
     shared = {"task": "coco", "protocol": "coco/mask_rcnn-vitdet@1"}
     records = [
@@ -422,6 +423,9 @@ def test_own_data_never_share_an_axis_with_published_numbers(make_record):
     assert official.key == "size-coco-mask_rcnn-vitdet-v1"
     assert own.key == "own-eeeeeeee-size-coco-mask_rcnn-vitdet-v1"
     assert own.title.endswith(", own data fruit.json")
+    for table in comparison_table(records, published()):
+        theirs = {column.kind for column in table.columns} & {"published"}
+        assert bool(theirs) != table.title.startswith("Own data")
     (lines,) = drawn(own.figure).values()
     assert lines == {"MAE · ours": [(3.0, 30.0), (4.0, 33.0)]}
     assert 30.0 not in {

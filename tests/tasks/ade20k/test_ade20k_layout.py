@@ -100,6 +100,7 @@ def test_standard_is_as_many_as_in_the_release(
     own(tmp_path / "own", {"classes": [str(number) for number in range(150)]})
     monkeypatch.setattr(layout, "NUM_IMAGES", {"train": 2, "val": 1})
     assert not read(tmp_path / "own").standard
+    assert read(tmp_path / "own").own  # 150 classes, but not those of ADE20K
 
 
 # One's own data

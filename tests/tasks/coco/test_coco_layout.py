@@ -6,6 +6,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from tasks.coco.layout import read
 from tasks.coco.notes import Notes
 from tasks.coco.segmentation import pack, string_lengths, unpack
 from tasks.errors import TaskError
+from tasks.images.files import FileNames
 from tasks.miniature import WorldSizes
 
 
@@ -55,6 +57,16 @@ def test_facts() -> None:
     urls = [archive.url for archive in ARCHIVES.values()]
     assert urls[0] == "http://images.cocodataset.org/zips/train2017.zip"
     assert urls[2].endswith("/annotations/annotations_trainval2017.zip")
+
+
+def test_own_data_are_told_by_ids_and_names_and_not_by_their_number_of_classes(mini: Path) -> None:
+    data = read(mini)
+    official = replace(data, category_ids=CATEGORY_IDS)
+    assert data.own
+    assert not official.own  # the names are twelve digits
+    names = FileNames(["a.jpg"] * len(data.val))
+    assert replace(official, val=replace(data.val, names=names)).own
+    assert replace(official, category_ids=tuple(range(80))).own
 
 
 @pytest.mark.parametrize("module", ["tasks.coco", "tasks.coco.datasets", "tasks.check"])
