@@ -127,6 +127,7 @@ def transferring(
     how = execution or Execution()
     asked = {"compile": how.compile, "checkpoint-activations": how.checkpoint_activations}
     asked |= {"shard": how.shard, "eval-every": bool(how.eval_every)}
+    asked["log"] = how.log != "tensorboard"
     flag = next((f"--{name}" for name, given in asked.items() if given), None)
     if not trains and flag:
         raise RunError(f"{flag}: --protocol {protocol} trains no backbone; leave it out")

@@ -38,6 +38,10 @@ class TrainingExecution:
     device: Literal["auto", "cpu"] = "auto"
     """auto takes a GPU if there is one"""
 
+    log: Literal["tensorboard", "wandb"] = "tensorboard"
+    """wandb: write each step's loss and rate to Weights & Biases too; its variables hold, as
+    WANDB_PROJECT, and WANDB_MODE=offline"""
+
     def __post_init__(self) -> None:
         for name, kind, most in BOUNDS:
             value = getattr(self, name, 0)
@@ -50,6 +54,8 @@ class TrainingExecution:
                 raise RunError(f"{name} is {getattr(self, name)!r}; expected True or False")
         if self.device not in ("auto", "cpu"):
             raise RunError(f"device is {self.device!r}; expected auto or cpu")
+        if self.log not in ("tensorboard", "wandb"):
+            raise RunError(f"log is {self.log!r}; expected tensorboard or wandb")
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from mae_bench.execution import Execution
 from mae_bench.processes import meeting
 from mae_bench.progress import progress, say
 from mae_bench.recipes import changes
+from mae_bench.run.wandb_log import refuse_missing
 from mae_bench.run.writing import Run
 from mae_bench.unreadable import reasons
 from results import Checkpoint, Cost, Data, Record, Sweep
@@ -44,6 +45,8 @@ def start(how: Execution, seed: int) -> Accelerator:
     device.
     """
     check_seed(seed)
+    if how.log == "wandb":
+        refuse_missing()
     wanted = "cpu" if how.device == "cpu" or not torch.cuda.is_available() else "cuda"
     there = PartialState().device.type if PartialState._shared_state else wanted
     if there != wanted:

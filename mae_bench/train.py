@@ -72,7 +72,7 @@ def fit(
     model = networks.wrapped(accelerator)
     title = f"training {recipe.protocol} ({plural(recipe.epochs, 'epoch')})"
     with (
-        TrainingLog(run, plan) as log,
+        TrainingLog(run, plan, how.log) as log,
         noted(0.0 if accelerator.num_processes == 1 else PATIENCE) as signals,
         progress(title, plan.num_steps, plan.start) as bar,
         closing(load(task.train_data, plan, how, accelerator.device)) as batches,
@@ -85,7 +85,7 @@ def fit(
                 steps.tell(steps.settle(0))
                 stopped = partial(end_if_asked, steps, signals, step)
                 with networks.assembled() as scored:
-                    keeper.began += looks.look(step, scored, log.board, stopped)
+                    keeper.began += looks.look(step, scored, log.scalar, stopped)
             schedule.step_update(step)
             lr = max(group["lr"] for group in optimizer.param_groups)  # the head's
             with undone_if_cut_short(steps, signals, step):

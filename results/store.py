@@ -19,7 +19,7 @@ RUN_FILE = "run.json"
 """what a run writes first"""
 CANDIDATES = "candidates"
 """the runs of a sweep, in the folder of the run that it is for: no results by themselves"""
-NO_RUNS = ("state", "tensorboard", "predictions", CANDIDATES)
+NO_RUNS = ("state", "tensorboard", "wandb", "predictions", CANDIDATES)
 """what a run keeps in folders of its own: thousands of files, and no run to report among them"""
 
 

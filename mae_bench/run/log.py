@@ -10,14 +10,22 @@ from torch.utils.tensorboard import SummaryWriter
 
 from mae_bench.batches import MicroBatches
 from mae_bench.progress import Bar
+from mae_bench.run.wandb_log import WandbLog
 from mae_bench.run.writing import Run
+from tasks.processes import first_alone
 
 
 class TrainingLog:
-    """log.jsonl (every step, only what is reproducible), TensorBoard, and the progress bar."""
+    """log.jsonl (every step, only what is reproducible), TensorBoard, and the progress bar.
 
-    def __init__(self, run: Run, plan: MicroBatches) -> None:
+    And Weights & Biases, if asked for.
+    """
+
+    def __init__(self, run: Run, plan: MicroBatches, to: str = "tensorboard") -> None:
         self.plan, self.lines, self.board = plan, None, None
+        self.online: WandbLog | None = None
+        if to == "wandb":
+            first_alone(lambda: self.begin_online(run))
         if PartialState().is_main_process:
             run.cut_log(plan.start)
             self.lines = run.log_file.open("a", buffering=1)
@@ -25,11 +33,17 @@ class TrainingLog:
             self.board = SummaryWriter(str(run.folder / "tensorboard"), purge_step=plan.start)
         self.since, self.steps = time.monotonic(), 0
 
+    def begin_online(self, run: Run) -> None:
+        self.online = WandbLog(run.folder)
+
     def write(self, step: int, loss: float, lr: float, bar: Bar) -> None:
         if self.lines is None or self.board is None:
             return
         epoch = round(step / self.plan.epoch_steps, 4)
-        self.lines.write(json.dumps({"step": step, "epoch": epoch, "loss": loss, "lr": lr}) + "\n")
+        numbers = {"epoch": epoch, "loss": loss, "lr": lr}
+        self.lines.write(json.dumps({"step": step, **numbers}) + "\n")
+        if self.online is not None:
+            self.online.write(step, numbers)
         self.steps += 1
         passed = time.monotonic() - self.since
         if passed < 1.0 and step < self.plan.num_steps:
@@ -40,6 +54,13 @@ class TrainingLog:
             self.board.add_scalar(name, value, step)
         bar.update(step, f"loss {loss:.4f}  lr {lr:.2e}  {speed:,.0f} images/s")
 
+    def scalar(self, name: str, value: float, step: int) -> None:
+        """A score on the way: to TensorBoard, and to Weights & Biases."""
+        if self.board is not None:
+            self.board.add_scalar(name, value, step)
+        if self.online is not None:
+            self.online.write(step, {name: value})
+
     def sync(self) -> None:
         """Put the lines safely on disk, before a state that lies behind them."""
         if self.lines is not None:
@@ -48,7 +69,9 @@ class TrainingLog:
     def __enter__(self) -> "TrainingLog":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: object) -> None:
+        if self.online is not None:
+            self.online.close(failed=error[0] is not None)
         if self.lines is not None and self.board is not None:
             self.lines.close()
             try:

@@ -5,8 +5,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from torch.utils.tensorboard import SummaryWriter
-
 from mae_bench.batches import MicroBatches
 from mae_bench.errors import RunError
 from mae_bench.progress import duration, say
@@ -58,12 +56,12 @@ class Validation:
         self,
         step: int,
         model: Task,
-        board: SummaryWriter | None,
+        note: Callable[[str, float, int], None],
         stopped: Callable[[], None],
     ) -> float:
         """Score the state after `step` steps; the seconds that took.
 
-        `stopped` raises if the run is to end.
+        `note` takes the headline metric by name; `stopped` raises if the run is to end.
         """
         began = time.monotonic()
         is_training = model.training
@@ -81,8 +79,7 @@ class Validation:
                 stream.write(line + "\n")
 
         first_alone(write)
-        if board is not None:
-            board.add_scalar(f"validation/{name}", scored.metrics[name], step)
+        note(f"validation/{name}", scored.metrics[name], step)
         title, unit = metric_title(name)
         value = f"{scored.metrics[name]:.{decimals_of(name)}f}{unit}"
         took = time.monotonic() - began

@@ -24,7 +24,7 @@ TOKENIZER = "tokenizer"
 """method of pre-training that makes one"""
 OF_EVALUATION = ("workers", "device", "save_logits")
 """fields of Execution that evaluate takes"""
-OF_TRAINING = ("compile", "checkpoint_activations", "shard", "eval_every")
+OF_TRAINING = ("compile", "checkpoint_activations", "shard", "eval_every", "log")
 """fields that are refused where nothing is trained"""
 
 
