@@ -23,6 +23,8 @@ FEATURES = "features"
 """folder beside the runs for what probes share, which can be deleted at any time"""
 PRINTED = "printed"
 """folder beside the runs for what the runs of a suite print"""
+JOBS = "jobs"
+"""folder beside the runs for what a cluster's jobs are made of"""
 MOST_LETTERS = 220
 """bytes of a name: file systems take 255, and what belongs to a run is called after it"""
 MOST_LABEL = 100
@@ -60,6 +62,8 @@ def check_name(name: str) -> None:
     fault = ""
     if name == PRINTED:
         fault = "is the folder of what the runs of a suite print"
+    elif name == JOBS:
+        fault = "is the folder of what a cluster's jobs are made of"
     elif name == FEATURES:
         fault = "is the folder of the features that probes share, which can be deleted"
     elif name != name.strip() or name.startswith("."):

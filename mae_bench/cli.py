@@ -28,7 +28,7 @@ from mae_bench.commands.quickstart import Quickstart
 from mae_bench.commands.report import Report
 from mae_bench.commands.suite import Plan, Suite
 from mae_bench.commands.transfer import Transfer
-from mae_bench.errors import Interrupted, RunError, reason
+from mae_bench.errors import HELD, HeldError, Interrupted, RunError, reason
 from mae_bench.flags import explained, refusing, with_recipe
 from mae_bench.signals import Stopped, leave_soon, obeyed
 from mae_bench.srun import join_step
@@ -101,7 +101,8 @@ def call(argv: Sequence[str]) -> int:
     except AloneError as error:
         return complain(f"error: {error}", 2)
     except bad_input() as error:
-        return complain(f"error: {error}", 2, first)
+        code = HELD if isinstance(error, HeldError) else 2
+        return complain(f"error: {error}", code, first)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         advice = "nothing that was saved is lost; once this is put right, the same command goes on"

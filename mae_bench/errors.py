@@ -15,6 +15,14 @@ class Diverged(RunError):
     """A training whose loss or weights are no numbers any more, which its recipe alone decides."""
 
 
+HELD = 75
+"""exit code where another process works in the folder of a run; sysexits.h: try again later"""
+
+
+class HeldError(RunError):
+    """Another process works in the folder of a run."""
+
+
 class Interrupted(RunError):
     """Stopped by a signal after saving; the same command continues the run."""
 

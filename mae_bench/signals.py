@@ -235,4 +235,7 @@ def leave_soon(code: int) -> None:
         os._exit(code)
 
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # a traceback would say nothing by now
+    for name in WARNING:
+        if hasattr(signal, name):  # the work is done, and the exit code is to say so
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     threading.Thread(target=leave, daemon=True).start()

@@ -40,7 +40,8 @@ def join_step() -> None:
         )
     os.environ |= ranks | {"WORLD_SIZE": str(tasks)}
     os.environ.setdefault("MASTER_ADDR", meeting_node(nodes))
-    os.environ.setdefault("MASTER_PORT", str(meeting_port()))
+    port = port_of(number("SLURM_JOB_ID", 0), number("SLURM_STEP_ID", 0))
+    os.environ.setdefault("MASTER_PORT", str(port))
     from mae_bench.progress import console, say
 
     console.quiet = ranks["RANK"] != "0"  # the first speaks for all
@@ -75,9 +76,8 @@ def meeting_node(nodes: str) -> str:
     return re.sub(bracketed, lambda found: re.split("[-,]", found[0][1:-1])[0], name)
 
 
-def meeting_port() -> int:
+def port_of(job: int, step: int) -> int:
     """The same for all processes of a step, another for other jobs and steps."""
-    job, step = (number(name, 0) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
     return PORTS[(31 * job + step) % len(PORTS)]
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
@@ -13,6 +13,7 @@ from mae_bench.errors import RunError
 from mae_bench.execution import Execution
 from mae_bench.grid import as_value, read_sweep
 from mae_bench.suite.cost import UTILISATION
+from mae_bench.suite.slurm import Slurm
 
 
 @dataclass
@@ -66,16 +67,7 @@ class Choice:
             (self, each) for each in fields(Choice) if each.name not in ("what", "execution")
         ]
         given += [(self.execution, each) for each in fields(Execution)]
-        for place, each in given:
-            value, name = getattr(place, each.name), each.name.replace("_", "-")
-            if isinstance(value, tuple):
-                flat = (word for each in value for word in as_tuple(each))
-                found += [f"--{name}", *flat] if value else []
-            elif isinstance(value, bool):
-                found += [f"--{name}"] if value else []
-            else:
-                found += flag(name, value, each.default)
-        return found
+        return found + given_flags(given)
 
     def chosen(self) -> dict[str, Any]:
         """As the functions take it."""
@@ -96,7 +88,14 @@ class Suite(Choice):
     """
 
     jobs: int | None = None
-    """runs under way at the same time (default: one for each GPU; without GPUs 1)"""
+    """runs under way at the same time (default: one for each GPU; without GPUs 1); on a cluster:
+    of those that are put into its queue together (default: as many as it has room for)"""
+    launcher: Literal["local", "slurm"] = "local"
+    """slurm: each run is a job of a Slurm cluster, asked for by the flags below"""
+    slurm: Annotated[Slurm, arg(name="")] = field(default_factory=Slurm)
+    detach: bool = False
+    """with --launcher slurm: put the jobs in and end; the same command later shows how they are
+    and reports"""
     write: Path | None = None
     """write the suite into this FILE.toml, to be changed, and run nothing"""
     dry_run: bool = False
@@ -105,13 +104,27 @@ class Suite(Choice):
     def run(self) -> None:
         if self.dry_run:
             mae_bench.plan(**self.chosen())
-            go_on("suite", *self.words())
+            go_on("suite", *self.words(), *self.launcher_words())
             return
-        mae_bench.suite(**self.chosen(), jobs=self.jobs, write=self.write)
+        asked = self.slurm if self.launcher == "slurm" else None
+        flags = [f"--{name.replace('_', '-')}" for name in self.slurm.given]
+        flags += ["--detach"] * self.detach
+        if asked is None and flags:
+            raise RunError(f"{', '.join(flags)}: for --launcher slurm alone; give it too")
+        mae_bench.suite(
+            **self.chosen(), jobs=self.jobs, write=self.write, slurm=asked, detach=self.detach
+        )
         if self.write is not None:
             go_on("suite", self.write)
+        elif self.detach:
+            go_on("suite", *self.words(), *self.launcher_words())
         else:
             go_on("report", *flag("runs", self.out, "runs"))
+
+    def launcher_words(self) -> list[object]:
+        """What was given of the launcher, but for --detach."""
+        own = [(self, each) for each in fields(Suite) if each.name in ("jobs", "launcher")]
+        return given_flags([*own, *((self.slurm, each) for each in fields(Slurm))])
 
 
 @dataclass
@@ -131,6 +144,21 @@ class Plan(Choice):
     def run(self) -> None:
         mae_bench.plan(**self.chosen(), on=self.on, utilisation=self.utilisation)
         go_on("suite", *self.words())
+
+
+def given_flags(given: list[tuple[Any, Any]]) -> list[object]:
+    """The flags of fields that say something else than by default."""
+    found: list[object] = []
+    for place, each in given:
+        value, name = getattr(place, each.name), each.name.replace("_", "-")
+        if isinstance(value, tuple):
+            flat = (word for one in value for word in as_tuple(one))
+            found += [f"--{name}", *flat] if value else []
+        elif isinstance(value, bool):
+            found += [f"--{name}"] if value else []
+        else:
+            found += flag(name, value, each.default)
+    return found
 
 
 def as_tuple(words: str | tuple[str, ...]) -> tuple[str, ...]:

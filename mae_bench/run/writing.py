@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from backbones.files import open_regular, read_regular
 from mae_bench.arguments import check_name
-from mae_bench.errors import RunError, first_line
+from mae_bench.errors import HeldError, RunError, first_line
 from mae_bench.progress import say
 from mae_bench.run.files import (
     HALF_WRITTEN,
@@ -192,7 +192,7 @@ def take(folder: Path, lock: FileLock, identity: dict[str, Any]) -> None:
             "it at once; choose another --out"
         ) from None
     except Timeout:
-        raise RunError(
+        raise HeldError(
             f"run folder {folder}: another process is working in it; wait for it or choose "
             "another --name"
         ) from None

@@ -14,23 +14,41 @@ from rich.text import Text
 from mae_bench.progress import console, duration, say
 from mae_bench.report_page import validated
 from mae_bench.run.files import LOG_FILE
-from mae_bench.run.finding import last_step, planned_steps, read_identity
+from mae_bench.run.finding import is_locked, last_step, planned_steps, read_identity
 from mae_bench.suite.runs import SuiteRun, title
+from mae_bench.suite.there import There
 from results import Record, ResultsError
 from results.formats.html import Unfinished
 from results.labels import decimals_of, metric_title, shown
 from results.logs import read_log
 
-State = Literal["waiting", "running", "finished", "there", "failed"]
+State = Literal["waiting", "queued", "held", "running", "finished", "there", "failed"]
 MARKS: dict[State, str] = {
     "waiting": "·",
+    "queued": "~",
+    "held": "!",
     "running": ">",
     "finished": "+",
     "there": "=",
     "failed": "x",
 }
-STYLES: dict[State, str] = {"running": "bold", "failed": "red", "waiting": "dim", "there": "dim"}
-ORDER: tuple[State, ...] = ("running", "failed", "waiting", "finished", "there")
+STYLES: dict[State, str] = {
+    "running": "bold",
+    "held": "yellow",
+    "failed": "red",
+    "queued": "dim",
+    "waiting": "dim",
+    "there": "dim",
+}
+ORDER: tuple[State, ...] = (
+    "running",
+    "failed",
+    "held",
+    "queued",
+    "waiting",
+    "finished",
+    "there",
+)
 """which rows are shown first where the terminal is too low for all"""
 ENDED: tuple[State, ...] = ("finished", "there", "failed")
 SECONDS_BETWEEN_LINES = 30.0
@@ -93,11 +111,35 @@ class Board:
         row.state, row.said = state, said
         if state == "running":
             row.began = time.monotonic()
+        elif state in ("queued", "held"):
+            say(f"{state:>15}   {run.name}: {said}", style=STYLES.get(state))
         elif state != "waiting":
             # What has ended stays on the screen above the table.
             number = sum(len(self.with_state(each)) for each in ENDED)
             place = f"{number}/{len(self.rows)}"
             say(f"{place:>7}  {state:8}  {run.name}: {said}", style=STYLES.get(state))
+
+    def open_runs(self, there: There) -> Iterator[SuiteRun]:
+        """The runs that wait, once it is noted which are there by now, held or lost.
+
+        Held is one in whose folder another process works: another suite, or a command by hand.
+        """
+        for run, row in self.rows.items():
+            if row.state not in ("waiting", "held"):
+                continue
+            lost = next((x for x in run.before if self.rows[x].state == "failed"), None)
+            if lost is not None:
+                self.set(run, "failed", f"needs {lost.name}, which failed")
+            elif (record := there.look(run)) is not None:
+                name = there.folders.get(run, run.name)
+                also = f" (as {name})" if name != run.name else ""
+                self.set(run, "there", f"{score(record)}{also}")
+            elif is_locked(self.out / run.name):
+                if row.state != "held":
+                    self.set(run, "held", "another process works in its folder; waiting for it")
+            else:
+                row.state = "waiting"
+                yield run
 
     def update(self) -> None:
         """Look at the runs under way."""

@@ -17,6 +17,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+from mae_bench.arguments import PRINTED
 from mae_bench.execution import Execution
 from mae_bench.streams import keep_going_unread
 from mae_bench.suite.runs import SuiteRun
@@ -53,6 +54,11 @@ class Job:
             memory = ", perhaps for want of memory" if name == "SIGKILL" else ""
             return f"killed by {name}{memory}"
         return (told or (lines[-1] if lines else f"exit code {code}")).removeprefix("mae-bench: ")
+
+
+def said_file(out: Path, run: SuiteRun) -> Path:
+    """Where a run prints to."""
+    return out / PRINTED / f"{run.name}.txt"
 
 
 def warm_up() -> None:
@@ -162,12 +168,17 @@ def places(jobs: int | None, device: str, cores: int) -> list[dict[str, str]]:
         count = torch.cuda.device_count()
         ids = named.split(",") if named else [str(n) for n in range(count)]
         if count:
-            chosen = ids[: jobs or count]
-            return [{"CUDA_VISIBLE_DEVICES": name} for name in chosen]
-    if jobs is None or jobs == 1:
-        return [{}]
-    threads = {} if THREADS in os.environ else {THREADS: str(max(1, cores // jobs))}
-    return [dict(threads) for _ in range(jobs)]
+            chosen = ids[: min(jobs or count, count)]
+            shared = threads(len(chosen), cores)
+            return [{"CUDA_VISIBLE_DEVICES": name.strip()} | shared for name in chosen]
+    return [threads(jobs or 1, cores) for _ in range(jobs or 1)]
+
+
+def threads(runs: int, cores: int) -> dict[str, str]:
+    """Environment of each of several runs that share the cores."""
+    if runs == 1 or THREADS in os.environ:
+        return {}
+    return {THREADS: str(max(1, cores // runs))}
 
 
 def probe_in_process(run: SuiteRun, how: Execution, file: Path) -> str | None:

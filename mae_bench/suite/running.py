@@ -5,21 +5,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 
-from mae_bench.arguments import PRINTED, check_common
+from mae_bench.arguments import JOBS, check_common
 from mae_bench.data import MINI, miniature_world
-from mae_bench.errors import RunError
+from mae_bench.errors import HELD, RunError
 from mae_bench.execution import Execution
 from mae_bench.progress import duration, say
 from mae_bench.report import report
-from mae_bench.report_page import REFRESH_SECONDS, changes, refresh
-from mae_bench.report_runs import Wanted
 from mae_bench.run.files import RECORD_FILE
 from mae_bench.srun import refuse_several
 from mae_bench.suite.board import Board, score
 from mae_bench.suite.choosing import Choice, chosen_spec
+from mae_bench.suite.clustered import Clustered
 from mae_bench.suite.expansion import expand
-from mae_bench.suite.local import Job, LocalRunner, places, warm_up
+from mae_bench.suite.local import Job, LocalRunner, places, said_file, warm_up
+from mae_bench.suite.page import Page
+from mae_bench.suite.queue import Queue, SlurmQueue
 from mae_bench.suite.runs import SuiteRun
+from mae_bench.suite.slurm import Slurm
 from mae_bench.suite.spec import SuiteSpec, write_spec
 from mae_bench.suite.there import There, refuse_missing
 from mae_bench.words import hand_in
@@ -28,8 +30,6 @@ from results.store import read_record
 
 LOOK = 1.0
 """seconds between looks at the runs"""
-SHARE = 20
-"""times what renewing the page took, that is waited at least: the runs need the processor more"""
 MOST_JOBS = 64
 
 
@@ -40,6 +40,8 @@ def suite(
     jobs: int | None = None,
     execution: Execution | None = None,
     write: str | Path | None = None,
+    slurm: Slurm | None = None,
+    detach: bool = False,
     **choice: Unpack[Choice],
 ) -> list[Record]:
     """Do all that is missing of a suite of runs, and report; the records of all its runs.
@@ -48,8 +50,10 @@ def suite(
     of a suite, see `mae_bench.suite.spec`. Without it the suite is every combination of the lists
     in `choice`, see `mae_bench.suite.choosing.Choice`. Each run is a process of its own that
     is a `mae-bench` command; `jobs` of them are under way at a time (default: one on a CPU, one for
-    each GPU). What is in `out` already, by this suite or otherwise, is not run again. `write` only
-    writes the suite into a TOML file.
+    each GPU). With `slurm` each is a job of a Slurm cluster, where one that needs another's weights
+    waits for it; this process waits too, unless `detach`, and reports; `jobs` of an array are under
+    way at a time. What is in `out` already, by this suite or otherwise, is not run again. `write`
+    only writes the suite into a TOML file.
 
     Raises a one-line error for bad input before anything is run, and `RunError` at the end if runs
     failed, after all others are done.
@@ -72,7 +76,11 @@ def suite(
         write_spec(spec, Path(write))
         say(f"written to {write}: {len(expanded.runs)} runs; `mae-bench suite {write}` does them")
         return []
-    return carry_out(expanded.runs, spec, Path(out), how, jobs)
+    if slurm is None:
+        return carry_out(expanded.runs, spec, Path(out), how, jobs)
+    queue = SlurmQueue(slurm, Path(out) / JOBS, jobs, how.workers)
+    gpus = slurm.gpus_per_node
+    return carry_out(expanded.runs, spec, Path(out), how, queue=queue, gpus=gpus, detach=detach)
 
 
 def carry_out(
@@ -81,23 +89,31 @@ def carry_out(
     out: Path,
     how: Execution,
     jobs: int | None = None,
+    queue: Queue | None = None,
+    gpus: int = 0,
+    detach: bool = False,
 ) -> list[Record]:
-    """Run what is missing, and report. `RunError` at the end if runs failed."""
+    """Run what is missing, and report. `RunError` at the end if runs failed.
+
+    Here, `jobs` at a time; or as jobs in the queue of a cluster, with so many `gpus` on each node.
+    With `detach` they are only put in.
+    """
     hand_in()
     refuse_missing(runs, out)
     began = time.monotonic()
     if any(run.data == MINI for run in runs):
         miniature_world()
     out.mkdir(parents=True, exist_ok=True)
-    warm_up()
-    from mae_bench.provenance import num_cores
-
-    doing = Doing(runs, out, how, LocalRunner(places(jobs, how.device, num_cores())))
+    doing = (
+        Clustered(runs, out, how, queue, gpus, detach)
+        if queue is not None
+        else Doing(runs, out, how, here(jobs, how))
+    )
     try:
         with doing.board.shown():
             doing.all()
     finally:
-        doing.runner.stop(say)
+        doing.close()
     if doing.there.records:
         report(out)
         for name in spec.report:
@@ -113,7 +129,18 @@ def carry_out(
             f"{len(failed)} of {len(runs)} runs failed, the first {failed[0].run.name}: "
             f"{failed[0].said}; the same command tries them again, and goes on where they stopped"
         )
-    return [doing.there.records[run] for run in runs]
+    return [doing.there.records[run] for run in runs if run in doing.there.records]
+
+
+def here(jobs: int | None, how: Execution) -> LocalRunner:
+    """What starts runs on this machine."""
+    warm_up()
+    from mae_bench.provenance import num_cores
+
+    found = places(jobs, how.device, num_cores())
+    if jobs is not None and len(found) < jobs:
+        say(f"--jobs {jobs}: one run at a time on each GPU, of which there are {len(found)}")
+    return LocalRunner(found)
 
 
 class Doing:
@@ -131,29 +158,21 @@ class Doing:
         """Do everything that can be done."""
         while True:
             self.begin()
-            if not self.jobs:
+            if self.jobs:
+                for job in self.runner.wait(LOOK):
+                    self.end(job)
+            elif self.board.with_state("held"):
+                time.sleep(LOOK)
+            else:
                 break
-            for job in self.runner.wait(LOOK):
-                self.end(job)
             self.board.update()
             self.page.renew(self.board)
 
     def begin(self) -> None:
-        """Start what is ready, as far as there is room; name what there is no way to any more."""
-        for run, row in self.board.rows.items():
-            if row.state != "waiting":
-                continue
-            before = [self.board.rows[each] for each in run.before]
-            lost = next((each for each in before if each.state == "failed"), None)
-            if lost is not None:
-                self.board.set(run, "failed", f"needs {lost.run.name}, which failed")
-            elif any(each.state not in ("finished", "there") for each in before):
-                continue
-            elif (record := self.there.look(run)) is not None:
-                name = self.there.folders.get(run, run.name)
-                also = f" (as {name})" if name != run.name else ""
-                self.board.set(run, "there", f"{score(record)}{also}")
-            elif self.runner.has_room:
+        """Start what is ready, as far as there is room."""
+        for run in self.board.open_runs(self.there):
+            ready = all(each in self.there.records for each in run.before)
+            if ready and self.runner.has_room:
                 words = run.words(self.out, self.there.folders, self.how)
                 job = self.runner.start(words, said_file(self.out, run))
                 self.jobs[id(job)] = run
@@ -163,6 +182,9 @@ class Doing:
         """Note what a run has come to."""
         run = self.jobs.pop(id(job))
         took = duration(time.monotonic() - job.began)
+        if job.exit_code == HELD:  # another process has begun it at the same time
+            self.board.set(run, "waiting")
+            return
         try:
             if job.exit_code:
                 raise RunError(job.reason())
@@ -173,30 +195,6 @@ class Doing:
         self.there.note(run, run.name, record)
         self.board.set(run, "finished", f"{score(record)}, {took}")
 
-
-def said_file(out: Path, run: SuiteRun) -> Path:
-    """Where a run prints to."""
-    return out / PRINTED / f"{run.name}.txt"
-
-
-class Page:
-    """The report's page, renewed while runs are under way."""
-
-    def __init__(self, out: Path) -> None:
-        self.out = out
-        self.before: list[object] = []
-        self.due = time.monotonic() + REFRESH_SECONDS
-
-    def renew(self, board: Board, last: bool = False) -> None:
-        """Write the page if something has changed, and not too often; `last`: in any case."""
-        began = time.monotonic()
-        now: list[object] = [*changes(self.out), *board.states()]
-        if not last and (began < self.due or now == self.before):
-            return
-        seconds = None if last else REFRESH_SECONDS
-        try:
-            refresh(self.out, self.out / "report.html", Wanted(), board.unfinished(), seconds)
-        except (OSError, ResultsError) as error:  # the runs matter more; the last report tells it
-            say(f"the page could not be renewed ({error})", style="yellow")
-        self.before = now
-        self.due = time.monotonic() + max(REFRESH_SECONDS, SHARE * (time.monotonic() - began))
+    def close(self) -> None:
+        """Have what is under way save and end."""
+        self.runner.stop(say)

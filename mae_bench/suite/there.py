@@ -11,8 +11,8 @@ from backbones.baselines import BASELINES, release_of
 from mae_bench.data import MINI, weights_folder
 from mae_bench.errors import RunError
 from mae_bench.recipes import PRETRAIN
-from mae_bench.run.files import MODEL_FILE
-from mae_bench.run.finding import RunFolder, read_identity, runs_in
+from mae_bench.run.files import MODEL_FILE, RECORD_FILE
+from mae_bench.run.finding import RunFolder, read_identity, read_run, runs_in
 from mae_bench.starting import located
 from mae_bench.suite.runs import SuiteRun
 from results import Checkpoint, Record, ResultsError
@@ -36,12 +36,23 @@ class There:
         """The result of a run if it is there, under its own name or another; None if it is not."""
         if run in self.records:
             return self.records[run]
-        own = self.finished.get(run.name)
+        own = self.finished.get(run.name) or self.finished_since(run.name)
         for each in [*filter(None, [own]), *self.finished.values()]:
             if each.record is not None and self.is_result(run, each):
                 self.note(run, each.name, each.record)
                 return each.record
         return None
+
+    def finished_since(self, name: str) -> RunFolder | None:
+        """A run that somebody has finished after the folder was read."""
+        folder = self.out / name
+        if not (folder / RECORD_FILE).exists():
+            return None
+        found = read_run(name, folder)
+        if not (found.record and found.record.complete):
+            return None
+        self.finished[name] = found
+        return found
 
     def note(self, run: SuiteRun, name: str, record: Record) -> None:
         """Remember where the result of a run lies."""

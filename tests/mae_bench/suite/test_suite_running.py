@@ -6,15 +6,23 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from filelock import FileLock
 from safetensors.torch import load_file
-from small_runs import SMALL, SMALL_MAE, steps_logged, wait_for
+from small_runs import SMALL, SMALL_MAE, flags, steps_logged, wait_for
 
 import mae_bench
-from mae_bench.errors import RunError
+from mae_bench.cli import call
+from mae_bench.errors import HELD, RunError
 from mae_bench.execution import Execution
+from mae_bench.run.files import LOCK_FILE
 from mae_bench.run.finding import runs_in
+from mae_bench.suite import running
+from mae_bench.suite.choosing import chosen_spec
+from mae_bench.suite.expansion import expand
+from mae_bench.suite.local import places
 from results.store import read_record
 
 ALONE = Execution(workers=0, device="cpu", save_minutes=0)
@@ -76,8 +84,6 @@ def test_a_run_under_another_name_is_not_run_again(done, world, tmp_path, capsys
 
 
 def test_another_seed_or_another_recipe_is_another_run(done, world, tmp_path):
-    from mae_bench.suite.choosing import chosen_spec
-    from mae_bench.suite.expansion import expand
     from mae_bench.suite.there import There
 
     out, _ = done
@@ -111,6 +117,86 @@ def test_missing_weights_are_said_before_any_work(world, tmp_path, monkeypatch):
     with pytest.raises(RunError, match=r"nothing.pth: no such file"):
         mae_bench.suite(checkpoint=["nothing.pth"], **given)
     assert not (tmp_path / "runs").exists()
+
+
+class Timed:
+    """What a run that is held is given back by, after so many looks."""
+
+    def __init__(self, looks, then):
+        self.looks, self.then = looks, then
+
+    def __call__(self, _):
+        self.looks -= 1
+        if not self.looks:
+            self.then()
+
+
+def test_a_run_that_another_process_works_on_is_waited_for(
+    done, world, tmp_path, monkeypatch, capsys
+):
+    """It is neither failed nor run twice: its result is taken once it is there."""
+    out, records = done
+    name = next(each.name for each in records if "scratch" in each.protocol)
+    (tmp_path / name).mkdir()
+    lock = FileLock(tmp_path / name / LOCK_FILE)
+    lock.acquire()
+
+    def finish():
+        shutil.copytree(out / name, tmp_path / name, dirs_exist_ok=True)
+        lock.release()
+
+    monkeypatch.setattr(running.time, "sleep", Timed(3, finish))
+    given = WANTED | {"pretrain": [], "pretrain_overrides": {}}
+    (record,) = mae_bench.suite(data_root=world, out=tmp_path, **given)
+    assert record == next(each for each in records if each.name == name)
+    said = capsys.readouterr().out
+    assert f"held   {name}: another process works in its folder; waiting for it" in said
+    assert "1 there of 1 runs" in said
+
+
+def test_two_that_begin_at_once(world, tmp_path, monkeypatch, capsys):
+    """The one that loses the race does not say that the run has failed."""
+    monkeypatch.setattr("mae_bench.run.writing.LOCK_SECONDS", 0.0)
+    (tmp_path / "run").mkdir()
+    with FileLock(tmp_path / "run" / LOCK_FILE):
+        given = {"data": world / "unlabelled", "out": tmp_path, "name": "run", **SMALL_MAE}
+        argv = ["pretrain", *flags(**given)]
+        assert call(argv) == HELD
+    assert "another process is working in it" in capsys.readouterr().err
+    runs = expand(chosen_spec(None, tasks=["imagenet1k"], init=["scratch"])[0]).runs
+    doing = running.Doing(runs, tmp_path, ALONE, None)
+    job = SimpleNamespace(exit_code=HELD, began=0.0)
+    doing.jobs[id(job)] = runs[0]
+    doing.end(job)
+    assert doing.board.states() == ["waiting"]
+
+
+@pytest.mark.parametrize(
+    ("visible", "count", "jobs", "expected"),
+    [
+        (None, 4, None, ["0", "1", "2", "3"]),
+        (None, 4, 2, ["0", "1"]),
+        (None, 2, 8, ["0", "1"]),
+        ("4,6", 2, None, ["4", "6"]),
+        ("GPU-8a,GPU-9b", 2, 1, ["GPU-8a"]),
+        ("1,9", 1, None, ["1"]),
+        ("", 0, None, [None]),
+        (None, 0, 3, [None, None, None]),
+    ],
+)
+def test_one_run_for_each_gpu(visible, count, jobs, expected, monkeypatch):
+    """Which sees that one alone; the runs share the cores."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+    found = places(jobs, "auto", 16)
+    assert [place.get("CUDA_VISIBLE_DEVICES") for place in found] == expected
+    share = {} if len(found) == 1 else {"OMP_NUM_THREADS": str(16 // len(found))}
+    assert all(share.items() <= place.items() for place in found)
+    assert ("OMP_NUM_THREADS" in found[0]) == (len(found) > 1)
+    assert places(jobs, "cpu", 16) == places(jobs, "auto", 16) or count
 
 
 def start(world: Path, out: Path) -> subprocess.Popen:
