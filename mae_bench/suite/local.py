@@ -10,9 +10,10 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,11 @@ from mae_bench.arguments import PRINTED
 from mae_bench.execution import Execution
 from mae_bench.streams import keep_going_unread
 from mae_bench.suite.runs import SuiteRun
+from tasks.workers import LEFT_TO_THE_PARENT, end_with_the_parent
 
 PRELOADED = ["mae_bench.pretrain", "mae_bench.transfer", "mae_bench.evaluate"]
+LEAVING = 10.0
+"""seconds that a probe may take to end when it is stopped"""
 SAVING = 60.0
 """seconds that a run may take to save when it is stopped, before it is killed"""
 THREADS = "OMP_NUM_THREADS"
@@ -64,7 +68,37 @@ def said_file(out: Path, run: SuiteRun) -> Path:
 def warm_up() -> None:
     """Begin to import what runs need, in the process that they are forked from."""
     multiprocessing.set_forkserver_preload(PRELOADED)
-    forkserver.ensure_running()
+    for helper in (resource_tracker, forkserver):  # the first lets some signals through again
+        with blocked():
+            helper.ensure_running()
+
+
+@contextmanager
+def blocked() -> Iterator[None]:
+    """While open, signals wait, and processes that are begun never hear them.
+
+    Signals often reach the whole group, and with the fork server its runs would end, unsaved.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, LEFT_TO_THE_PARENT)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def begin_as_if_typed(said: str) -> None:
+    """Make of a process that the fork server has begun what a typed command is.
+
+    But Ctrl-C is for its parent alone, with which it ends, and it prints into the file `said`.
+    """
+    if not Path(said).parent.is_dir():  # the parent was stopped meanwhile, and has cleared up
+        os._exit(1)
+    os.setsid()
+    end_with_the_parent()
+    multiprocessing.set_start_method(None, force=True)  # for loaders; it would be this server's
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, LEFT_TO_THE_PARENT)
+    print_into(said)
 
 
 class LocalRunner:
@@ -118,12 +152,8 @@ class LocalRunner:
 
 def work(words: list[str], said: str, place: dict[str, str]) -> None:
     """Entry point of a run's process: the command, as if typed, printing into a file."""
-    from tasks.workers import end_with_the_parent
-
-    os.setsid()  # Ctrl-C is for the suite, which has its runs save
-    end_with_the_parent()
+    begin_as_if_typed(said)
     os.environ.update(place)
-    print_into(said)
     sys.argv = ["mae-bench", *words]
     import torch
 
@@ -189,22 +219,24 @@ def probe_in_process(run: SuiteRun, how: Execution, file: Path) -> str | None:
     process.start()
     try:
         process.join()
-    finally:
+    finally:  # stopped perhaps; what it shares with its loaders is taken away in order
+        process.terminate()
+        process.join(LEAVING)
         process.kill()
     return None if file.exists() else Job(process, said, 0.0).reason()
 
 
 def probe_work(run: SuiteRun, how: Execution, file: str, said: str) -> None:
     """Entry point of a probe's process."""
-    from tasks.workers import end_with_the_parent
-
-    os.setsid()
-    end_with_the_parent()
-    print_into(said)
+    begin_as_if_typed(said)
     from mae_bench.cli import bad_input
+    from mae_bench.signals import Stopped, obeyed
     from mae_bench.suite.probing import probe_into
 
     try:
-        probe_into(run, how, Path(file))
+        with obeyed():
+            probe_into(run, how, Path(file))
+    except Stopped as stop:
+        sys.exit(128 + stop.number)
     except bad_input() as error:
         sys.exit(f"mae-bench: {error}")

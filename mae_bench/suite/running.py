@@ -63,10 +63,10 @@ def suite(
     how = execution or Execution()
     if jobs is not None and not 1 <= jobs <= MOST_JOBS:
         raise RunError(f"jobs is {jobs!r}; expected 1 to {MOST_JOBS}")
-    if how.shard:
+    if how.shard and (slurm is None or slurm.processes == 1):
         raise RunError(
             "--shard: here each run of a suite is one process, which has nothing to split; give "
-            "it to pretrain or transfer under torchrun"
+            "it to pretrain or transfer under torchrun, or --launcher slurm several GPUs"
         )
     spec, left_out = chosen_spec(what, **choice)
     expanded = expand(spec)

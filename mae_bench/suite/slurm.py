@@ -52,6 +52,11 @@ class Slurm:
     def processes_per_node(self) -> int:
         return max(1, self.gpus_per_node)
 
+    @property
+    def processes(self) -> int:
+        """Of a run."""
+        return self.nodes * self.processes_per_node
+
 
 def minutes(time: str) -> int:
     """Of a time as Slurm writes it; `RunError` for another."""

@@ -2,12 +2,17 @@
 
 import json
 import multiprocessing
+import os
+import signal
+import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from small_runs import wait_for
 
 import mae_bench
 from mae_bench.cli import call
@@ -159,6 +164,41 @@ def test_time_and_memory_are_within_a_fifth(task, protocol, tmp_path):
     real_seconds, real_memory = in_a_process(lambda: really(run, tmp_path), tmp_path / "real.json")
     assert seconds == pytest.approx(real_seconds, rel=0.2), (seconds, real_seconds)
     assert memory == pytest.approx(real_memory, rel=0.2)
+
+
+def has_loaders(pid: int, depth: int = 3) -> bool:
+    """Whether the fork server's child, in which a run is probed, has children."""
+    try:
+        below = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return False
+    return bool(below) if depth == 1 else any(has_loaders(int(n), depth - 1) for n in below)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
+def test_a_plan_that_is_stopped_says_so_and_nothing_else(world, tmp_path):
+    """The whole group gets the signal; nothing is left, no process and no line of Python's."""
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    argv = ["plan", "--init", "scratch", "--tasks", "imagenet1k", "--data-root", str(world)]
+    argv += ["--overrides", "batch_size=8", "device_batch=4", "--out", str(tmp_path / "runs")]
+    with (tmp_path / "said.txt").open("w") as said:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mae_bench", *argv, "--device", "cpu"],
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+            env={**os.environ, "TMPDIR": str(kept), "OMP_NUM_THREADS": "1"},
+        )
+    wait_for(lambda: has_loaders(process.pid), "loading processes of a probe")
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(60) == 128 + signal.SIGTERM
+    wait_for(lambda: not list(Path("/proc").glob(f"{process.pid}/task")), "its end")
+    first, last = (tmp_path / "said.txt").read_text().splitlines()
+    assert first == "probing ..."
+    assert last.startswith("mae-bench: stopped by SIGTERM; nothing that was saved is lost")
+    assert not list(kept.glob("tmp*"))
 
 
 def test_plan_is_a_function_too():
