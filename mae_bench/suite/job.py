@@ -86,7 +86,7 @@ class RunJob:
 
         warning = int(signal.Signals[f"SIG{place.USR_SIG}"])
         numbers = {warning, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2}
-        before = {number: signal.signal(number, note) for number in numbers}
+        before: dict[int, Any] = {each: signal.signal(each, note) for each in numbers}
         code = wait(command, asked)
         if not code:
             return
