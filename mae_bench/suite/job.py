@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mae_bench.errors import RunError
-from mae_bench.run.finding import saved_step
+from mae_bench.run.files import RECORD_FILE, STATES
 from mae_bench.srun import port_of
 
 SAVING = 150.0
@@ -55,8 +55,8 @@ class RunJob:
     """on each node"""
     workers: int = 0
     """loader processes of each process"""
-    step: int = -1
-    """that was saved when it was queued again for the last time"""
+    saved: tuple[str, ...] | None = None
+    """what there was when it was queued again for the last time"""
     idle: int = 0
     """how often it was queued again without a step further"""
 
@@ -103,9 +103,9 @@ class RunJob:
         """What submitit is to queue instead of this job; None: nothing, which ends the run."""
         import submitit
 
-        step = saved_step(Path(self.folder))
-        self.idle = self.idle + 1 if step == self.step else 0
-        self.step = step
+        there = saved(Path(self.folder))
+        self.idle = self.idle + 1 if there == self.saved else 0
+        self.saved = there
         if self.idle >= MOST_IDLE:
             self.say(
                 f"mae-bench: error: not a step further in {MOST_IDLE} starts, so it is not queued "
@@ -193,6 +193,12 @@ def is_wanted(place: Any) -> bool:
     except (OSError, subprocess.TimeoutExpired):
         return False
     return done.stdout.strip() == "RUNNING"
+
+
+def saved(folder: Path) -> tuple[str, ...]:
+    """The states and results of a run, and of the candidates of its sweep, by name."""
+    files = (file for name in (STATES, RECORD_FILE) for file in folder.rglob(name))
+    return tuple(sorted(file.relative_to(folder).as_posix() for file in files))
 
 
 def read_entry(file: Path) -> dict[str, Any]:
