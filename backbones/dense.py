@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.linear import Linear
 from backbones.posembed import resize, resize_grid, sincos_2d
+from backbones.precision import attention
 from backbones.relative import attend_decomposed, autocast, shared_bias
 from backbones.sizes import Anatomy, Dense, RelativePosition, Size
 from backbones.vit import (
@@ -59,7 +59,7 @@ class WindowAttention(nn.Module):
         else:
             if self.relative == "per_block":
                 bias = autocast(shared_bias(self.relative_position_bias_table))
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+            out = attention(q, k, v, bias)
         return self.proj(join_windows(join_heads(out), self.side, height, width))
 
 

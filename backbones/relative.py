@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from backbones.precision import attention
 from backbones.tiled import TiledAttention
 
 CLASS_TOKEN_ROWS = 3
@@ -59,7 +60,7 @@ def attend_fused(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor)
     places = F.pad(places, (0, padding)).expand(*k.shape[:2], tokens, -1)
     k = torch.cat([k, places], dim=-1)
     v = F.pad(v, (0, 2 * side + padding))
-    return F.scaled_dot_product_attention(q, k, v, scale=1.0)[..., :width]
+    return attention(q, k, v, scale=1.0)[..., :width]
 
 
 def distance_terms(q: Tensor, rel_h: Tensor, rel_w: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from backbones.colour import IMAGENET_MEAN, IMAGENET_STD, Colour
 from backbones.linear import Linear, linear
 from backbones.posembed import sincos_2d
+from backbones.precision import attention
 from backbones.relative import CLASS_TOKEN_ROWS, autocast, class_token_bias
 from backbones.sizes import Anatomy, BackboneError, Size
 
@@ -66,7 +67,7 @@ def attend(
     if num_queries is not None:
         first = q.shape[2] - num_queries
         q, bias = q[:, :, first:], None if bias is None else bias[:, :, first:]
-    return join_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=bias))
+    return join_heads(attention(q, k, v, bias))
 
 
 def split_heads(qkv: Tensor, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -7,7 +7,9 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -40,8 +42,13 @@ def is_installed(name: str) -> bool:
         return False
 
 
-def environment(accelerator: Accelerator, sharded: bool = False) -> Environment:
-    """Versions, device, processes, commit and command of this process."""
+def environment(
+    accelerator: Accelerator, sharded: bool = False, precision: str | None = None
+) -> Environment:
+    """Versions, device, processes, commit and command of this process.
+
+    `precision`: of the run's recipe.
+    """
     if accelerator.device.type == "cuda":
         device = torch.cuda.get_device_name(accelerator.device)
     else:
@@ -52,6 +59,7 @@ def environment(accelerator: Accelerator, sharded: bool = False) -> Environment:
         versions={name: importlib.metadata.version(name) for name in LIBRARIES}
         | {name: importlib.metadata.version(name) for name in OPTIONAL if is_installed(name)},
         device=device,
+        bf16=bf16_of_cpu() if precision == "bf16" and accelerator.device.type == "cpu" else None,
         processes=accelerator.num_processes,
         sharded=sharded,
         commit=commit(),
@@ -108,6 +116,19 @@ def cpu_name() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+BF16 = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16"}
+"""capability of a CPU, as torch calls it -> name of its instructions for bfloat16"""
+EMULATED = "float32 instructions"
+
+
+def bf16_of_cpu() -> str:
+    """What oneDNN multiplies bfloat16 with on this processor, as far as torch tells."""
+    told: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    if not told:
+        return "instructions that this torch does not tell"
+    return next((name for key, name in BF16.items() if told.get(key)), EMULATED)
 
 
 def peak_memory(accelerator: Accelerator) -> int:

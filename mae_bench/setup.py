@@ -231,7 +231,9 @@ def make_record(
                 forward_flops=spent.forward_flops,
                 latency_seconds=spent.latency_seconds,
             ),
-            "environment": provenance.environment(accelerator, spent.sharded),
+            "environment": provenance.environment(
+                accelerator, spent.sharded, known["recipe"].get("precision")
+            ),
             "started": spent.started,
             "finished": max(datetime.now(UTC), spent.started),  # clocks are set back at times
             "skipped_images": len(spent.skipped) + len(scored.unreadable),

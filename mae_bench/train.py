@@ -23,7 +23,8 @@ from mae_bench.errors import Interrupted, RunError, is_lost
 from mae_bench.execution import Execution
 from mae_bench.late import Step, Steps
 from mae_bench.optim import build_optimizer, build_schedule, clip
-from mae_bench.progress import progress
+from mae_bench.progress import progress, say
+from mae_bench.provenance import bf16_of_cpu
 from mae_bench.run.keeping import Fitted, Keeper, is_finite
 from mae_bench.run.log import TrainingLog
 from mae_bench.run.validation import Validation
@@ -70,6 +71,8 @@ def fit(
     plan.start = keeper.restore()
     first_alone(keeper.tell_disk)
     model = networks.wrapped(accelerator)
+    if recipe.precision == "bf16" and accelerator.device.type == "cpu":
+        say(f"bf16 on this CPU by {bf16_of_cpu()}")
     title = f"training {recipe.protocol} ({plural(recipe.epochs, 'epoch')})"
     with (
         TrainingLog(run, plan, how.log) as log,

@@ -178,6 +178,9 @@ class Environment(_Part):
     versions: dict[str, str]
     """other libraries: name to version"""
     device: Text
+    bf16: Text | None = None
+    """what a CPU multiplied bfloat16 with, of a run whose recipe says bf16; None: another run, or
+    one from before this was written down"""
     processes: Annotated[PositiveInt, Field(le=LARGEST)]
     sharded: bool = False
     """whether each process held a part of the network alone"""

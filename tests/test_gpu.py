@@ -2,6 +2,7 @@
 
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -147,7 +148,7 @@ def test_nearest_neighbours_and_logistic_regression_agree_with_the_cpu():
 @pytest.mark.parametrize("what", ["mae", "moco_v3", "finetune", "linear", "ade20k"])
 def test_no_step_waits(tmp_path, monkeypatch, what):
     """torch raises an error where the host would wait, but for detection, which has to."""
-    loop = import_module("mae_bench.train")  # the package has a function of this name's kind
+    loop = import_module("mae_bench.train")
     seed, begun = loop.seed_forward, []
 
     def begin(*arguments):

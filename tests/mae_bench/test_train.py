@@ -16,6 +16,7 @@ from backbones.vit import Block
 from mae_bench.batches import MicroBatches
 from mae_bench.errors import RunError
 from mae_bench.execution import Execution
+from mae_bench.provenance import bf16_of_cpu
 from tasks.errors import TaskError
 from tasks.images import Unreadable
 
@@ -225,11 +226,14 @@ def test_tensorboard_has_the_last_step(tmp_path):
     assert last.value == pytest.approx(log_of(run.folder)[-1]["loss"], rel=1e-6)
 
 
-def test_two_precisions_in_one_process(world, tmp_path):
+def test_two_precisions_in_one_process(world, tmp_path, capsys):
     """Each run computes in its own; the second is what it is alone."""
     common = {"data": world / "unlabelled", "out": tmp_path, **SMALL_MAE}
+    told = []
     for name, precision in (("a", "fp32"), ("b", "bf16"), ("c", "fp32")):
-        mae_bench.pretrain(name=name, precision=precision, **common)
+        record = mae_bench.pretrain(name=name, precision=precision, **common)
+        told.append((record.environment.bf16, "bf16 on this CPU by " in capsys.readouterr().out))
+    assert told == [(None, False), (bf16_of_cpu(), True), (None, False)]
     a, b, c = ([line["loss"] for line in log_of(tmp_path / name)] for name in "abc")
     assert a == c
     assert a != b
