@@ -40,6 +40,9 @@ class DatasetRow:
     """on disk, about; None: not known"""
     layout: str
     """the files below the data folder"""
+    archives: Mapping[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
+    """those of the official release that are needed -> what each unpacks to, relative to the data
+    folder, one of each tuple"""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from mae_bench.data import MINI
 from mae_bench.errors import RunError
 from results.labels import plain
 from tasks.face import DatasetRow
+from tasks.stores import OFFICIAL, is_archive
 
 MOST_DEPTH = 2
 """folders below the root that are looked into"""
@@ -23,7 +24,8 @@ def find_data(
     """Task -> folder of its data; `given` says it for some. `RunError` names all that is missing.
 
     Without a root it is the miniature world. A folder is the one of a data set if it holds the
-    files that `mae-bench data list` shows; where several do, or several sets look alike, its name
+    files that `mae-bench data list` shows, or the archives of the official release, which are read
+    as they are; where several do, or several sets look alike, its name
     decides.
     """
     for name in given:
@@ -38,12 +40,16 @@ def find_data(
     found, missing = {}, []
     for name in wanted:
         fitting = [folder for folder in there if looks_like(rows[name], folder)]
+        packed = [folder for folder in there if is_packed(rows[name], folder)]
         named = [folder for folder in fitting if is_called(rows[name], folder)]
         if name in given:
             found[name] = given[name]
         elif len(named or fitting) == 1 and (named or not alike(rows, name)):
             found[name] = str((named or fitting)[0])
-        elif fitting:
+        elif len(packed) == 1 and not named:  # names of archives tell sets apart that look alike
+            found[name] = str(packed[0])
+        elif fitting or packed:
+            fitting = fitting or packed
             several = ", ".join(map(str, (named or fitting)[:3]))
             missing.append(f"{name} may be in {several}: call the right one {name}")
         else:
@@ -71,6 +77,22 @@ def folders_below(root: Path, depth: int = MOST_DEPTH) -> Iterator[Path]:
 def looks_like(row: DatasetRow, folder: Path) -> bool:
     """Whether a folder has something of all that a data set's layout names."""
     return all(next(folder.glob(pattern), None) is not None for pattern in patterns(row.layout))
+
+
+def is_packed(row: DatasetRow, folder: Path) -> bool:
+    """Whether a folder has the archives of the official release, or what they unpack to."""
+    there = {name: archive_in(folder, name) for name in row.archives}
+    return any(there.values()) and all(
+        there[name] or all(any((folder / each).exists() for each in one) for one in unpacked)
+        for name, unpacked in row.archives.items()
+    )
+
+
+def archive_in(folder: Path, name: str) -> bool:
+    """Whether an archive lies in a folder as it can be read: not compressed as a whole."""
+    plain_name = name.removesuffix(".gz")
+    read = is_archive(plain_name) and OFFICIAL.fullmatch(Path(plain_name).stem)
+    return bool(read) and (folder / plain_name).is_file()
 
 
 def is_called(row: DatasetRow, folder: Path) -> bool:

@@ -23,7 +23,9 @@ from mae_bench.data import task_root, usable
 from mae_bench.errors import RunError
 from mae_bench.execution import Execution
 from mae_bench.optim import build_optimizer, clip
+from mae_bench.pretraining.discrete_vae import DiscreteVAE
 from mae_bench.pretraining.methods import METHODS
+from mae_bench.pretraining.tokenizer import Tokenizer, read_tokenizer
 from mae_bench.provenance import environment, peak_memory
 from mae_bench.recipes import PRETRAIN
 from mae_bench.run.files import atomic
@@ -114,8 +116,6 @@ def probe(run: SuiteRun, how: Execution, clock: Clock = time.perf_counter) -> Pr
 def read(run: SuiteRun, how: Execution) -> Any:
     """The data of a run, judged as the run itself would."""
     if run.command == PRETRAIN:
-        if run.tokenizer is not None:
-            raise RunError("predicts tokens of a tokenizer, which a plan does not make")
         return METHODS[run.protocol].read(run.data, how.max_bad_images)
     trained = run.needs if run.command == "evaluate" and run.needs else run
     return usable(trained.task, task_root(trained.task, trained.data), how.max_bad_images).data
@@ -125,7 +125,9 @@ def build(run: SuiteRun, data: Any, limit: int | None = None) -> Measurement:
     """What a run trains or scores, around random weights."""
     recipe = run.recipe
     if run.command == PRETRAIN:
-        return METHODS[run.protocol].build(recipe, data, run.seed)
+        task = METHODS[run.protocol].build(recipe, data, run.seed)
+        task.tokenizer = tokenizer(run)
+        return task
     vit = backbones.create(run.backbone, **recipe.backbone_options())
     if run.command != "evaluate":
         return tasks.build(run.task, recipe, vit, data, run.seed, limit)
@@ -136,6 +138,26 @@ def build(run: SuiteRun, data: Any, limit: int | None = None) -> Measurement:
     assert isinstance(recipe, ClassificationRecipe)
     model, classes = Classifier(recipe, vit, len(data.classes)), [str(c) for c in data.classes]
     return Robustness(model, classes, run.task, task_root(run.task, run.data), limit)
+
+
+def tokenizer(run: SuiteRun) -> Tokenizer | None:
+    """Whose tokens a pre-training predicts: of a file, or random as long as none is made; None: it
+    predicts none."""
+    if run.tokenizer is None:
+        return None
+    if isinstance(run.tokenizer, SuiteRun):
+        recipe: Any = run.tokenizer.recipe
+        encoder = DiscreteVAE(recipe.width, recipe.depth, recipe.codebook, recipe.narrow).encoder
+        found = Tokenizer(encoder.eval().requires_grad_(False), run.tokenizer.name, "", {})
+    else:
+        found = read_tokenizer(run.tokenizer)
+    wanted = METHODS[run.protocol].codebook(run.recipe)
+    if found.encoder.codebook != wanted:
+        raise RunError(
+            f"tokenizer {found.name}: has {found.encoder.codebook:,} codes, and the recipe "
+            f"predicts {wanted:,}"
+        )
+    return found
 
 
 def train_some(

@@ -39,7 +39,8 @@ class Ade20kFace(Face):
 
     def datasets(self) -> list[DatasetRow]:
         train, val = facts.NUM_IMAGES["train"], facts.NUM_IMAGES["val"]
-        return [DatasetRow("ade20k", facts.NUM_CLASSES, train, val, GIGABYTES, facts.LAYOUT)]
+        known = ("ade20k", facts.NUM_CLASSES, train, val, GIGABYTES, facts.LAYOUT)
+        return [DatasetRow(*known, {f"{facts.FOLDER}.zip": ((facts.FOLDER,),)})]
 
     def twins(self) -> Sequence[Twin]:
         from tasks.miniature.ade20k import ADE20K

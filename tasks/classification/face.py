@@ -83,14 +83,15 @@ class ClassificationFace(Face):
                 each.num_val,
                 each.gigabytes,
                 each.layout,
+                {archive.name: archive.holds for archive in each.archives if archive.needed},
             )
             for each in DATASETS.values()
         ]
         for test in ROBUSTNESS.values():
             images = test.num_sets * test.num_images
-            rows.append(
-                DatasetRow(test.name, test.num_classes, None, images, test.gigabytes, test.layout)
-            )
+            known = (test.name, test.num_classes, None, images, test.gigabytes, test.layout)
+            names = {each.name: each.holds or ((test.folder,),) for each in test.archives}
+            rows.append(DatasetRow(*known, names))
         return rows
 
     def twins(self) -> Sequence[Twin]:

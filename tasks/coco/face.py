@@ -41,7 +41,8 @@ class CocoFace(Face):
     def datasets(self) -> list[DatasetRow]:
         size = sum(archive.size for archive in facts.ARCHIVES.values()) / 1e9
         train, val = facts.NUM_IMAGES["train"], facts.NUM_IMAGES["val"]
-        return [DatasetRow("coco", facts.NUM_CLASSES, train, val, size, facts.LAYOUT)]
+        names = {each.name: ((folder,),) for folder, each in facts.ARCHIVES.items()}
+        return [DatasetRow("coco", facts.NUM_CLASSES, train, val, size, facts.LAYOUT, names)]
 
     def takes(self, source: str | Path) -> bool:
         """TRAIN.json,VAL.json, one's own annotations."""

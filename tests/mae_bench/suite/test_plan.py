@@ -201,6 +201,21 @@ def test_a_plan_that_is_stopped_says_so_and_nothing_else(world, tmp_path):
     assert not list(kept.glob("tmp*"))
 
 
+@pytest.mark.parametrize("method", ["beit", "mae"])
+def test_pretrainings_that_predict_tokens_are_planned(world, method):
+    """With a tokenizer of random weights, which takes as long."""
+    from mae_bench.suite.probing import probe
+
+    changes = {"epochs": 1, "warmup_epochs": 0, "batch_size": 8, "device_batch": 4}
+    changes |= {"target": "tokens"} if method == "mae" else {}
+    flags = {"pretrain": [method], "pretrain_overrides": changes, "data_root": str(world)}
+    made, predicting, _ = runs_for(["imagenet1k"], **flags)
+    assert predicting.tokenizer == made
+    found = probe(replace(predicting, data=str(world / "unlabelled")), ALONE, time.process_time)
+    assert found.steps == 3
+    assert found.micro_batch_seconds > 0
+
+
 def test_plan_is_a_function_too():
     assert mae_bench.plan.__module__ == "mae_bench.plan"
 

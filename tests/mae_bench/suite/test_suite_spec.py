@@ -221,6 +221,35 @@ def test_data_are_found_below_a_folder(tmp_path):
         find_data(["coco"], tmp_path, {})
 
 
+def test_archives_of_the_official_releases_are_data_too(tmp_path):
+    """By their names alone; compressed ones, which are not read as they are, are no data."""
+    for file in (
+        "imagenet/ILSVRC2012_img_train.tar",
+        "imagenet/ILSVRC2012_img_val.tar",
+        "coco/train2017.zip",
+        "coco/val2017/1.jpg",
+        "coco/annotations_trainval2017.zip",
+        "robust/imagenet-a.tar",
+        "robust/imagenet-r.tar",
+        "inat/train_val2018.tar.gz",
+        "inat/train2018.json",
+        "inat/val2018.json",
+    ):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    names = ["imagenet1k", "coco", "imagenet_a", "imagenet_r"]
+    found = find_data(names, tmp_path, {})
+    assert [Path(found[name]).name for name in names] == ["imagenet", "coco", "robust", "robust"]
+    with pytest.raises(RunError, match="no inat2018"):
+        find_data(["inat2018"], tmp_path, {})
+    (tmp_path / "inat/train_val2018.tar.gz").rename(tmp_path / "inat/train_val2018.tar")
+    assert find_data(["inat2018"], tmp_path, {}) == {"inat2018": str(tmp_path / "inat")}
+    (tmp_path / "coco/val2017/1.jpg").unlink()
+    (tmp_path / "coco/val2017").rmdir()
+    with pytest.raises(RunError, match="no coco"):
+        find_data(["coco"], tmp_path, {})
+
+
 def test_layouts_are_read_as_patterns():
     assert patterns("{train,val}7.json and x/<a>/*.jpg") == [
         "train7.json",
