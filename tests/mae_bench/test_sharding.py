@@ -213,6 +213,9 @@ def look_inside(rank: int) -> None:
     for each, before in zip(network.parameters(), gradients, strict=True):
         assert isinstance(each.grad, DTensor)
         torch.testing.assert_close(each.grad.full_tensor(), before * 0.5 / norm)
+    task.register_buffer("rank", torch.tensor(float(rank)), persistent=False)
+    assert trained.finished() is task
+    assert task.rank == 0, "statistics of batch norm are the first process's"
     state = whole(network.state_dict())
     assert all((value is None) == (rank > 0) for value in state.values())
 
