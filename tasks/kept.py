@@ -42,9 +42,6 @@ BROKEN = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 OURS = "mae-bench"
 """the entry of safetensors' metadata that holds the facts"""
 
-Identity = Mapping[str, Any]
-"""what the kept is of, as JSON has it; another one makes it stale"""
-
 
 @dataclass(frozen=True, eq=False)
 class Kept:
@@ -52,8 +49,8 @@ class Kept:
 
     facts: dict[str, Any]
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
-    not_kept: str = ""
-    """why it is of no use to the next process, if so"""
+    not_kept: str | None = None
+    """why it is of no use to the next process, if so; empty: it is not worth a word"""
 
 
 class Shared(np.ndarray):
@@ -72,12 +69,18 @@ class Shared(np.ndarray):
 
 
 def keep(
-    kind: str, source: str, is_current: Callable[[Identity], bool], make: Callable[[], Kept]
+    kind: str,
+    source: str,
+    is_current: Callable[[Kept], bool],
+    make: Callable[[], Kept],
+    one: bool = True,
 ) -> Kept:
-    """What is kept of a source, or what `make` returns, which is kept; one process makes it.
+    """What is kept of a source, or what `make` returns, which is kept.
 
-    `kind` is the folder in the cache. `is_current` tells whether facts that were kept are those of
-    the source as it is now.
+    `one`: one process makes it while others wait; else several may make the same.
+
+    `kind` is the folder in the cache. `is_current` tells whether what was kept is of the source as
+    it is now.
     """
     name = hashlib.sha256(os.fsencode(source)).hexdigest()[:32]
     file = cache_folder() / kind / f"{name}.safetensors"
@@ -85,8 +88,8 @@ def keep(
     if isinstance(found, Kept):
         return found
     with ExitStack() as stack:
-        problem = lock(file, stack)
-        if not problem:
+        problem = lock(file, stack) if one else ""
+        if one and not problem:
             again = load(file, is_current)
             if isinstance(again, Kept):
                 return again
@@ -94,8 +97,9 @@ def keep(
         if found:
             say(f"{file}: {found}; {source} is read anew")
         made = make()
-        if made.not_kept:
-            say(f"{source}: read at every start, since {made.not_kept}")
+        if made.not_kept is not None:
+            if made.not_kept:
+                say(f"{source}: read at every start, since {made.not_kept}")
             return made
         problem = problem or write(file, made)
         if problem:
@@ -129,6 +133,7 @@ def write(file: Path, made: Kept) -> str:
     facts = made.facts | {"sums": sums(arrays)}
     temporary = ""
     try:
+        file.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=".", suffix=".partial")
         os.close(descriptor)
         save_file(arrays, temporary, {OURS: json.dumps(facts)})
@@ -150,14 +155,14 @@ def sums(arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
         return dict(pool.map(one, sorted(arrays, key=lambda name: -arrays[name].nbytes)))
 
 
-def load(file: Path, is_current: Callable[[Identity], bool]) -> Kept | str:
+def load(file: Path, is_current: Callable[[Kept], bool]) -> Kept | str:
     """What is kept, mapped; or why it is not taken, "" if there is nothing."""
     try:
         stamp = stamp_of(str(file))
-        facts, arrays = mapped(str(file), stamp)
-        if not is_current(facts):
+        found = Kept(*mapped(str(file), stamp))
+        if not is_current(found):
             return "the data have changed since"
-        if sums(arrays) != facts.get("sums"):
+        if sums(found.arrays) != found.facts.get("sums"):
             return "it is damaged"
     except FileNotFoundError:
         return ""
@@ -165,7 +170,7 @@ def load(file: Path, is_current: Callable[[Identity], bool]) -> Kept | str:
         return error.strerror or str(error)
     except BROKEN:
         return "it is damaged, or no file of ours"
-    return Kept(facts, arrays)
+    return found
 
 
 def stamp_of(file: str) -> tuple[int, ...]:

@@ -46,7 +46,7 @@ def read_alone(folder: Path, learnt: Sequence[str]) -> LabelledImages:
             f"{shorten(learnt)}"
         )
     place = folder.resolve()
-    val, notes = read_split(place.parent, place.name, learnt, OWN_SUFFIXES)
+    val, notes, _ = read_split(place.parent, place.name, learnt, OWN_SUFFIXES)
     if not len(val):
         raise TaskError(f"{folder}: its class folders hold no image; expected some")
     val = replace(val, upright=True)

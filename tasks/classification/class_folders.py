@@ -7,11 +7,13 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tasks.classification.datasets import KAGGLE, WNID, DatasetFacts
 from tasks.classification.flat_val import flat_labels, how_to_sort
+from tasks.classification.keeping import keep_splits
 from tasks.classification.labelled import (
     LabelledImages,
     Split,
@@ -45,21 +47,21 @@ def read_class_folders(facts: DatasetFacts, root: Path, own: bool = False) -> La
             raise TaskError(f"data folder {root} has no {split}/; {expected(facts)}")
     suffixes = OWN_SUFFIXES if own else SUFFIXES
     classes = class_folders(facts, root, "train", suffixes)
-    train, notes = read_split(root, "train", classes, suffixes)
+    train, notes, deep_notes = read_split(root, "train", classes, suffixes)
     refuse_empty(root, classes, train)
     if len(classes) == 1:
         refuse_one_class(root / "train", classes, inner_folders(root, classes))
     flat = read_flat(facts, root, classes)
     if flat is None:
         refuse_unknown(root, classes, class_folders(facts, root, "val", suffixes))
-        val, found = read_split(root, "val", classes, suffixes)
+        val, found, _ = read_split(root, "val", classes, suffixes)
     else:
         val, found = flat
     train, val = (replace(split, upright=own) for split in (train, val))
     fingerprint = Fingerprint()
     fingerprint.add(*classes)
     sizes = [identify(fingerprint, split) for split in (train, val)]
-    notes += [*found, *alike(classes), *deep(classes, train), *untested(classes, val)]
+    notes += [*found, *alike(classes), *deep_notes, *untested(classes, val)]
     notes += find_twins(train, val, *sizes).line(train, val)
     if own:
         paths = [f"{root}/{name}" for split in (train, val) for name in split.names]
@@ -73,7 +75,7 @@ def read_own_folders(facts: DatasetFacts, root: Path) -> LabelledImages:
     folders, loose = visible(root, OWN_SUFFIXES) if root.is_dir() else ([], [])
     if not is_one_folder(folders):
         return read_class_folders(facts, root, own=True)
-    names, counts, notes = images_of(root, folders, OWN_SUFFIXES)
+    names, counts, notes, _ = images_of(root, folders, OWN_SUFFIXES)
     notes += alike(folders)
     if loose:
         notes.append(f"{len(loose)} images outside class folders are left out: {shorten(loose)}")
@@ -109,26 +111,54 @@ def named_by_wnids(folder: Path) -> bool:
     return bool(names) and all(WNID.fullmatch(name) for name in names)
 
 
+class ReadSplit(NamedTuple):
+    """The images of a split."""
+
+    split: Split
+    notes: list[str]
+    deep: list[str]
+    """a note about classes that hold folders, see `deep`"""
+
+
 def read_split(
     root: Path, split: str, classes: Sequence[str], suffixes: frozenset[str]
-) -> tuple[Split, list[str]]:
-    """The images of a split, and notes."""
+) -> ReadSplit:
+    """The images of a split; a long list of them is kept for the next process."""
     there = [
         index
         for index, name in enumerate(classes)
         if split == "train" or (root / split / name).is_dir()  # else a class without test images
     ]
-    names, counts, notes = images_of(
-        root, [f"{split}/{classes[index]}" for index in there], suffixes
-    )
-    targets = np.repeat(np.array(there, dtype=np.int64), counts)
-    return Split(root, FileNames(names), targets), [f"{split}/: {note}" for note in notes]
+    folders = [f"{split}/{classes[index]}" for index in there]
+
+    def read() -> tuple[dict[str, Split], list[str], dict[str, Any]]:
+        found = images_of(root, folders, suffixes)
+        targets = np.repeat(np.array(there, dtype=np.int64), found.counts)
+        images = Split(root, FileNames(found.names), targets)
+        notes = {"notes": found.notes, "deep": deep(classes, images) if split == "train" else []}
+        return {split: images}, found.entered, notes
+
+    identity = {"folders": folders, "suffixes": sorted(suffixes)}
+    source = str((root / split).absolute())
+    splits, notes = keep_splits(source, root, identity, [], read)
+    found = [f"{split}/: {note}" for note in notes["notes"]]
+    return ReadSplit(splits[split], found, notes["deep"])
 
 
-def images_of(
-    root: Path, folders: Sequence[str], suffixes: frozenset[str]
-) -> tuple[list[str], list[int], list[str]]:
-    """Names of the images in class folders, relative to `root`, how many in each, and notes.
+class FoundImages(NamedTuple):
+    """Images in class folders."""
+
+    names: list[str]
+    """relative to the data folder"""
+    counts: list[int]
+    """in each class folder"""
+    notes: list[str]
+    entered: list[str]
+    """folders that were looked into"""
+
+
+def images_of(root: Path, folders: Sequence[str], suffixes: frozenset[str]) -> FoundImages:
+    """The images in class folders below `root`.
 
     Raises TaskError for a folder that belongs to two classes.
     """
@@ -146,7 +176,7 @@ def images_of(
     names = [
         f"{folder}/{name}" for folder, of in zip(folders, found.names, strict=True) for name in of
     ]
-    return names, [len(of) for of in found.names], found.notes()
+    return FoundImages(names, [len(of) for of in found.names], found.notes(), found.entered)
 
 
 def read_flat(

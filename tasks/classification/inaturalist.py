@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from tasks.classification.datasets import DatasetFacts
+from tasks.classification.keeping import keep_lists
 from tasks.classification.labelled import (
     LabelledImages,
+    Lists,
     find_file,
-    labelled_images,
     refuse_missing,
     refuse_no_folder,
     refuse_outside,
@@ -54,6 +55,14 @@ def read_inaturalist(facts: DatasetFacts, root: Path) -> LabelledImages:
     files = {
         split: find_file(facts, root, f"{split}{year}.json", folders) for split in ("train", "val")
     }
+    named = [root / folder / CATEGORIES for folder in folders]
+    named = [path for path in named if path.is_file()][:1]
+    lists = [*files.values(), *named]
+    return keep_lists(facts, root, lists, {}, lambda: read_lists(root, files, named))
+
+
+def read_lists(root: Path, files: dict[str, Path], named: list[Path]) -> Lists:
+    """What the two files say, with the names of the categories that `named` gives, if any."""
     rows, categories, notes = {}, {}, []
     for split, file in files.items():
         names, labels, categories[split], found = read_split(file)
@@ -68,9 +77,7 @@ def read_inaturalist(facts: DatasetFacts, root: Path) -> LabelledImages:
             f"category ids are not 0 to {len(ids) - 1}: class indices are their ranks, from 0 for "
             f"{ids[0]} to {len(ids) - 1} for {ids[-1]}"
         )
-    return labelled_images(
-        facts, full_names([root / folder for folder in folders], ids) or classes, rows, notes
-    )
+    return Lists(full_names(named[0], ids) if named else classes, rows, notes)
 
 
 def read_split(path: Path) -> tuple[list[str], list[int], dict[int, str], list[str]]:
@@ -153,11 +160,8 @@ def label_images(
     return labels.tolist(), notes
 
 
-def full_names(folders: list[Path], ids: tuple[int, ...]) -> tuple[str, ...]:
-    """Class names from categories.json, which has them in full; none if it is not there."""
-    path = next((f / CATEGORIES for f in folders if (f / CATEGORIES).is_file()), None)
-    if path is None:
-        return ()
+def full_names(path: Path, ids: tuple[int, ...]) -> tuple[str, ...]:
+    """Class names from categories.json, which has them in full."""
     rows = read_json(path)
     if not is_table(rows):
         raise TaskError(f"{path} is no list of categories; get it again, or remove it")

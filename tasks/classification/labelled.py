@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -103,19 +103,27 @@ class LabelledImages:
         return self  # never changes, and a model's averaged copy must not double it
 
 
+class Lists(NamedTuple):
+    """What the lists of a data set say."""
+
+    classes: Sequence[str]
+    rows: dict[str, tuple[Path, list[str], list[int]]]
+    """split -> folder, names relative to it, class indices"""
+    notes: Iterable[str]
+
+
 def labelled_images(
     facts: DatasetFacts,
     classes: Sequence[str],
-    rows: dict[str, tuple[Path, list[str], list[int]]],
+    splits: dict[str, Split],
     notes: Iterable[str],
+    both: list[str],
 ) -> LabelledImages:
-    """A data set from what its lists say: split -> folder, names relative to it, class indices.
+    """A data set from what its lists say; `both` is what `overlap` says of its splits.
 
     Raises `TaskError` for a class without training images.
     """
-    # What is no text cannot be written to the files and tables that name the classes.
-    classes = [name.encode("utf-8", "replace").decode() for name in classes]
-    train, val = (sorted_split(*rows[split]) for split in ("train", "val"))
+    train, val = splits["train"], splits["val"]
     refuse_one_class(train.root, classes)
     counts = np.bincount(train.targets, minlength=len(classes))
     empty = [name for name, count in zip(classes, counts, strict=True) if not count]
@@ -127,9 +135,7 @@ def labelled_images(
     fingerprint = Fingerprint()
     fingerprint.add(*classes)
     sizes = [identify(fingerprint, split) for split in (train, val)]
-    both = overlap(*rows["train"][:2], *rows["val"][:2]) or find_twins(train, val, *sizes).line(
-        train, val
-    )
+    both = both or find_twins(train, val, *sizes).line(train, val)
     found = (*notes, *both, *untested(classes, val))
     return LabelledImages(facts, tuple(classes), train, val, fingerprint.hexdigest(), found)
 

@@ -21,11 +21,12 @@ from tasks.classification.datasets import (
     PLACES365_LISTS,
     DatasetFacts,
 )
+from tasks.classification.keeping import keep_lists
 from tasks.classification.labelled import (
     LabelledImages,
+    Lists,
     expected,
     find_file,
-    labelled_images,
     refuse_missing,
     refuse_no_folder,
     refuse_outside,
@@ -35,6 +36,7 @@ from tasks.errors import TaskError
 from tasks.images.files import shorten
 from tasks.stores import read
 
+SPLITS = ("train", "val")
 MOST_BYTES = 2**30
 """of a list; the longest has 120 MB"""
 
@@ -48,33 +50,44 @@ def read_places205(facts: DatasetFacts, root: Path) -> LabelledImages:
     images = root / PLACES205_IMAGES
     if not images.is_dir():
         raise TaskError(f"data folder {root} has no {PLACES205_IMAGES}/; {expected(facts)}")
-    rows, notes = {}, []
-    classes: list[str] = []
-    for split in ("train", "val"):
-        file = find_file(facts, root, f"{split}_places205.csv", PLACES205_LISTS)
-        names, labels, found = read_list(file, len(classes) or facts.num_classes)
-        if split == "train":
-            classes = named_by_folder(names, labels)
-        refuse_missing(file, images, names)
-        rows[split] = (images, names, labels)
-        notes += found
-    return labelled_images(facts, classes, rows, notes)
+    files = {s: find_file(facts, root, f"{s}_places205.csv", PLACES205_LISTS) for s in SPLITS}
+
+    def read() -> Lists:
+        rows, notes = {}, []
+        classes: list[str] = []
+        for split, file in files.items():
+            names, labels, found = read_list(file, len(classes) or facts.num_classes)
+            if split == "train":
+                classes = named_by_folder(names, labels)
+            refuse_missing(file, images, names)
+            rows[split] = (images, names, labels)
+            notes += found
+        return Lists(classes, rows, notes)
+
+    return keep_lists(facts, root, list(files.values()), {}, read)
 
 
 def read_places365(facts: DatasetFacts, root: Path) -> LabelledImages:
     """Places365-Standard, of 256-pixel images or of large ones. `TaskError` as above."""
     refuse_no_folder(facts, root)
     folders, notes = image_folders(facts, root)
-    file = find_file(facts, root, "categories_places365.txt", PLACES365_LISTS)
-    classes = read_categories(file, facts.num_classes)
-    rows = {}
-    for split, suffix in (("train", "train_standard"), ("val", "val")):
-        file = find_file(facts, root, f"places365_{suffix}.txt", PLACES365_LISTS)
-        names, labels, found = read_list(file, len(classes), slash=True)
-        refuse_missing(file, folders[split], names)
-        rows[split] = (folders[split], names, labels)
-        notes += found
-    return labelled_images(facts, classes, rows, notes)
+    named = find_file(facts, root, "categories_places365.txt", PLACES365_LISTS)
+    files = {
+        split: find_file(facts, root, f"places365_{suffix}.txt", PLACES365_LISTS)
+        for split, suffix in (("train", "train_standard"), ("val", "val"))
+    }
+
+    def read() -> Lists:
+        classes, rows, found = read_categories(named, facts.num_classes), {}, [*notes]
+        for split, file in files.items():
+            names, labels, more = read_list(file, len(classes), slash=True)
+            refuse_missing(file, folders[split], names)
+            rows[split] = (folders[split], names, labels)
+            found += more
+        return Lists(classes, rows, found)
+
+    identity = {"folders": {split: str(folder) for split, folder in folders.items()}}
+    return keep_lists(facts, root, [named, *files.values()], identity | {"notes": notes}, read)
 
 
 def image_folders(facts: DatasetFacts, root: Path) -> tuple[dict[str, Path], list[str]]:

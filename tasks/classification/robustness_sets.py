@@ -136,7 +136,7 @@ def read_split(
             f"classes: {shorten(unknown)}; expected {facts.layout} with ImageNet's wnids"
         )
     classes = sorted(folders, key=index_of.__getitem__)
-    names, counts, notes = images_of(folder, classes, SUFFIXES)
+    names, counts, notes, _ = images_of(folder, classes, SUFFIXES)
     empty = [wnid for wnid, count in zip(classes, counts, strict=True) if not count]
     if empty:
         raise TaskError(

@@ -35,9 +35,9 @@ def read_or_keep(places: Mapping[str, Place], looked: MutableMapping[str, Looked
     if sum(StoredPath(file).stat().st_size for file in files.values()) < LEAST_BYTES:
         return read_pair(places, looked)
 
-    def is_current(facts: Mapping[str, Any]) -> bool:
-        known = facts["files"]
-        return facts["version"] == VERSION and all(is_same(known[s], files[s]) for s in files)
+    def is_current(found: Kept) -> bool:
+        known = found.facts["files"]
+        return found.facts["version"] == VERSION and all(is_same(known[s], files[s]) for s in files)
 
     source = ",".join(str(file.absolute()) for file in files.values())
     kept = keep("annotations", source, is_current, lambda: read_to_keep(places, looked))
@@ -47,18 +47,17 @@ def read_or_keep(places: Mapping[str, Place], looked: MutableMapping[str, Looked
 def read_to_keep(places: Mapping[str, Place], looked: MutableMapping[str, Looked]) -> Kept:
     """Read both files, and say what they were."""
     files = {split: place.json_file for split, place in places.items()}
-    with ThreadPoolExecutor(1) as pool:
-        digests = {split: pool.submit(identify, file) for split, file in files.items()}
-        pair = read_pair(places, looked)
-        known = {split: digest.result() for split, digest in digests.items()}
+    before = {split: state_of(file) for split, file in files.items()}
+    pair = read_pair(places, looked)
+    with ThreadPoolExecutor(2) as pool:
+        known = dict(zip(files, pool.map(identify, files.values()), strict=True))
     made = to_kept(pair)
     made.facts.update(version=VERSION, files=known)
-    why = ""
+    why = None
     if any(len(rows) for rows in pair.unsized.values()):
         why = "they say nothing of the sizes of some images"
     for split, file in files.items():
-        now = state_of(file)
-        if any(now[key] != known[split][key] for key in ("size", "times", "place")):
+        if any(before[split][key] != known[split][key] for key in ("size", "times", "place")):
             why = f"{file} has changed while it was read"
     return Kept(made.facts, made.arrays, why)
 

@@ -18,6 +18,9 @@ class FileNames(Sequence[str]):
     reading an entry writes its reference count.
     """
 
+    sizes: np.ndarray | None = None
+    """bytes of each file when they were first asked for, int64 (N,); None: never so far"""
+
     def __init__(self, names: Sequence[str]) -> None:
         self._bytes = np.array([os.fsencode(name) for name in names], dtype=np.bytes_)
 
@@ -52,7 +55,12 @@ class FileNames(Sequence[str]):
         """The names at `indices`, in that order."""
         taken = object.__new__(type(self))
         taken._bytes = self._bytes[indices]
+        taken.sizes = None if self.sizes is None else self.sizes[indices]
         return taken
+
+    def lines(self) -> bytes:
+        """The names as the file system has them, a line each."""
+        return b"\n".join(self._bytes.tolist())
 
 
 def shorten(names: Sequence[str], most: int = 4) -> str:

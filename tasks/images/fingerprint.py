@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tasks.images.files import FileNames
 from tasks.stores import pieces, size_of
 
 DIGITS = 20
@@ -49,17 +50,26 @@ class Fingerprint:
         """Take in the files `names`, relative to `root`, in their order.
 
         The contents of `sample` of them are read. Returns their sizes; see `file_sizes`.
+        `FileNames` remember them, so that a million files are not looked at twice.
         """
-        sizes = file_sizes(root, names)
-        self.add("\n".join(names), sizes.astype("<i8").tobytes())
-        rows = np.random.default_rng(len(names)).permutation(len(names))[:sample]
-        paths = [f"{root}/{names[row]}" for row in sorted(rows.tolist())]
+        known = names.sizes if isinstance(names, FileNames) else None
+        sizes = file_sizes(root, names) if known is None else known
+        self.add(names.lines() if isinstance(names, FileNames) else "\n".join(names))
+        self.add(sizes.astype("<i8"))
+        if isinstance(names, FileNames):
+            names.sizes = sizes
+        paths = [f"{root}/{names[row]}" for row in sampled(len(names), sample)]
         with ThreadPoolExecutor(min(THREADS, len(paths) or 1)) as pool:
             self.add(*pool.map(content, paths))
         return sizes
 
     def hexdigest(self) -> str:
         return self._digest.hexdigest()[:DIGITS]
+
+
+def sampled(count: int, sample: int = SAMPLE) -> list[int]:
+    """Rows of the files, of so many, whose contents are read."""
+    return sorted(np.random.default_rng(count).permutation(count)[:sample].tolist())
 
 
 def file_sizes(root: Path | str, names: Sequence[str]) -> np.ndarray:

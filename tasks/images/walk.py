@@ -62,6 +62,8 @@ class Walk:
     """folders that were passed over"""
     held_out: dict[str, int] = field(default_factory=dict)
     """folder that was left out as one of test images -> images in it"""
+    entered: list[str] = field(default_factory=list)
+    """all folders that were looked into"""
 
     def notes(self) -> list[str]:
         """A line for each kind of thing that was not taken."""
@@ -109,6 +111,7 @@ def walk(
         refuse_no_folder(folder)
         walker.enter(str(folder), number, "", parents(folder))
     walker.follow_links()
+    found.entered += walker.visited.values()
     for names in found.names:
         names.sort()
     return found

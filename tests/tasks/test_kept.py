@@ -44,7 +44,7 @@ class Maker:
         return Kept({"version": self.version, "text": "ü\ud800"}, ARRAYS)
 
     def kept(self) -> Kept:
-        return keep("things", "source", lambda facts: facts["version"] == self.version, self)
+        return keep("things", "source", lambda found: found.facts["version"] == self.version, self)
 
 
 def same(found: Kept) -> bool:
@@ -204,7 +204,7 @@ def make():
     print("made", flush=True)
     time.sleep(1)
     return Kept({}, {"a": np.arange(9)})
-print(keep("things", "source", lambda facts: True, make).arrays["a"].sum())
+print(keep("things", "source", lambda found: True, make).arrays["a"].sum())
 """
 
 
