@@ -19,18 +19,23 @@ def export(run: str | Path, to: str, output: str | Path | None = None) -> Path:
     """Write the network of a run as a folder that other programs read; the folder.
 
     `to` is a layout of the task's face: for classification "timm", "hf" (transformers), "torch" (a
-    program that needs torch alone) or "onnx". What is written is read back and gives the same
-    logits. `output` (default: <run>-<layout>) must not be there. Raises one-line errors.
+    program that needs torch alone) or "onnx"; for segmentation "torch" or "onnx"; for detection
+    "torch" (a program that needs torchvision, too). What is written is read back and compared with
+    the network. `output` (default: <run>-<layout>) must not be there. Raises one-line errors.
     """
     check_common(run=run, output=output)
     trained = read_trained(Path(run))
     face = tasks.face_of(trained.identity.task)
     if not face.layouts:
         raise RunError(
-            f"run {run}: networks of {trained.identity.task} are not exported; expected the run "
-            "of a classifier"
+            f"run {run}: networks of {trained.identity.task} are not exported; expected a run of "
+            "classification, coco or ade20k"
         )
-    tasks.check_known("layout", to, list(face.layouts))
+    if to not in face.layouts:
+        raise RunError(
+            f"--to {to}: networks of {trained.identity.task} are written as "
+            f"{' or '.join(face.layouts)} alone; expected --to {face.layouts[0]}"
+        )
     place = Path(f"{trained.name}-{to}" if output is None else output)
     if place.exists():
         raise RunError(f"--output {place}: is there already; name another, or delete it")
@@ -51,5 +56,5 @@ def export(run: str | Path, to: str, output: str | Path | None = None) -> Path:
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     how = how.replace(unfinished.name, str(place))
-    say(f"written to {place}; it gives the run's own logits. To read it: {how}")
+    say(f"written to {place}; read back, it says what the run's network says. To read it: {how}")
     return place

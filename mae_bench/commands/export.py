@@ -12,16 +12,17 @@ from mae_bench.commands.shared import go_on
 
 @dataclass
 class Export:
-    """Write the classifier of a run, with its head and pre-processing, for other programs.
+    """Write the network of a run, with its head and pre-processing, for other programs.
 
-    What is written is read back, and must give the same logits.
+    Classifiers in every layout, segmentation as torch or onnx, detection as torch. What is written
+    is read back, and must say what the run's network says.
     """
 
     source: Annotated[Positional[Path], arg(metavar="RUN")]
-    """folder of a classifier's run, finished or interrupted"""
+    """folder of a run that trains, finished or interrupted"""
     to: Literal["torch", "onnx", "timm", "hf"]
-    """torch: a program that needs torch alone; onnx; timm: for its create_model; hf: for
-    transformers"""
+    """torch: a program that needs torch alone, for detection torchvision too; onnx; timm: for its
+    create_model; hf: for transformers"""
     output: Path | None = None
     """new folder (default: the run's name and the layout)"""
 

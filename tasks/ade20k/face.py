@@ -30,6 +30,7 @@ class Ade20kFace(Face):
         "upernet-512-100ep": "UperNet (100 epochs)",
     }
     pictures = "Segmentations"
+    layouts = ("torch", "onnx")
 
     @property
     def recipes(self) -> Any:
@@ -104,6 +105,11 @@ class Ade20kFace(Face):
 
         require(folder / PREDICTIONS_FOLDER)
         return rescore(folder / PREDICTIONS_FOLDER, data)
+
+    def export(self, task: Any, classes: Sequence[str], to: str, folder: Path) -> str:
+        from tasks.ade20k.exporting import export
+
+        return export(task, classes, to, folder)
 
 
 FACE = Ade20kFace()

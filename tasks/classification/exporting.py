@@ -4,7 +4,6 @@ Each layout is read back and compared with the classifier itself before it count
 Shapes: B images, C channels of a token, K classes, S image side.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +17,7 @@ from backbones.vit import MAE_ANATOMY, ViT
 from tasks.classification.classifier import Classifier
 from tasks.errors import TaskError
 from tasks.learnt import CLASSES_FILE, write_classes
+from tasks.programs import PREPROCESSING_FILE, refuse_other, write_json, write_program
 
 Predict = Callable[[Tensor], Tensor]
 """uint8 images (B, 3, S, S) to logits (B, K)"""
@@ -41,12 +41,7 @@ def export(model: Classifier, classes: Sequence[str], to: str, folder: Path) -> 
     images = torch.randint(0, 256, (2, 3, side, side), generator=generator, dtype=torch.uint8)
     with torch.no_grad():
         ours, theirs = model.logits(model.normalise(images)), predict(images)
-    error = float((ours - theirs).abs().max() / ours.abs().max().clamp(min=1))
-    if not error < TOLERANCE:
-        raise TaskError(
-            f"what was written as {to} gives other logits, by {error:.1e}; expected at most "
-            f"{TOLERANCE:.0e}: nothing is kept"
-        )
+    refuse_other(to, ours, theirs, TOLERANCE)
     write_classes(folder / CLASSES_FILE, classes)
     return how
 
@@ -219,37 +214,19 @@ class WithPixels(nn.Module):
         return self.model.logits(self.model.normalise(images))
 
 
-def write_torch(model: Classifier, classes: Sequence[str], folder: Path) -> tuple[str, Predict]:
-    """`model.pt2`, a program that needs torch alone, and preprocessing.json beside it."""
-    program = exported(model)
-    torch.export.save(program, folder / "model.pt2")
+def as_program(model: Classifier, to: str, folder: Path) -> tuple[str, Predict]:
+    """A program that needs torch alone, or ONNX, and preprocessing.json beside it."""
+    how, predict = write_program(exported(model), to, folder)
     write_preprocessing(model, folder)
-    loaded = torch.export.load(folder / "model.pt2").module()
-    return 'torch.export.load("model.pt2").module()', loaded
+    return how, predict
+
+
+def write_torch(model: Classifier, classes: Sequence[str], folder: Path) -> tuple[str, Predict]:
+    return as_program(model, "torch", folder)
 
 
 def write_onnx(model: Classifier, classes: Sequence[str], folder: Path) -> tuple[str, Predict]:
-    """`model.onnx`, and preprocessing.json beside it."""
-    try:
-        import onnxruntime
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise TaskError(
-            f"--to onnx: {error}; expected onnxscript to write it and onnxruntime to compare it: "
-            "pip install onnx onnxscript onnxruntime"
-        ) from None
-    file = folder / "model.onnx"
-    written = torch.onnx.export(exported(model), dynamo=True, verbose=False)
-    assert written is not None
-    written.save(file)
-    write_preprocessing(model, folder)
-    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-
-    def predict(images: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(None, {name: images.numpy()})[0])
-
-    return 'onnxruntime.InferenceSession("model.onnx")', predict
+    return as_program(model, "onnx", folder)
 
 
 def exported(model: Classifier) -> torch.export.ExportedProgram:
@@ -268,11 +245,7 @@ def write_preprocessing(model: Classifier, folder: Path) -> None:
         "interpolation": "bicubic",
         "center_crop": side,
     }
-    write_json(folder / "preprocessing.json", how)
-
-
-def write_json(file: Path, content: dict[str, Any]) -> None:
-    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(folder / PREPROCESSING_FILE, how)
 
 
 WRITERS = {"torch": write_torch, "onnx": write_onnx, "timm": write_timm, "hf": write_hf}

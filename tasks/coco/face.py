@@ -31,6 +31,7 @@ class CocoFace(Face):
         sources={"coco": "TRAIN.json,VAL.json, your own annotations"}, tests={"coco": "VAL.json"}
     )
     pictures = "Detections"
+    layouts = ("torch",)
 
     @property
     def recipes(self) -> Any:
@@ -104,6 +105,11 @@ class CocoFace(Face):
 
         require(folder / PREDICTIONS_FILE)
         return rescore(folder / PREDICTIONS_FILE, data)
+
+    def export(self, task: Any, classes: Sequence[str], to: str, folder: Path) -> str:
+        from tasks.coco.exporting import export
+
+        return export(task, classes, to, folder)
 
     def scratch_note(self, protocol: str, backbone: str) -> str | None:
         from tasks.coco import recipes
