@@ -4,7 +4,6 @@ What a header claims is judged here, before memory is asked for.
 """
 
 import io
-import math
 import os
 import re
 import struct
@@ -39,6 +38,8 @@ LARGE_BYTES = 2**24
 JPEG, PNG, RIFF = b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"RIFF"
 LOSSY = b"VP8 "
 """the form of a WebP image"""
+BLANK = 1024
+"""pixels a byte of a large image whose format could hold any number"""
 PLAUSIBLE = 32
 """pixels a byte up to which nothing more is asked"""
 TAGS_WITHIN = 2**20
@@ -240,9 +241,13 @@ def refuse_large(path: Path | str, size: tuple[int, int], data: bytes) -> None:
     sides = f" ({size[0]:,} x {size[1]:,})"
     if pixels > MOST_PIXELS:
         raise UnreadableImage(path, too_large(pixels, sides, len(data)))
-    if pixels > most_pixels(data):
+    most = most_pixels(data)
+    if pixels > most:
         many = f"claims {pixels / 1e6:,.4g} megapixels{sides} in {len(data):,} bytes"
-        raise UnreadableImage(path, f"{many}, which cannot hold them: it is damaged")
+        why = "which cannot hold them: it is damaged"
+        if most == unbounded(data):
+            why = f"which no picture needs; expected a byte for {BLANK:,} pixels at least"
+        raise UnreadableImage(path, f"{many}, {why}")
 
 
 def too_large(pixels: int, sides: str, size: int) -> str:
@@ -257,18 +262,24 @@ def most_pixels(data: bytes) -> float:
 
     JPEG's code words take a bit at least for each 8 x 8 block (ITU T.81, F.1.2), unless the coding
     is arithmetic; a byte of PNG's deflate unpacks to 1032 at most (zlib, algorithm.txt); the modes
-    of a 16 x 16 block of a lossy WebP take a bit at least (RFC 6386, 11.2). Lossless WebP and JPEG
-    2000 have no such bound: a blank image of any size takes a few bytes.
+    of a 16 x 16 block of a lossy WebP take a bit at least (RFC 6386, 11.2). Lossless WebP, JPEG
+    2000 and others have no such bound: a blank image of any size takes a few bytes, and up to 18 a
+    pixel when it is decoded. Ours for the large of them is far from what any picture takes.
     """
     if data.startswith(JPEG):
         arithmetic = any(b"\xff" + bytes([kind]) in data for kind in (0xC9, 0xCA, 0xCD, 0xCE))
-        return math.inf if arithmetic else 8 * 64 * len(data)
+        return unbounded(data) if arithmetic else 8 * 64 * len(data)
     if data.startswith(PNG):
         channels = {2: 3, 4: 2, 6: 4}.get(data[25], 1)
         return 8 * 1032 * len(data) / max(1, data[24] * channels)
     if data.startswith(RIFF) and data[12:16] == LOSSY:
         return 8 * 16 * 16 * len(data)
-    return math.inf
+    return unbounded(data)
+
+
+def unbounded(data: bytes) -> int:
+    """What is taken for possible where a format has no bound."""
+    return max(LARGE_PIXELS, BLANK * len(data))
 
 
 def refuse_deep(path: Path | str, image: ImageFile.ImageFile, data: bytes) -> None:

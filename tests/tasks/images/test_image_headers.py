@@ -173,6 +173,9 @@ BOMBS = {
     "lossy webp below the limit": (lossy_webp_claiming(13000, 13000), "which cannot hold them"),
     "jpeg 2000": (jpeg_2000_claiming(60000, 60000), "claims 3,600 megapixels"),
     "codestream": (jpeg_2000_claiming(60000, 60000, no_jp2=True), "claims 3,600 megapixels"),
+    "blank webp": (webp_claiming(13000, 13000), "which no picture needs"),
+    "blank jpeg 2000": (jpeg_2000_claiming(13000, 13000), "which no picture needs"),
+    "blank codestream": (jpeg_2000_claiming(13000, 13000, no_jp2=True), "which no picture needs"),
     "gif": (
         encoded(Image.new("P", (4, 4)), "GIF").replace(b"\x04\0\x04\0", b"\xff\xff\xff\xff"),
         "claims 4,295 megapixels",
