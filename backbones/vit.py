@@ -6,6 +6,7 @@ Parameter names are timm's (`VisionTransformer`) and so those of the MAE release
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -134,6 +135,25 @@ class Block(nn.Module):
         """Tokens, plus what attention made of them, plus what the MLP makes of both."""
         x = x + self.drop_path(self.ls1(attended))
         return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))
+
+
+GRAPHS = 4
+"""graphs of a block: with gradients and without, for the last tokens alone, in another precision"""
+
+
+def compile_blocks(network: nn.Module, **options: Any) -> None:
+    """Compile each transformer block of a network; `options` are those of `torch.compile`.
+
+    Blocks share a graph unless their rates of stochastic depth differ, which torch writes into it
+    as a constant. Beyond eight graphs it would leave all further blocks uncompiled, with a line in
+    its own log, so the limit is raised to what there can be.
+    """
+    from torch._dynamo import config  # slow to import, and for this alone
+
+    blocks = [module for module in network.modules() if isinstance(module, Block)]
+    config.recompile_limit = max(config.recompile_limit, GRAPHS * len(blocks))
+    for block in blocks:
+        block.compile(**options)
 
 
 class PatchEmbed(nn.Module):

@@ -17,7 +17,7 @@ import torch
 from accelerate import Accelerator, PartialState
 from torch import Tensor
 
-from backbones.vit import Block
+from backbones.vit import Block, compile_blocks
 from mae_bench.batches import MicroBatches, load
 from mae_bench.errors import Interrupted, RunError, is_lost
 from mae_bench.execution import Execution
@@ -139,8 +139,8 @@ def prepare_blocks(task: Task, how: Execution) -> None:
     for block in (module for module in task.modules() if isinstance(module, Block)):
         if how.checkpoint_activations:
             block.recompute()
-        if how.compile:
-            block.compile()
+    if how.compile:
+        compile_blocks(task)
 
 
 def refuse_unfit(task: Task, accelerator: Accelerator, seed: int, how: Execution) -> None:

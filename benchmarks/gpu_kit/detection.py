@@ -11,7 +11,7 @@ import detection_step
 import torch
 from detection_attention import explicit
 
-from backbones.vit import Block
+from backbones.vit import compile_blocks
 from gpu_kit.part import Bench
 from gpu_kit.timing import measure
 from tasks.coco.recipes import CocoRecipe, recipe
@@ -49,8 +49,8 @@ def networks(
 
     def ours(compiled: bool = False) -> Any:
         twin = copy.deepcopy(first).to(bench.device)
-        for block in (each for each in twin.modules() if compiled and isinstance(each, Block)):
-            block.compile(backend=bench.choose("inductor", "eager"))
+        if compiled:
+            compile_blocks(twin, backend=bench.backend)
         return twin
 
     return {

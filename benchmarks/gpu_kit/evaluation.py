@@ -3,6 +3,7 @@
 import torch
 
 import backbones
+from backbones.vit import compile_blocks
 from gpu_kit.part import Bench
 from gpu_kit.timing import measure, seconds_of
 from tasks.classification import knn
@@ -22,8 +23,8 @@ def run(bench: Bench) -> None:
 def features(bench: Bench, backbone: str, compiled: bool) -> None:
     side = backbones.SIZES[backbone].pretrain_image
     vit = backbones.create(backbone, side).to(bench.device).eval()
-    for block in vit.blocks if compiled else ():
-        block.compile(backend=bench.choose("inductor", "eager"))
+    if compiled:
+        compile_blocks(vit, backend=bench.backend)
     batch = bench.choose(256, 2)
     images = torch.randn(batch, 3, side, side, device=bench.device)
 

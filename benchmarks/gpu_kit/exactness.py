@@ -17,7 +17,16 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from backbones.dense import WindowAttention
 from backbones.relative import attend_decomposed, class_token_bias
-from backbones.vit import Attention, Block, Mlp, PatchEmbed, attend, join_heads, split_heads
+from backbones.vit import (
+    Attention,
+    Block,
+    Mlp,
+    PatchEmbed,
+    attend,
+    compile_blocks,
+    join_heads,
+    split_heads,
+)
 from gpu_kit.part import Bench
 from mae_bench.mae import MaskedAutoencoder
 from tasks.coco.pyramid import SimplePyramid, norm_layer
@@ -107,7 +116,7 @@ def try_functions(bench: Bench, judge: Judge, precision: str, kind: torch.dtype)
     theirs = functools.partial(biased, heads, False)
     compare = functools.partial(function_error, bench, kind, ours, theirs, inputs)
     judge.attempt("attention, biases of BEiT", precision, compare, most)
-    compiled = torch.compile(attend_decomposed, backend=bench.choose("inductor", "eager"))
+    compiled = torch.compile(attend_decomposed, backend=bench.backend)
     for side in bench.choose((14, 32, 64), (4, 6)):
         shape = (1, 1, side**2, 64)
         inputs = [torch.randn(shape) for _ in range(3)]
@@ -137,7 +146,7 @@ def try_modules(bench: Bench, judge: Judge, precision: str) -> None:
         "block": (block, tokens),
         "windows of a map": (windows, grid),
         "feature pyramid": (Levels(width), torch.randn(1, width, 16, 16)),
-        "block, compiled": (Compiled(block, bench.choose("inductor", "eager")), tokens),
+        "block, compiled": (Compiled(block, bench.backend), tokens),
     }
     for name, (module, given) in modules.items():
         compare = functools.partial(module_error, bench, precision, module, given)
@@ -250,10 +259,10 @@ def network_error(
     noise: Tensor,
     compiled: bool,
 ) -> float:
+    bench.release()  # graphs of other networks count too
     twin, exact = copy.deepcopy(mae).to(bench.device), copy.deepcopy(mae).double()
     if compiled:
-        for block in (each for each in twin.modules() if isinstance(each, Block)):
-            block.compile(backend=bench.choose("inductor", "eager"))
+        compile_blocks(twin, backend=bench.backend)
     with torch.autocast(bench.device, torch.bfloat16, enabled=precision == "bf16"):
         loss = twin(images.to(bench.device), noise.to(bench.device)).loss
     loss.backward()

@@ -13,7 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 import backbones
-from backbones.vit import Block
+from backbones.vit import compile_blocks
 from gpu_kit.part import Bench
 from gpu_kit.timing import measure
 from mae_bench.optim import build_optimizer, clip
@@ -47,8 +47,7 @@ class Ours:
         vit = backbones.create(backbone, self.recipe.image_size, drop_path=self.recipe.drop_path)
         self.task = Classification(self.recipe, vit, data, seed=0).to(bench.device).train()
         if compiled:
-            for block in (each for each in self.task.modules() if isinstance(each, Block)):
-                block.compile(backend=bench.choose("inductor", "eager"))
+            compile_blocks(self.task, backend=bench.backend)
         self.optimiser = build_optimizer(self.task, self.recipe)
 
     def __call__(self, images: Tensor, targets: Tensor) -> None:

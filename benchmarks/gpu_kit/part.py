@@ -32,6 +32,14 @@ class Bench:
         """Seconds."""
         return self.end - time.monotonic()
 
+    @property
+    def backend(self) -> str:
+        """Of torch.compile, which from now on fails where it would leave something uncompiled."""
+        from torch._dynamo import config
+
+        config.fail_on_recompile_limit_hit = True
+        return self.choose("inductor", "eager")
+
     def choose(self, real: T, tiny: T) -> T:
         """A size for the GPU, or for a rehearsal."""
         return tiny if self.rehearse else real
@@ -51,9 +59,11 @@ class Bench:
         return None
 
     def release(self) -> None:
-        """Give memory back before the next network."""
-        gc.collect()
+        """Give memory back before the next network, and forget what was compiled."""
         torch = sys.modules.get("torch")
+        if "torch._dynamo" in sys.modules:
+            sys.modules["torch._dynamo"].reset()
+        gc.collect()
         if torch is not None and self.device == "cuda":
             torch.cuda.empty_cache()
 

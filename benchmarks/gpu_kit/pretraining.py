@@ -13,7 +13,7 @@ import torch
 from counting import loss_of, training_flops
 from torch import Tensor, nn
 
-from backbones.vit import Block
+from backbones.vit import compile_blocks
 from gpu_kit.part import Bench
 from gpu_kit.timing import Measured, best_rate, measure
 from mae_bench.mae import MaskedAutoencoder
@@ -75,12 +75,10 @@ def steps_of(bench: Bench, mae: MaskedAutoencoder) -> dict[str, Callable[[], Any
 
     def ours(compiled: str = "", fused: bool = True) -> Step:
         twin: Any = copy.deepcopy(mae).to(bench.device)
-        backend = bench.choose("inductor", "eager")
         if compiled == "blocks":
-            for block in (each for each in twin.modules() if isinstance(each, Block)):
-                block.compile(backend=backend)
+            compile_blocks(twin, backend=bench.backend)
         if compiled == "whole":
-            twin.compile(backend=backend)
+            twin.compile(backend=bench.backend)
         return Step(twin, bench.device, fused)
 
     def release() -> Any:

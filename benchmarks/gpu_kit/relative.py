@@ -35,12 +35,11 @@ def flex(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor) -> Tenso
 def run(bench: Bench) -> None:
     """ViTDet's ViT-B: 12 heads of width 64."""
     torch.manual_seed(0)
-    backend = bench.choose("inductor", "eager")
     forms: dict[str, Callable[..., Tensor]] = {
         name: form for name, form in FORMS.items() if name != ON_CPU_ALONE
     }
-    forms["mae-bench, compiled"] = torch.compile(attend_decomposed, backend=backend)
-    forms[FLEX] = torch.compile(flex, backend=backend)
+    forms["mae-bench, compiled"] = torch.compile(attend_decomposed, backend=bench.backend)
+    forms[FLEX] = torch.compile(flex, backend=bench.backend)
     order = [OURS, *(name for name in forms if name != OURS)]
     for title, batch, side in bench.choose(
         (

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import backbones
-from backbones.vit import Block
+from backbones.vit import compile_blocks
 from gpu_kit.part import Bench
 from gpu_kit.timing import measure
 from tasks.ade20k.recipes import Ade20kRecipe, recipe
@@ -55,9 +55,8 @@ def run(bench: Bench) -> None:
 
 def time_step(bench: Bench, setup: Ade20kRecipe, first: Network, name: str, batch: int) -> None:
     network = copy.deepcopy(first).to(bench.device).train()
-    for block in (each for each in network.modules() if isinstance(each, Block)):
-        if "compiled" in name:
-            block.compile(backend=bench.choose("inductor", "eager"))
+    if "compiled" in name:
+        compile_blocks(network, backend=bench.backend)
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-6, fused=True)
     side = setup.image_size
     images = torch.randn(batch, 3, side, side, device=bench.device)

@@ -1,5 +1,6 @@
 """The plain ViT against timm's `VisionTransformer` on the same weights, and hand cases."""
 
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 import backbones
 from backbones.linear import Linear, linear
-from backbones.vit import Block, TokenAttention, ViT, attend
+from backbones.vit import Block, TokenAttention, ViT, attend, compile_blocks
 
 TINY = {
     "tiny4": backbones.Size(embed_dim=32, depth=3, num_heads=2, patch_size=4),
@@ -296,3 +297,24 @@ def test_autocast_computes_in_bfloat16() -> None:
     torch.testing.assert_close(tokens.float(), vit(images), rtol=0.05, atol=0.05)
     tokens.float().square().mean().backward()
     assert all(p.grad.isfinite().all() for p in vit.parameters())
+
+
+@pytest.mark.parametrize(("drop_path", "graphs"), [(0.0, 1), (0.2, 12)])
+def test_every_block_is_compiled(drop_path: float, graphs: int) -> None:
+    """Twelve rates of stochastic depth make twelve graphs; torch gives up after eight."""
+    torch._dynamo.reset()
+    seen = []
+
+    def count(graph: torch.fx.GraphModule, _: object) -> Callable:
+        seen.append(graph)
+        return graph.forward
+
+    vit = backbones.create("vit_t", 32, drop_path=drop_path).train()
+    images = torch.randn(2, 3, 32, 32)
+    torch.manual_seed(0)
+    expected = vit(images)
+    compile_blocks(vit, backend=count)
+    torch.manual_seed(0)
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        torch.testing.assert_close(vit(images), expected, rtol=1e-4, atol=1e-5)
+    assert len(seen) == graphs
