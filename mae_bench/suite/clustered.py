@@ -194,6 +194,9 @@ class Clustered:
 
     def reason(self, run: SuiteRun, job: str, state: str) -> str:
         """One line about why a job has ended without a result."""
+        lost = next((x for x in run.before if self.board.rows[x].state == "failed"), None)
+        if lost is not None:
+            return f"needs {lost.name}, which failed"
         said = said_file(self.out, run)
         last = tail(said).rpartition(BEGIN)[2].splitlines()[1:]
         told = [line for line in last if line.startswith("mae-bench: ")]

@@ -158,6 +158,8 @@ def test_a_job_that_ends_without_a_result(wanted, tmp_path, monkeypatch):
     row = rows[Path(queue.jobs[0].folder).name]
     assert row.state == "failed"
     assert row.said.startswith("job 100 has ended (TIMEOUT): error: out of memory (all of it in ")
+    (waited,) = (row for row in rows.values() if row.run.needs)
+    assert waited.said == f"needs {waited.run.needs.name}, which failed"
     assert not doing.jobs
 
 
