@@ -11,6 +11,7 @@ import pytest
 import submitit
 from small_runs import SMALL, SMALL_MAE, assert_same_bits, steps_logged
 
+from mae_bench.cli import call
 from mae_bench.errors import RunError
 from mae_bench.execution import Execution
 from mae_bench.run.files import BACKBONE_FILE, MODEL_FILE
@@ -58,7 +59,7 @@ def test_a_suite_whose_jobs_are_stopped_ends_as_one_that_was_left_alone(
 ):
     """The pre-training by the warning, the transfer by SIGTERM: each is queued again, and goes on.
 
-    To the bit, as the same suite on this machine without a cluster.
+    To the bit, as the same commands without a cluster.
     """
     monkeypatch.setattr(clustered, "ASK", 0.0)
     given = {"pretrain": ["mae"], "tasks": ["imagenet1k"], "data_root": str(world)}
@@ -83,10 +84,8 @@ def test_a_suite_whose_jobs_are_stopped_ends_as_one_that_was_left_alone(
     doing.all()
     assert stopped == [run.name for run in runs]
     assert set(doing.board.states()) == {"finished"}
-    from mae_bench.suite.running import Doing, here
-
-    alone = Doing(runs, tmp_path / "alone", ALONE, here(1, ALONE))
-    alone.all()
+    for run in runs:
+        assert call(run.words(tmp_path / "alone", {}, ALONE)) == 0
     for run, weights in zip(runs, (BACKBONE_FILE, MODEL_FILE), strict=True):
         said = (tmp_path / "clustered/printed" / f"{run.name}.txt").read_text()
         assert said.count(job.BEGIN) == 2
