@@ -17,7 +17,7 @@ import tasks
 from mae_bench.errors import Diverged, Interrupted, RunError
 from mae_bench.grid import Candidate, Grid, choose
 from mae_bench.progress import say
-from mae_bench.run.files import MODEL_FILE, RUN_FILE, STATE_FOLDER, write_json
+from mae_bench.run.files import FAILED_FILE, MODEL_FILE, RUN_FILE, STATE_FOLDER, write_json
 from mae_bench.run.writing import Run, open_run
 from mae_bench.setup import start
 from mae_bench.transfer import Job, Order, load, measure, prepare
@@ -28,9 +28,6 @@ from tasks.errors import TaskError
 from tasks.face import Metric
 from tasks.identity import of_split
 from tasks.processes import first_alone
-
-FAILED_FILE = "failed.json"
-"""why a candidate has no score"""
 
 
 def swept(order: Order, grid: Grid, whole: Job, data: Any, folder: Path) -> Job:

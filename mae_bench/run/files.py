@@ -10,6 +10,8 @@ __all__ = ["HALF_WRITTEN", "atomic", "naming", "sweep", "write_json", "write_tor
 
 RUN_FILE = "run.json"
 RECORD_FILE = "record.json"
+FAILED_FILE = "failed.json"
+"""why a candidate of a sweep has no score"""
 BACKBONE_FILE = "backbone.safetensors"
 """the encoder that a pre-training has made"""
 MAE_FILE = "mae.safetensors"

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from mae_bench.progress import console, duration, say
 from mae_bench.report_page import validated
-from mae_bench.run.files import LOG_FILE
+from mae_bench.run.files import FAILED_FILE, LOG_FILE, RECORD_FILE
 from mae_bench.run.finding import is_locked, last_step, planned_steps, read_identity
 from mae_bench.suite.runs import SuiteRun, title
 from mae_bench.suite.there import There
@@ -21,6 +21,7 @@ from results import Record, ResultsError
 from results.formats.html import Unfinished
 from results.labels import decimals_of, metric_title, shown
 from results.logs import read_log
+from results.store import CANDIDATES
 
 State = Literal["waiting", "queued", "held", "running", "finished", "there", "failed"]
 MARKS: dict[State, str] = {
@@ -77,13 +78,23 @@ class Row:
             return
         passed, step = time.monotonic() - self.began, last_step(folder)
         if planned is None or not step:
-            self.said = duration(passed)
+            self.said = duration(passed) + self.candidate(folder)
             return
         if self.first_step is None:
             self.first_step, self.began = step, time.monotonic()
         done = step - self.first_step
         left = f", {duration(passed / done * (planned - step))} left" if done else ""
         self.said = f"step {step} of {planned}{left}" if step < planned else "scoring"
+
+    def candidate(self, folder: Path) -> str:
+        """ ", candidate 2 of 3" of a sweep that is still choosing."""
+        grid = self.run.grid
+        if grid is None:
+            return ""
+        ended = [*folder.glob(f"{CANDIDATES}/*/{RECORD_FILE}")]
+        ended += folder.glob(f"{CANDIDATES}/*/{FAILED_FILE}")
+        count = len(grid.candidates)
+        return f", candidate {len(ended) + 1} of {count}" if len(ended) < count else ""
 
 
 class Board:

@@ -84,3 +84,22 @@ def test_the_page_shows_what_runs_waits_and_failed(runs, tmp_path):
     assert "running step 40 of 100" in text
     assert "failed killed by SIGKILL" in text
     assert "waiting" in text
+
+
+def test_a_sweep_tells_its_candidate(tmp_path):
+    sweep = {"base_lr": [1e-4, 1e-3, 1e-2]}
+    given = {"tasks": ["imagenet1k"], "init": ["scratch"], "sweep": sweep}
+    (run,) = expand(chosen_spec(None, **given)[0]).runs
+    board = Board([run], tmp_path)
+    board.set(run, "running")
+    under_way(run, tmp_path, 1)
+    folder = tmp_path / run.name
+    (folder / "log.jsonl").unlink()
+    for number, name in enumerate(("record.json", "failed.json"), start=1):
+        board.update()
+        assert board.rows[run].said.endswith(f", candidate {number} of 3")
+        place = folder / "candidates" / str(number)
+        place.mkdir(parents=True)
+        (place / name).touch()
+    board.update()
+    assert board.rows[run].said.endswith(", candidate 3 of 3")
