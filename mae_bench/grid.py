@@ -60,10 +60,10 @@ def told(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
-def read_sweep(words: Sequence[str]) -> dict[str, list[Any]]:
-    """FIELD=VALUE,VALUE words of a command line; `RunError` for other words."""
+def read_sweep(groups: Sequence[Sequence[str]]) -> dict[str, list[Any]]:
+    """FIELD=VALUE,VALUE words of each --sweep of a command line; `RunError` for other words."""
     found: dict[str, list[Any]] = {}
-    for word in words:
+    for word in (word for group in groups for word in group or [""]):
         name, equals, values = word.partition("=")
         name, texts = name.strip().replace("-", "_"), values.split(",")
         if not equals or not name or not all(text.strip() for text in texts):

@@ -41,7 +41,7 @@ class Choice:
     """FIELD=VALUE,VALUE: values of fields of the recipes of transfers, of which each takes the best
     by held-out training images, as transfer's --sweep does"""
     sweep_holdout: float | None = None
-    """with --sweep: share of the training images that is held out to choose by"""
+    """with --sweep: share of the training images that is held out to choose by (default: 0.1)"""
     pretrain_overrides: tuple[str, ...] = ()
     """FIELD=VALUE: what to change of the recipes of pre-trainings"""
     seeds: int | None = None
@@ -75,7 +75,7 @@ class Choice:
         given = {each.name: getattr(self, each.name) for each in fields(Choice)}
         for name in ("overrides", "pretrain_overrides"):
             given[name] = read_overrides(given[name], name.replace("_", "-"))
-        given["sweep"] = read_sweep([word for each in self.sweep for word in each])
+        given["sweep"] = read_sweep(self.sweep)
         return given
 
 

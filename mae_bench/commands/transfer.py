@@ -76,10 +76,9 @@ class Transfer(ReadingFlags, RunFlags):
 
     def swept(self) -> dict[str, list[Any]] | None:
         """Recipe fields and the values that a sweep tries; None: there is no sweep."""
-        words = [word for group in self.sweep for word in group]
-        if not words and self.sweep_holdout != HOLDOUT:
+        if not self.sweep and self.sweep_holdout != HOLDOUT:
             raise RunError("--sweep-holdout: nothing is swept; give --sweep too, or leave it out")
-        return read_sweep(words) if words else None
+        return read_sweep(self.sweep) if self.sweep else None
 
     def refuse_unfit(self, begun: Start, overrides: dict[str, Any]) -> None:
         """Raise a one-line error for flags that contradict each other, before torch is imported."""

@@ -181,6 +181,7 @@ def test_probes_are_swept_too(world, tmp_path, protocol, sweep):
         (["base_lr=1e-4"], "1 candidates; expected two"),
         (["base_lr"], "expected FIELD=VALUE,VALUE"),
         (["base_lr=1e-4,"], "expected FIELD=VALUE,VALUE"),
+        (["base_lr=1e-4,1e-3", "--sweep"], "expected FIELD=VALUE,VALUE"),
         (["bas_lr=1e-4,1e-3"], "did you mean base_lr"),
         (["base_lr=1e-4,-1"], "base_lr -1: recipe field base_lr is"),
         (["base_lr=1e-4,0.0001"], "lists a value twice"),
@@ -203,10 +204,9 @@ def test_what_cannot_be_swept_is_one_line_before_any_work(world, tmp_path, capsy
 
 
 def test_both_ways_to_give_several_fields_make_a_grid():
-    assert read_sweep(["base-lr=1e-4,1e-3", "epochs=1,2"]) == {
-        "base_lr": [1e-4, 1e-3],
-        "epochs": [1, 2],
-    }
+    words = ["base-lr=1e-4,1e-3", "epochs=1,2"]
+    for groups in ([words], [words[:1], words[1:]]):
+        assert read_sweep(groups) == {"base_lr": [1e-4, 1e-3], "epochs": [1, 2]}
     base = recipe("imagenet1k", "vit_mini", "finetune")
     grid = read_grid({"base_lr": [1e-4, 1e-3], "weight_decay": [0.1, 0.2]}, base, {"epochs": 9})
     assert [each.values for each in grid.candidates] == [
