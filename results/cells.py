@@ -384,7 +384,7 @@ def devices(records: Iterable[Record], notes: Notes) -> str:
 
 
 def device_names(records: Iterable[Record]) -> list[str]:
-    """ "8 × NVIDIA H100", or "8 × NVIDIA H100, sharded", each kind once."""
+    """ "8 × NVIDIA H100", or "8 × NVIDIA H100 (sharded)", each kind once."""
     places = [record.environment for record in records]
     devices = (e.device.replace(", 1 threads", ", 1 thread") for e in places)
     used = (

@@ -26,6 +26,8 @@ from mae_bench.execution import Execution
 from mae_bench.optim import clip, parameter_groups
 from mae_bench.run.files import BACKBONE_FILE, MAE_FILE
 from mae_bench.sharding import Networks, parts, refuse_unshardable, units, whole
+from mae_bench.suite.choosing import chosen_spec
+from mae_bench.suite.expansion import expand
 from mae_bench.transfer import MODEL_FILE
 
 ALONE = Execution(workers=0)
@@ -270,3 +272,15 @@ def test_a_suite_has_nothing_to_shard(command, tmp_path, capsys):
     assert call([command, "quickstart", "--shard", "--out", str(tmp_path / "runs")]) == 2
     assert "error: --shard: " in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+def test_runs_of_a_cluster_are_sharded_where_they_train(tmp_path):
+    spec, _ = chosen_spec(
+        init=["scratch"], pretrain=["mae"], tasks=["imagenet1k"], protocols=["finetune", "knn"]
+    )
+    how = Execution(shard=True)
+    words = [run.words(tmp_path, {}, how) for run in expand(spec).runs]
+    trains = [each for each in words if "knn" not in each]
+    assert {each[0] for each in trains} == {"pretrain", "transfer"}
+    assert all("--shard" in each for each in trains)
+    assert not [each for each in words if "knn" in each and "--shard" in each]

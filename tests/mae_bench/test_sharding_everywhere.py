@@ -137,3 +137,23 @@ def test_a_signal_while_one_process_waits_for_images(world, tmp_path):
     line = pair.said[0].splitlines()[-1]
     assert "stopped by SIGTERM after step 3 of 6; a process waited for images" in line
     assert line.endswith("the same command continues after step 0")
+
+
+def test_a_signal_to_one_process_has_all_of_them_save(world, tmp_path):
+    def signalled(rank: int) -> None:
+        load, calls = UnlabelledImages.__getitems__, []
+
+        def load_and_signal(self, keys):
+            calls.append(keys)
+            if rank and len(calls) == 7:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return load(self, keys)
+
+        UnlabelledImages.__getitems__ = load_and_signal
+
+    command = flags(name="run", out=tmp_path, data=world / "unlabelled", workers=0)
+    command += [*flags(**{**SMALL_MAE, "device_batch": 2}), "--shard"]
+    pair = in_two_processes([["pretrain", *command]], tmp_path / "said", signalled)
+    assert pair.codes == [[143], [143]], pair.said
+    assert "stopped by SIGTERM after step 4 of 6; state saved in" in pair.said[0]
+    assert [file.name for file in (tmp_path / "run/state").iterdir()] == ["step-00000004.pt"]

@@ -439,9 +439,8 @@ def test_miniature_partial_fine_tuning_is_a_table_of_its_own(make_record):
 
 def test_costs_on_request(make_record):
     run = make_record()
-    run = run.model_copy(
-        update={"environment": run.environment.model_copy(update={"processes": 8})}
-    )
+    where = run.environment.model_copy(update={"processes": 8, "sharded": True})
+    run = run.model_copy(update={"environment": where})
     slower = make_record(seed=1, cost=run.cost.model_copy(update={"seconds": 7200.0}))
     (table,) = comparison_table([run, slower], published(), costs=True)
     hours, speed, memory = table.rows[0][-3:]
@@ -453,7 +452,7 @@ def test_costs_on_request(make_record):
     assert (hours.value, hours.n) == (pytest.approx((1 * 8 + 2 * 1) / 2), 2)
     assert (speed.value, speed.std) == (812.5, 0.0)
     assert (memory.value, table.columns[-1].unit) == (16.0, "GiB")
-    assert note(table, hours.marks[0]) == "cost measured on 8 × cpu and on 1 × cpu."
+    assert note(table, hours.marks[0]) == "cost measured on 8 × cpu (sharded) and on 1 × cpu."
     assert [cell.value for cell in table.rows[1][-3:]] == [None] * 3  # a method nobody ran
     assert any(each.text.startswith("cost: means over the runs.") for each in table.notes)
     drawn = make_record(data=MINIATURE)
