@@ -51,6 +51,11 @@ def reason(error: BaseException) -> str | None:
             f"out of memory ({first_line(error)}); use a smaller --device-batch, which leaves the "
             "effective batch as it is, or --precision bf16"
         )
+    if "mixed torch.Tensor and DTensor" in text:
+        return (
+            f"the network computes with parts of a block, not by calling it ({first_line(error)}), "
+            "so it cannot be sharded; leave --shard out"
+        )
     if "DataLoader worker" in text and ("killed" in text or "exited" in text):
         return f"a loading process died ({first_line(error)}); try fewer --workers"
     if "RANK" in os.environ and is_lost(error):

@@ -25,7 +25,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
-from backbones.vit import Block
+from backbones.vit import Backbone, Block
 from mae_bench.errors import RunError
 from mae_bench.progress import say
 from tasks.processes import num_processes
@@ -66,15 +66,18 @@ def shard(network: nn.Module, device: torch.device) -> None:
 def units(network: nn.Module) -> Iterator[list[nn.Module]]:
     """What is gathered together in a forward pass; all the rest is gathered for the whole of it.
 
-    A transformer block; where blocks share a parameter, as BEiT's table of positions, those of its
-    layers that share none.
+    A transformer block, of a backbone from outside too; where blocks share a parameter, as BEiT's
+    table of positions, those of its layers that share none.
     """
+    backbone = getattr(network, "backbone", None)
+    foreign = [] if isinstance(backbone, Backbone) else [*getattr(backbone, "blocks", ())]
+    ours = [module for module in network.modules() if isinstance(module, Block)]
     owners = Counter(
         id(parameter)
         for module in network.modules()
         for parameter in module.parameters(recurse=False)
     )
-    for block in (module for module in network.modules() if isinstance(module, Block)):
+    for block in ours or foreign:
         layers = [layer for layer in block.modules() if [*layer.parameters(recurse=False)]]
         alone = [
             layer

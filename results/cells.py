@@ -388,7 +388,7 @@ def device_names(records: Iterable[Record]) -> list[str]:
     places = [record.environment for record in records]
     devices = (e.device.replace(", 1 threads", ", 1 thread") for e in places)
     used = (
-        f"{e.processes} × {device}" + ", sharded" * e.sharded
+        f"{e.processes} × {device}" + " (sharded)" * e.sharded
         for e, device in zip(places, devices, strict=True)
     )
     return list(dict.fromkeys(used))

@@ -21,7 +21,7 @@ from toy import Toy, toy_recipe
 import mae_bench
 from backbones.vit import Block
 from mae_bench.cli import call
-from mae_bench.errors import RunError
+from mae_bench.errors import RunError, reason
 from mae_bench.execution import Execution
 from mae_bench.optim import clip, parameter_groups
 from mae_bench.run.files import BACKBONE_FILE, MAE_FILE
@@ -225,6 +225,43 @@ def look_inside(rank: int) -> None:
 def test_each_process_holds_half_and_gradients_are_clipped_by_their_global_norm(tmp_path):
     pair = in_two_processes([], tmp_path / "said", look_inside)
     assert pair.exit_codes == [0, 0], pair.said
+
+
+def test_blocks_of_a_backbone_from_outside_are_gathered_one_by_one(tmp_path):
+    """And one that computes with their parts is told so in a line."""
+
+    class Outside(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(5, 5)) for _ in range(2))
+
+    class Around(Toy):
+        whole = True
+
+        def __init__(self) -> None:
+            super().__init__(toy_recipe())
+            self.backbone = Outside().double()
+
+        def forward(self, batch):
+            first, second = self.backbone.blocks
+            x = second(first(batch["x"]) if self.whole else first[0](batch["x"]))
+            return super().forward({**batch, "x": x})
+
+    task = Around()
+    assert list(units(task)) == [[block] for block in task.backbone.blocks]
+
+    def compute(rank: int) -> None:
+        networks = Networks(task, Accelerator(cpu=True).device, sharded=True)
+        networks.shard()
+        batch = task.train_data.__getitems__([(0, 0), (0, 1)])
+        expected = task(batch)["loss"]
+        assert torch.equal(networks.trained(batch)["loss"], expected)
+        networks.trained.whole = False
+        with pytest.raises(RuntimeError) as caught:
+            networks.trained(batch)
+        assert "so it cannot be sharded; leave --shard out" in reason(caught.value)
+
+    assert in_two_processes([], tmp_path / "said", compute).exit_codes == [0, 0]
 
 
 def test_what_shares_a_parameter_is_gathered_layer_by_layer():
