@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 import pytest
+import timm.optim
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from timm.optim import param_groups_layer_decay
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from toy import Toy, toy_recipe
 
 import backbones
-from mae_bench.optim import build_optimizer, build_schedule, clip, parameter_groups
+from mae_bench.optim import Lars, build_optimizer, build_schedule, clip, parameter_groups
 from mae_bench.pretraining.masked import MaskedPretraining
 from mae_bench.recipes import recipe
 from tasks.classification import layout
@@ -224,6 +225,24 @@ def test_lars_is_the_references(weights):
         reference_lars(twin, momenta, lr=1.0, momentum=0.9)
         for parameter, copied in zip(task.parameters(), twin, strict=True):
             torch.testing.assert_close(parameter.data, copied, rtol=1e-12, atol=1e-14)
+
+
+def test_lars_is_timms_to_the_bit():
+    """With decay and momentum, in float32, with a gradient of zero and one that is missing."""
+    torch.manual_seed(0)
+    start = [torch.randn(7, 5), torch.randn(7), torch.randn(3, 2), torch.zeros(4, 4)]
+    ours, theirs = ([nn.Parameter(x.clone()) for x in start] for _ in range(2))
+    options = {"lr": 0.7, "momentum": 0.9, "weight_decay": 0.1, "trust_coeff": 0.001, "eps": 0.0}
+    optimizers = Lars(ours, **options), timm.optim.Lars(theirs, **options)
+    for step in range(4):
+        gradients = [torch.randn_like(x) for x in start[:2]] + [torch.zeros(3, 2)]
+        for parameters, optimizer in zip((ours, theirs), optimizers, strict=True):
+            for parameter, gradient in zip(parameters, gradients, strict=False):
+                parameter.grad = gradient.clone()
+            if step:
+                parameters[3].grad = torch.ones(4, 4)
+            optimizer.step()
+        assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
 
 
 def test_adamw_is_torchs_with_the_recipes_numbers():
