@@ -26,6 +26,7 @@ LIBRARIES = (
     "pillow",
     "simplejpeg",
     "pycocotools",
+    "faster-coco-eval",
     "onedl-mmsegmentation",
     "opencv-python",
 )

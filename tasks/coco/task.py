@@ -137,7 +137,7 @@ class Coco(DenseTask):
 
     @torch.no_grad()
     def evaluate(self, how: Scoring = SCORING) -> Scored:
-        """Score on the val set with pycocotools: COCO's AP of boxes and masks, 0 to 100.
+        """Score on the val set with faster-coco-eval: COCO's AP of boxes and masks, 0 to 100.
 
         "ap_box" and "ap_mask", and each with "50", "75", "_small", "_medium", "_large"; a figure
         that COCO does not define, as no object has that size, is left out. Images that do not

@@ -1,0 +1,60 @@
+"""Each script of benchmarks/ whose peers are installed, in its smallest size.
+
+A script compares results before it prints a table, and ends with an error where they differ.
+"""
+
+import importlib
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import side_by_side
+
+SCRIPTS = {
+    "coco_evaluation": (["--images", "10", "--rounds", "2"], ["faster_coco_eval"]),
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_prints_a_ratio_for_each_peer(script, monkeypatch, capsys, tmp_path):
+    flags, needed = SCRIPTS[script]
+    for package in needed:
+        pytest.importorskip(package)
+    module = importlib.import_module(script)
+    monkeypatch.setattr(module, "__file__", str(tmp_path / f"{script}.py"))
+    monkeypatch.setattr(sys, "argv", [script, *flags, "--write"])
+    module.main()
+    table = (tmp_path / f"{script}.md").read_text()
+    assert capsys.readouterr().out.strip() in table
+    rows = [line.strip("|").split("|") for line in table.splitlines() if line.startswith("|")]
+    titled = [row for row in rows if not row[0].startswith("-") and "implementation" not in row[0]]
+    assert any(row[0].strip().startswith(side_by_side.OURS) for row in titled)
+    assert any(re.search(r"\d", row[-1]) for row in titled)
+
+
+def test_everybody_takes_turns_and_the_warm_up_is_not_counted():
+    called = []
+    now = iter(range(1000))
+    jobs = {name: lambda name=name: called.append(name) for name in "abc"}
+    spent = side_by_side.take_turns(jobs, 2, lambda: float(next(now)))
+    assert called == ["a", "b", "c", "b", "c", "a", "c", "a", "b"]
+    assert spent == {name: [1.0, 1.0] for name in "abc"}
+
+
+def test_ratios_are_of_the_same_round():
+    spent = {"mae-bench": [1.0, 2.0, 4.0], "peer": [2.0, 4.0, 12.0]}
+    assert side_by_side.paired(spent, "peer", "mae-bench") == [2.0, 2.0, 3.0]
+    assert side_by_side.ratio(spent, "peer", "mae-bench") == 2.0
+    assert side_by_side.rows(spent).splitlines()[-1].endswith("| 2.00 (2.00 to 2.50) |")
+
+
+def test_notes_below_a_table_are_kept(tmp_path, capsys):
+    script = tmp_path / "speed.py"
+    (tmp_path / "speed.md").write_text("# Speed\n\nold\n\n### a\n\n## What was tried\n\nmuch\n")
+    side_by_side.publish(str(script), "Speed", ["new"], write=True)
+    written = Path(tmp_path / "speed.md").read_text()
+    assert (
+        written == "# Speed\n\n`python benchmarks/speed.py`\n\nnew\n\n## What was tried\n\nmuch\n"
+    )
+    assert capsys.readouterr().out == "new\n\n"
