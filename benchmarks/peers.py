@@ -7,11 +7,13 @@ masking and the loss around lightly's modules) is written here, after its MAE ex
 
 import re
 from functools import partial
+from typing import Any
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from backbones.vit import ViT
 from mae_bench.mae import MaskedAutoencoder
 
 
@@ -34,6 +36,15 @@ class Peer(nn.Module):
             names = self.names(key)
             state |= dict(zip(names, value.chunk(len(names)), strict=True))
         self.load_state_dict({k: v.reshape(own[k].shape) for k, v in state.items()})
+
+    def share(self, mae: MaskedAutoencoder) -> None:
+        """Let this peer's parameters be those of `mae`, in the same memory."""
+        own = dict(self.named_parameters())
+        for name, parameter in mae.named_parameters():
+            names = self.names(name.removeprefix("encoder."))
+            for theirs, part in zip(names, parameter.data.chunk(len(names)), strict=True):
+                if theirs in own:
+                    own[theirs].data = part.view(own[theirs].shape)
 
     def gradients(self, mae: MaskedAutoencoder) -> dict[str, Tensor]:
         """This peer's gradients under the names of `mae.checkpoint()` and in their shapes."""
@@ -157,17 +168,20 @@ class Lightly(Peer):
 
 
 def timm_encoder(mae: MaskedAutoencoder) -> VisionTransformer:
-    """timm's plain ViT of the encoder's size, without head and pooling."""
-    encoder = mae.encoder
-    vit = VisionTransformer(
-        img_size=encoder.image_size,
-        patch_size=encoder.patch_size,
-        embed_dim=encoder.embed_dim,
-        depth=encoder.depth,
-        num_heads=encoder.num_heads,
-        norm_layer=partial(nn.LayerNorm, eps=1e-6),
-        num_classes=0,
-        global_pool="",
-    )
+    """timm's plain ViT of the encoder's size, without head and pooling; positions are fixed."""
+    vit = timm_vit(mae.encoder, num_classes=0, global_pool="")
     vit.pos_embed.requires_grad_(False)
     return vit
+
+
+def timm_vit(ours: ViT, **options: Any) -> VisionTransformer:
+    """timm's plain ViT of the size of one of ours, with its `options`."""
+    return VisionTransformer(
+        img_size=ours.image_size,
+        patch_size=ours.patch_size,
+        embed_dim=ours.embed_dim,
+        depth=ours.depth,
+        num_heads=ours.num_heads,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        **options,
+    )

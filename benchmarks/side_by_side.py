@@ -117,13 +117,31 @@ def parser(doc: str | None, rounds: int, script: str) -> ArgumentParser:
     return made
 
 
-def publish(script: str, title: str, parts: Sequence[str], write: bool) -> None:
-    """Print the tables, and write them beside the script; notes under "## " there are kept."""
-    text = "\n\n".join(parts) + "\n"
-    print(text)
-    if write:
-        file = Path(script).with_suffix(".md")
-        before = file.read_text() if file.exists() else ""
-        _, heading, notes = before.partition("\n## ")
-        command = f"`python benchmarks/{Path(script).name}`"
-        file.write_text(f"# {title}\n\n{command}\n\n{text}{heading}{notes}")
+def publish(
+    script: str, title: str, parts: Sequence[str], write: bool, keep_tables: bool = False
+) -> None:
+    """Print the tables, and write them beside the script; notes under "## " there are kept.
+
+    With `keep_tables` so are tables under a heading "### " that is not measured this time. The
+    last of `parts` explains them all.
+    """
+    print("\n\n".join(parts) + "\n")
+    if not write:
+        return
+    file = Path(script).with_suffix(".md")
+    before, heading, notes = (file.read_text() if file.exists() else "").partition("\n## ")
+    told = list(parts)
+    if keep_tables:
+        *tables, last = parts
+        told = [*merged(before.removesuffix(f"{last}\n"), tables), last]
+    command = f"`python benchmarks/{Path(script).name}`"
+    text = "\n\n".join([f"# {title}", command, *told])
+    file.write_text(f"{text}\n{heading}{notes}")
+
+
+def merged(before: str, tables: Sequence[str]) -> list[str]:
+    """Tables in the order of the file, each that is measured anew in place of the old one."""
+    new = {each.partition("\n")[0]: each for each in tables}
+    old = [f"### {each.strip()}" for each in before.split("\n### ")[1:]]
+    kept = {each.partition("\n")[0]: each for each in old}
+    return list((kept | new).values())

@@ -12,7 +12,14 @@ import pytest
 import side_by_side
 
 SCRIPTS = {
-    "coco_evaluation": (["--images", "10", "--rounds", "2"], ["faster_coco_eval"]),
+    "coco_evaluation": (["--images", "10", "--rounds", "2"], []),
+    "finetune_step": (["--backbone", "vit_mini", "--batch", "2", "--rounds", "2"], []),
+    "neighbours": (["--training", "2400", "--queries", "8", "--rounds", "2"], ["faiss", "sklearn"]),
+    "pretrain_step": (
+        ["--backbone", "vit_mini", "--batch", "2", "--rounds", "2", "--threads", "1"],
+        ["lightly", "transformers"],
+    ),
+    "segmentation_step": (["--backbone", "vit_mini", "--crop", "64", "--rounds", "2"], []),
 }
 
 
