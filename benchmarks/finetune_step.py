@@ -21,6 +21,7 @@ import numpy as np
 import peers
 import side_by_side
 import torch
+from release_peer import attend_explicitly
 from side_by_side import OURS
 from timm.data import Mixup
 from timm.loss import SoftTargetCrossEntropy
@@ -43,7 +44,7 @@ CLASSES = 1000
 LARGEST_DIFFERENCE = 1e-4
 """relative, of the loss, of any gradient, and of the weights that a step moves"""
 TIMM, RELEASE = "timm's ViT and training loop", "the MAE release's arrangement"
-SETTINGS = (("finetune", "vit_b", 2), ("finetune", "vit_t", 8), ("linear", "vit_b", 4))
+SETTINGS = (("finetune", "vit_s", 2), ("linear", "vit_s", 4))
 """protocol, backbone, images of a step"""
 
 
@@ -128,9 +129,10 @@ class Timm(Side):
 
     def build(self) -> Optimizer:
         settings = self.settings
-        if settings.optimizer == "lars":
+        if settings.trained_blocks == 0:
             self.network.requires_grad_(False)
             self.network.head.requires_grad_(True)
+        if settings.optimizer == "lars":
             # Of matrices alone the rate is adapted: facebookresearch/mae, util/lars.py.
             weights = [
                 {"params": [p], "always_adapt": p.ndim > 1} for p in self.network.head.parameters()
@@ -148,7 +150,8 @@ class Timm(Side):
     def loss(self, images: Tensor, targets: Tensor) -> Tensor:
         pixels = (images.float() - self.mean) / self.std
         if self.mix is None:
-            return cross_entropy(self.network(pixels), targets)
+            smoothing = self.settings.label_smoothing
+            return cross_entropy(self.network(pixels), targets, label_smoothing=smoothing)
         # Our task draws the seed of the mixture first, then the paths.
         torch.randint(2**32, ())
         pixels, mixed = self.mix(pixels, targets)
@@ -167,8 +170,7 @@ class Release(Timm):
     """
 
     def build(self) -> Optimizer:
-        for block in self.network.blocks:
-            block.attn.fused_attn = False
+        attend_explicitly(self.network)
         return super().build()
 
     def update(self) -> None:

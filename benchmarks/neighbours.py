@@ -32,9 +32,9 @@ TRAINING, TEST = 1_281_167, 50_000
 CHANNELS, CLASSES = 768, 1000
 SPREAD = 5.0
 """standard deviation of a channel around its centre's, which is drawn with 1"""
-SHARES = (16, 8, 4)
+SHARES = (32, 16, 8)
 """the training images are divided by"""
-QUERIES = 512
+QUERIES = 128
 SAME_NEIGHBOURS = 0.999
 """share of the neighbours; rounding exchanges the last of them"""
 SAME_VOTES = 0.1
@@ -138,7 +138,7 @@ class Bench:
         """Rows of a Markdown table: a contender each, with the first `count` training images."""
         bank, labels = self.values[:count], self.labels[:count]
         jobs = {name: Search(name, self.queries, bank, self.k) for name in names}
-        spent = side_by_side.take_turns(jobs, rounds, time.process_time, 1, forget_peak)
+        spent = side_by_side.take_turns(jobs, rounds, time.process_time, 0, forget_peak)
         said = "not compared"
         if len(names) > 1:
             said = check({name: job.found for name, job in jobs.items()}, labels, self.targets)
@@ -182,7 +182,7 @@ def growth(training: int, queries: int, rounds: int, shares: tuple[int, ...]) ->
 
 
 def main() -> None:
-    parser = side_by_side.parser(__doc__, 3, __file__)
+    parser = side_by_side.parser(__doc__, 2, __file__)
     parser.add_argument("--training", type=int, default=TRAINING, help=f"default {TRAINING}")
     parser.add_argument("--queries", type=int, default=QUERIES, help=f"default {QUERIES}")
     arguments = parser.parse_args()

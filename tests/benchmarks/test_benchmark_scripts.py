@@ -14,9 +14,9 @@ import side_by_side
 SCRIPTS = {
     "coco_evaluation": (["--images", "10", "--rounds", "2"], []),
     "finetune_step": (["--backbone", "vit_mini", "--batch", "2", "--rounds", "2"], []),
-    "neighbours": (["--training", "2400", "--queries", "8", "--rounds", "2"], ["faiss", "sklearn"]),
+    "neighbours": (["--training", "4000", "--queries", "8", "--rounds", "2"], ["faiss", "sklearn"]),
     "pretrain_step": (
-        ["--backbone", "vit_mini", "--batch", "2", "--rounds", "2", "--threads", "1"],
+        ["--method", "mae", "--backbone", "vit_mini", "--batch", "2", "--threads", "1"],
         ["lightly", "transformers"],
     ),
     "segmentation_step": (["--backbone", "vit_mini", "--crop", "64", "--rounds", "2"], []),
@@ -35,9 +35,10 @@ def test_a_script_prints_a_ratio_for_each_peer(script, monkeypatch, capsys, tmp_
     table = (tmp_path / f"{script}.md").read_text()
     assert capsys.readouterr().out.strip() in table
     rows = [line.strip("|").split("|") for line in table.splitlines() if line.startswith("|")]
-    titled = [row for row in rows if not row[0].startswith("-") and "implementation" not in row[0]]
-    assert any(row[0].strip().startswith(side_by_side.OURS) for row in titled)
-    assert any(re.search(r"\d", row[-1]) for row in titled)
+    ours = [row for row in rows if any(cell.strip() == side_by_side.OURS for cell in row)]
+    assert ours
+    assert all(row[-1].strip() == "1.00" for row in ours)
+    assert any(re.fullmatch(r" \d+\.\d\d( \(.*\))? ", row[-1]) for row in rows if row not in ours)
 
 
 def test_everybody_takes_turns_and_the_warm_up_is_not_counted():
