@@ -23,6 +23,8 @@ EXTRAS = {
     "docs": "only building the documentation needs it",
     "notebook": "only data frames and notebooks need it",
     "heif": "only HEIC images need it",
+    "slurm": "only suite --launcher slurm needs it",
+    "wandb": "only --log wandb needs it",
 }
 GPU = re.compile(r"nvidia-|cuda-|triton")
 """distributions that only a GPU uses"""

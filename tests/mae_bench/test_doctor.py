@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import sys
+import tomllib
 from collections import namedtuple
 from pathlib import Path
 
@@ -141,3 +142,10 @@ def test_a_torch_whose_libraries_are_missing(monkeypatch):
         "torch does not import: libcudart.so.13: cannot open shared object file"
     )
     assert doctor.gpu().status == "problem"
+
+
+def test_every_extra_is_said_to_be_for_something():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    assert set(project["project"]["optional-dependencies"]) == set(
+        sys.modules["mae_bench.doctor"].EXTRAS
+    )
