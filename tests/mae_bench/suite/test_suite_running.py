@@ -213,22 +213,25 @@ def start(world: Path, out: Path) -> subprocess.Popen:
         stdout=said,
         stderr=said,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
+        start_new_session=True,
     )
 
 
 def test_stopped_and_killed_at_any_point_loses_nothing(world, tmp_path):
-    """By Ctrl-C's signal, then by kill -9; then the same command ends it."""
+    """By SIGTERM to the whole group, then by kill -9; then the same command ends it."""
     out = tmp_path / "runs"
-    for number in (signal.SIGINT, signal.SIGKILL):
+    for number in (signal.SIGTERM, signal.SIGKILL):
         process = start(world, out)
         before = max([steps_logged(folder) for folder in out.glob("pretrain*")], default=0)
         wait_for(
             lambda before=before: any(steps_logged(f) > before + 2 for f in out.glob("pretrain*")),
             "steps of the pre-training",
         )
-        process.send_signal(number)
-        code = process.wait(60)
-        assert code == (130 if number == signal.SIGINT else -signal.SIGKILL)
+        if number == signal.SIGTERM:
+            os.killpg(process.pid, number)
+        else:
+            process.kill()
+        assert process.wait(60) == (143 if number == signal.SIGTERM else -signal.SIGKILL)
     process = start(world, out)
     assert process.wait(120) == 0
     records = [read_record(file) for file in out.glob("*/record.json")]
@@ -236,4 +239,5 @@ def test_stopped_and_killed_at_any_point_loses_nothing(world, tmp_path):
     assert (out.parent / "said.txt").read_text().count("Traceback") == 0
     printed = next(out.glob("printed/pretrain*.txt")).read_text()
     assert printed.count("going on after step") == 2
+    assert "stopped by SIGTERM after step" in printed
     assert steps_logged(next(out.glob("pretrain*"))) == 20 * (48 // 8)
