@@ -7,8 +7,10 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import torch
+import torch.nn.functional as F
 from counting import loss_of, training_flops
 from growth import Network
 from torch import Tensor, nn
@@ -90,6 +92,19 @@ def count(name: str, network: nn.Module, inputs: Any) -> Network:
     )
 
 
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, scale: float | None = None
+) -> Tensor:
+    """As on a GPU: in bf16, and not in float32 as `backbones.precision` has it on a CPU."""
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
+
+
+@contextmanager
+def as_on_a_gpu() -> Iterator[None]:
+    with mock.patch("backbones.vit.attention", attention), torch.autocast("cpu", torch.bfloat16):
+        yield
+
+
 @contextmanager
 def on_shapes(network: nn.Module, inputs: tuple[Tensor, ...]) -> Iterator[tuple[Any, Any]]:
     """The network and its inputs as tensors of a CPU without any numbers."""
@@ -120,7 +135,7 @@ def saved_bytes(network: nn.Module, inputs: tuple[Tensor, ...]) -> float:
                 kept[key] = tensor  # held, so that no other takes its place
             return tensor
 
-        with saved_tensors_hooks(keep, lambda t: t), torch.autocast("cpu", torch.bfloat16):
+        with saved_tensors_hooks(keep, lambda t: t), as_on_a_gpu():
             loss = call()
         total = sum(each.untyped_storage().nbytes() for each in kept.values())
         del loss
@@ -142,8 +157,7 @@ class Operators(TorchDispatchMode):
 
 def operators(network: nn.Module, inputs: tuple[Tensor, ...]) -> int:
     """Of forward and backward; a fused optimiser adds a few."""
-    bf16 = torch.autocast("cpu", torch.bfloat16)
-    with on_shapes(network, inputs) as (call, weights), Operators() as counter, bf16:
+    with on_shapes(network, inputs) as (call, weights), Operators() as counter, as_on_a_gpu():
         torch.autograd.grad(call(), weights, allow_unused=True)
     return counter.count
 
@@ -151,11 +165,11 @@ def operators(network: nn.Module, inputs: tuple[Tensor, ...]) -> int:
 def held_bytes(network: nn.Module, inputs: tuple[Tensor, ...]) -> float:
     """Measured: bytes that torch's allocator holds after a forward pass more than before it."""
     network = copy.deepcopy(network)
-    with torch.autocast("cpu", torch.bfloat16):
+    with as_on_a_gpu():
         loss_of(network(*inputs)).backward()  # libraries allocate what they keep
     network.zero_grad(set_to_none=True)
     recorder = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
-    with recorder as seen, torch.autocast("cpu", torch.bfloat16):
+    with recorder as seen, as_on_a_gpu():
         loss = loss_of(network(*inputs))
     del loss
     return float(sum(e.self_cpu_memory_usage for e in seen.key_averages()))

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from growth_counted import as_on_a_gpu
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.parallel import DistributedDataParallel
@@ -104,7 +105,7 @@ def holds(mae: MaskedAutoencoder, inputs: tuple[Tensor, ...]) -> dict[str, Any]:
             kept[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
-    with saved_tensors_hooks(keep, lambda t: t), torch.autocast("cpu", torch.bfloat16):
+    with saved_tensors_hooks(keep, lambda t: t), as_on_a_gpu():
         loss = mae(*inputs).loss
     rounded = sum(each.nbytes for each in kept.values())
     del loss

@@ -13,11 +13,11 @@ TABLE = "Scoring"
 
 def run(bench: Bench) -> None:
     torch.manual_seed(0)
-    for backbone in bench.choose(("vit_b", "vit_l", "vit_h"), ("vit_mini",)):
-        for compiled in (False, True):
+    bench.attempt("nearest neighbours", neighbours, bench)
+    for compiled in (False, True):
+        for backbone in bench.choose(("vit_b", "vit_l", "vit_h"), ("vit_mini",)):
             bench.attempt(f"features of {backbone}", features, bench, backbone, compiled)
             bench.release()
-    bench.attempt("nearest neighbours", neighbours, bench)
 
 
 def features(bench: Bench, backbone: str, compiled: bool) -> None:

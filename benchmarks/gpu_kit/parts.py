@@ -18,7 +18,7 @@ PARTS = {
     "exactness": Part("Kernels against float64", "exactness", 60),
     "mae_l": Part("MAE pre-training, ViT-L", "pretraining", 75, ("vit_l",)),
     "tests": Part("Tests that need a GPU", "marked_tests", 110),
-    "relative": Part("Attention with relative positions", "relative", 45),
+    "relative": Part("Attention with relative positions", "relative", 60),
     "detection": Part("Detection step", "detection", 50),
     "loader": Part("Loading", "loader", 45),
     "segmentation": Part("Segmentation step", "segmentation", 35),

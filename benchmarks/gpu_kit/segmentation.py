@@ -46,11 +46,11 @@ def run(bench: Bench) -> None:
     changes: dict[str, Any] = {"image_size": 64, "head_channels": 32} if bench.rehearse else {}
     setup = dataclasses.replace(base, **changes)
     first = Network(setup)
-    for batch in bench.choose((BATCH, 16), (BATCH,)):
-        for name in ("mae-bench", "mae-bench, compiled blocks", "explicit attention (BEiT's)"):
+    bench.attempt("windows of a test image", time_windows, bench, setup, first)
+    for name in ("mae-bench", "explicit attention (BEiT's)", "mae-bench, compiled blocks"):
+        for batch in bench.choose((BATCH, 16), (BATCH,)):
             bench.attempt(f"{name}, batch {batch}", time_step, bench, setup, first, name, batch)
             bench.release()
-    bench.attempt("windows of a test image", time_windows, bench, setup, first)
 
 
 def time_step(bench: Bench, setup: Ade20kRecipe, first: Network, name: str, batch: int) -> None:
