@@ -7,7 +7,10 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 import tasks
 from backbones.files import atomic, atomic_text
@@ -16,7 +19,7 @@ from mae_bench.arguments import check_common
 from mae_bench.errors import RunError
 from mae_bench.execution import Execution
 from mae_bench.progress import progress, say
-from mae_bench.run.files import HALF_WRITTEN
+from mae_bench.run.files import HALF_WRITTEN, LOCK_FILE
 from mae_bench.run.trained import Trained, learnt, read_trained
 from mae_bench.setup import scoring, start
 from tasks.images import Unreadable, by_reason
@@ -111,25 +114,41 @@ def new_folder(folder: Path) -> Path:
 def whole(folder: Path) -> Iterator[Path]:
     """A place to write into whose files are in `folder` at the end; after an error none is.
 
-    So the same command can be given again, and of two at the same time one gets the folder.
+    So the same command can be given again, and of two at the same time one gets the folder. What
+    a killed call has left in it is deleted.
     """
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    place = folder / f".{os.getpid()}{HALF_WRITTEN}"
+    delete_left(folder)
+    place = Path(mkdtemp(HALF_WRITTEN, ".", folder))
+    with FileLock(place / LOCK_FILE):
+        try:
+            yield place
+            new_folder(folder)
+            (place / FILE).rename(folder / FILE)
+            for file in place.iterdir():
+                if file.name != LOCK_FILE:
+                    file.rename(folder / file.name)
+        except BaseException:
+            shutil.rmtree(place, ignore_errors=True)
+            if made and not any(folder.iterdir()):
+                folder.rmdir()
+            raise
     shutil.rmtree(place, ignore_errors=True)
-    place.mkdir()
-    try:
-        yield place
-        new_folder(folder)
-        (place / FILE).rename(folder / FILE)
-        for file in place.iterdir():
-            file.rename(folder / file.name)
-    except BaseException:
-        shutil.rmtree(place, ignore_errors=True)
-        if made and not any(folder.iterdir()):
-            folder.rmdir()
-        raise
-    place.rmdir()
+
+
+def delete_left(folder: Path) -> None:
+    """Delete what killed calls have left in a folder, and nothing of those under way."""
+    for each in filter(is_left, folder.iterdir()):
+        lock = FileLock(each / LOCK_FILE)
+        try:
+            with lock.acquire(timeout=0):
+                for file in each.iterdir():
+                    if file.name != LOCK_FILE:
+                        file.unlink()
+        except (Timeout, OSError):
+            continue
+        shutil.rmtree(each, ignore_errors=True)
 
 
 def stems(names: Sequence[str]) -> Iterator[str]:

@@ -129,6 +129,19 @@ def test_what_stops_a_prediction_leaves_nothing_in_its_way(tmp_path):
         raise KeyboardInterrupt
     assert not (tmp_path / "new").exists()
     new = tmp_path / "new"
+    killed = new / ".killed.partial"
+    killed.mkdir(parents=True)
+    (killed / "x.predicted.png").write_text("")
+    with whole(new) as place:
+        assert not killed.exists()
+        with whole(new) as other:  # leaves alone what is under way
+            assert place.exists()
+            (other / "predictions.json").write_text("")
+        assert place.exists()
+        (new / "predictions.json").unlink()
+        (place / "predictions.json").write_text("")
+    assert [file.name for file in new.iterdir()] == ["predictions.json"]
+    (new / "predictions.json").unlink()
     with pytest.raises(RunError, match="new: is there already"), whole(new) as place:
         (place / "predictions.json").write_text("ours")
         (new / "predictions.json").write_text("of another process, which was faster")
