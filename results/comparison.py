@@ -1,7 +1,7 @@
 """From records and published rows to the tables of a report. Pure functions."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from results.cells import (
@@ -31,7 +31,7 @@ from results.labels import (
     task_order,
     trained_blocks,
 )
-from results.origins import Pretrainings
+from results.origins import Pretrainings, added_settings
 from results.published import Published, headline, same_recipe
 from results.record import Record
 from results.showing import BACKBONE, INIT, Show, measured_column, metrics_of
@@ -120,7 +120,8 @@ def _table(family: str, records: list[Record], published: list[Published], show:
     for backbone in dict.fromkeys(c.first.backbone for c in found):
         ours = [c for c in found if c.first.backbone == backbone]
         for c in ours:
-            labels = _labels(c.first.protocol, backbone, c.first.init, is_curve)
+            settings = added_settings(c.first, show.before)
+            labels = _labels(c.first.protocol, backbone, c.first.init, is_curve, settings)
             labels[1] = Entry(replace(labels[1].cell, marks=identities.marks(c, plan.notes)))
             lines.append(labels + _scores(plan, c.first.protocol, backbone, c.first.init, c))
         shown = {(c.first.protocol, plain(c.first.init)) for c in ours}
@@ -169,8 +170,12 @@ def _blocks(protocol: str) -> float:
     return float(trained_blocks(protocol) or 0)
 
 
-def _labels(protocol: str, backbone: str, init: str, is_curve: bool) -> list[Entry]:
-    texts = [backbone, init, trained_blocks(protocol)] if is_curve else [backbone, init]
+def _labels(
+    protocol: str, backbone: str, init: str, is_curve: bool, settings: Sequence[str] = ()
+) -> list[Entry]:
+    """`settings` of a pre-training that set it apart from others of its method."""
+    name = ", ".join([init, *settings])
+    texts = [backbone, name, trained_blocks(protocol)] if is_curve else [backbone, name]
     return [Entry(Cell(text)) for text in texts]
 
 

@@ -1,9 +1,19 @@
 """The pre-training runs that checkpoints come from."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
+from results.protocol import ProtocolId
 from results.record import Record
+
+ADDED_SETTINGS: Mapping[str, Any] = {
+    "mask": "random",
+    "target": "pixels",
+    "encoder_mask_tokens": False,
+    "augmentation": "crop_random",
+}
+"""of MAE's pre-training: what records have that are older than these fields"""
 
 
 class Pretrainings:
@@ -35,6 +45,21 @@ class Pretrainings:
         """One of them if they are complete and had the same images: then any stands for all."""
         found = [each for each in self.all_of(record) if each.complete]
         return found[0] if len({made(each) for each in found}) == 1 else None
+
+
+def added_settings(record: Record, before: Pretrainings | None = None) -> list[str]:
+    """ "mask block": what a pre-training does otherwise than its method of itself.
+
+    Of the record, or of the pre-training `before` it.
+    """
+    origin = record if record.kind == "pretrain" else before and before.of(record)
+    if not origin or ProtocolId.read(origin.protocol).name != "mae":
+        return []
+    return [
+        f"{name.replace('_', ' ')} {value}"
+        for name, standard in ADDED_SETTINGS.items()
+        if (value := origin.recipe.get(name, standard)) != standard
+    ]
 
 
 def made(pretraining: Record) -> tuple:

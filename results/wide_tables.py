@@ -10,6 +10,7 @@ from results.cells import COST_COLUMNS, OURS, Entry, Identities, Notes, with_bes
 from results.configuration import Configuration, configurations
 from results.gains import GAIN, finetuning_family, gain_column
 from results.labels import data_title, protocol_order, protocol_title
+from results.origins import Pretrainings, added_settings
 from results.record import Record
 from results.showing import BACKBONE, INIT, Show, measured_column, metrics_of
 from results.table import Cell, Column, Note, Table
@@ -35,9 +36,10 @@ def wide_table(records: list[Record], show: Show) -> Table:
     families: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         families[finetuning_family(record.protocol)].append(record)
-    columns, cells = [BACKBONE, INIT], [[*_labels(row, identities, notes)] for row in _rows(found)]
+    rows = _rows(found, show.before)
+    columns, cells = [BACKBONE, INIT], [[*_labels(row, identities, notes)] for row in rows]
     for family in sorted(families, key=protocol_order):
-        taken = [row.get(family) for row in _rows(found)]
+        taken = [row.get(family) for row in rows]
         for column, entries in _family(family, families[family], taken, show, notes):
             columns.append(column)
             for line, entry in zip(cells, entries, strict=True):
@@ -74,12 +76,12 @@ def as_wide(table: Table, records: list[Record]) -> Table:
     return replace(table, title=title, notes=(Note(_about(first)), protocols, *table.notes))
 
 
-def _rows(found: list[Configuration]) -> list[Row]:
+def _rows(found: list[Configuration], before: Pretrainings) -> list[Row]:
     """As many rows for each backbone and its weights as it takes."""
     rows: dict[tuple[str, str], list[Row]] = {}
     taken: Counter[tuple[str, str, str]] = Counter()
     for c in found:
-        key, family = (c.first.backbone, c.first.init), finetuning_family(c.first.protocol)
+        key, family = (c.first.backbone, weights(c, before)), finetuning_family(c.first.protocol)
         place = taken[*key, family]
         taken[*key, family] += 1
         group = rows.setdefault(key, [])
@@ -89,10 +91,16 @@ def _rows(found: list[Configuration]) -> list[Row]:
     return [row for group in rows.values() for row in group]
 
 
+def weights(c: Configuration, before: Pretrainings) -> str:
+    """What a run began with: "mae, mask block"."""
+    return ", ".join([c.first.init, *added_settings(c.first, before)])
+
+
 def _labels(row: Row, identities: Identities, notes: Notes) -> list[Entry]:
-    first = next(iter(row.values())).first
+    any_run = next(iter(row.values()))
     marks = dict.fromkeys(mark for c in row.values() for mark in identities.marks(c, notes))
-    return [Entry(Cell(first.backbone)), Entry(Cell(first.init, marks=tuple(marks)))]
+    name = weights(any_run, identities.before)
+    return [Entry(Cell(any_run.first.backbone)), Entry(Cell(name, marks=tuple(marks)))]
 
 
 def _family(

@@ -19,8 +19,7 @@ from results.figures.lines import (
     title_of,
     told_apart,
 )
-from results.origins import Pretrainings, made
-from results.paper.layout import ADDED_SETTINGS
+from results.origins import Pretrainings, added_settings, made
 from results.protocol import ProtocolId
 from results.published import Published
 from results.record import Record
@@ -123,9 +122,5 @@ def _pretraining_label(axis: str, origin: Record) -> str:
         parts.append(f"{origin.recipe['epochs']} ep")
     if origin.recipe.get("norm_pix"):
         parts.append("norm. pixels")
-    parts += [
-        f"{name.replace('_', ' ')} {value}"
-        for name, standard in ADDED_SETTINGS.items()
-        if (value := origin.recipe.get(name, standard)) != standard
-    ]
+    parts += added_settings(origin)
     return one_line(", ".join(parts), LABEL_LENGTH)

@@ -7,6 +7,8 @@ paper, or none.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from results.origins import ADDED_SETTINGS
+
 LARGE = "_448"
 """ends the backbone of numbers at 448 pixels"""
 Filter = Mapping[str, str]
@@ -78,13 +80,6 @@ def over_sizes(*names: str, **where: str) -> tuple[Score, ...]:
     return tuple(Score(SIZES[name], {"backbone": name, **where}) for name in names)
 
 
-ADDED_SETTINGS: Settings = {
-    "mask": "random",
-    "target": "pixels",
-    "encoder_mask_tokens": False,
-    "augmentation": "crop_random",
-}
-"""what records have that are older than these fields"""
 ABLATION_DEFAULTS: Settings = {
     **ADDED_SETTINGS,
     "mask_ratio": 0.75,

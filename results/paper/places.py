@@ -11,10 +11,9 @@ from dataclasses import dataclass, field, replace
 from results.configuration import Configuration, configurations
 from results.errors import ResultsError
 from results.labels import plain
-from results.origins import Pretrainings
+from results.origins import ADDED_SETTINGS, Pretrainings
 from results.paper.layout import (
     ABLATION_DEFAULTS,
-    ADDED_SETTINGS,
     LARGE,
     OF_PRETRAINING,
     Filter,

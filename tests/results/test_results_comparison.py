@@ -3,10 +3,19 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
-from made_records import OFFICIAL, pretrained
+from made_records import OFFICIAL, make, pretrained
 from scipy import stats
 
-from results import Checkpoint, Cost, Data, comparison_table, configurations, headline, published
+from results import (
+    Checkpoint,
+    Cost,
+    Data,
+    Named,
+    comparison_table,
+    configurations,
+    headline,
+    published,
+)
 from results.cells import within_noise
 
 MINIATURE = Data(
@@ -623,3 +632,25 @@ def test_two_pre_trainings_by_one_recipe_are_two_seeds(make_record):
     assert (len(found.records), len(found.repeats)) == (2, 1)
     cell = found.cell("top1", 2)
     assert (cell.value, cell.n, cell.std) == (84, 2, pytest.approx(2**0.5))
+
+
+def test_pre_trainings_of_other_settings_do_not_look_alike():
+    """In the table of pre-trainings, and where transfers begin from them."""
+    data = make().data
+    common = {"kind": "pretrain", "task": "pretrain", "protocol": "pretrain/mae@1"}
+    common |= {"init": "scratch", "checkpoint": None, "metrics": {"loss": 0.4}}
+    settings = [{}, {"mask": "block"}, {"target": "pca", "augmentation": "none"}]
+    before, after = [], []
+    for number, recipe in enumerate(settings):
+        digest = f"{number}" * 12
+        before.append(make(name=f"p{number}", recipe_hash=digest, recipe=recipe, **common))
+        named = Named(name=data.name, fingerprint=data.fingerprint)
+        file = pretrained(0, f"{number}a", recipe_hash=digest, data=named)
+        after.append(make(name=f"t{number}", checkpoint=file))
+    own = data.model_copy(update={"own": True, "standard": False})
+    apart = [each.model_copy(update={"data": own}) for each in after]
+    tables = [*comparison_table([*before, *after], []), *comparison_table([*before, *apart], [])]
+    assert len(tables) == 4
+    for table in tables:
+        weights = [str(row[1].value).partition(", ")[2] for row in table.rows]
+        assert sorted(weights) == ["", "mask block", "target pca, augmentation none"]
