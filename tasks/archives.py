@@ -15,10 +15,12 @@ import zlib
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from backbones.files import open_regular
 from tasks.cache import cache_folder
@@ -43,6 +45,8 @@ PIECE = 2**16
 BLOCK = tarfile.BLOCKSIZE
 NAMED = 4
 """members that a note names"""
+SECONDS = 1800.0
+"""how long another process may take to make an index, before this one makes it, too"""
 EVERY = 20_000
 """members between two lines of progress"""
 ARRAYS = ("names", "ends", "spans", "notes")
@@ -343,19 +347,38 @@ def open_archive(path: Path, say: Say) -> Archive:
     key = f"{VERSION}-{status.st_size}-{status.st_mtime_ns}-{sample(file.fileno(), status.st_size)}"
     arrays = load(key, status.st_size)
     if arrays is None:
-        found = Found(say)
-        window = Window(file.fileno(), 0, status.st_size)
-        try:
-            (index_zip if path.suffix.lower() == ".zip" else index_tar)(window, found)
-        except (*DAMAGED, OSError) as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise TaskError(f"{path} cannot be read: {reason}; get it again") from error
-        arrays = found.arrays()
-        if not len(arrays["ends"]):
-            reasons = "".join(f" ({note})" for note in arrays["notes"])
-            raise TaskError(f"{path} holds no file{reasons}; get it again, or move it away")
-        keep(key, arrays)
+        with making(key):  # a tar of a million files takes minutes
+            arrays = load(key, status.st_size)
+            if arrays is None:
+                arrays = index(path, file, say)
+                keep(key, arrays)
     return Archive(path, file, arrays)
+
+
+def index(path: Path, file: io.FileIO, say: Say) -> dict[str, np.ndarray]:
+    """An archive's index, made by going through it. TaskError as `open_archive`."""
+    found = Found(say)
+    window = Window(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+    try:
+        (index_zip if path.suffix.lower() == ".zip" else index_tar)(window, found)
+    except (*DAMAGED, OSError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise TaskError(f"{path} cannot be read: {reason}; get it again") from error
+    arrays = found.arrays()
+    if not len(arrays["ends"]):
+        reasons = "".join(f" ({note})" for note in arrays["notes"])
+        raise TaskError(f"{path} holds no file{reasons}; get it again, or move it away")
+    return arrays
+
+
+@contextmanager
+def making(key: str) -> Iterator[None]:
+    """Have one process of the machine make an index, where that can be told to others."""
+    with ExitStack() as stack:
+        with suppress(OSError, NotImplementedError, Timeout):
+            folder().mkdir(parents=True, exist_ok=True)
+            stack.enter_context(FileLock(folder() / f"{key}.lock", timeout=SECONDS))
+        yield
 
 
 def sample(descriptor: int, size: int) -> str:

@@ -356,6 +356,13 @@ def told(line: str, archive: Archive) -> None:
         say(text)
 
 
+def unread_members(root: Path | str) -> list[str]:
+    """A line for each kind of member that is not read, of the archives in a folder, or of one."""
+    places = [str(each) for each in (Path(root), *Path(root).parents) if str(each) in MOUNTS]
+    archives = {mount.archive.path: mount.archive for at in places[:1] for mount in MOUNTS[at]}
+    return [f"{path.name}: {note}" for path, each in archives.items() for note in each.notes]
+
+
 def say(text: str) -> None:
     with suppress(OSError, ValueError):
         print(text, file=sys.stderr, flush=True)

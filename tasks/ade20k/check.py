@@ -19,6 +19,7 @@ from tasks.images import Unreadable, decode
 from tasks.images.files import shorten
 from tasks.images.fingerprint import file_sizes
 from tasks.images.twins import find_twins
+from tasks.stores import unread_members
 
 
 def check(
@@ -46,11 +47,12 @@ def check(
 
 def left_out(data: SegmentationData) -> list[Finding]:
     """Files and folders that are no image or label image by their names."""
-    names = passed_over(data.train.root)
+    names, members = passed_over(data.train.root), unread_members(data.train.root)
+    found = [Finding("note", line) for line in members]
     if not names:
-        return []
+        return found
     what = f"{len(names):,} files or folders are passed over for their names: {shorten(names)}"
-    return [Finding("note", what, "images are .jpg, .jpeg or .png, label images .png")]
+    return [*found, Finding("note", what, "images are .jpg, .jpeg or .png, label images .png")]
 
 
 def in_both(data: SegmentationData) -> list[Finding]:

@@ -1,6 +1,6 @@
 """Where a COCO data set lies: annotation files and image folders."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from tasks.coco.notes import Notes
 from tasks.columns import first
 from tasks.errors import TaskError
 from tasks.images.files import entries, missing
-from tasks.stores import opened
+from tasks.stores import SUFFIXES, StoredPath, opened
 
 ROBOFLOW = "_annotations.coco.json"
 """lies among the images of each split"""
@@ -118,7 +118,8 @@ def image_folder(json_file: Path, first_name: str, split: str, notes: Notes) -> 
 
     The first of: the json's folder, its NAME/ and images/, ../NAME, ../images/NAME, ../images, ..
     (NAME is the json's without .json and instances_). Notes it where there are others, unless
-    the name is a full path. Raises TaskError that lists them.
+    the name is a full path. If none has it, archives in their places are looked into: official
+    ones, and those called like one of these folders. Raises TaskError that lists them.
     """
     here = json_file.parent.resolve()  # or a relative path would have no parent's parent
     above = here.parent
@@ -132,12 +133,31 @@ def image_folder(json_file: Path, first_name: str, split: str, notes: Notes) -> 
         what = f"{split} folders that hold its first image, {first_name} (assumed: the first)"
         notes.add(what, [str(each) for each in there] if there[1:] else [])
         return there[0]
+    for each in [] if Path(first_name).is_absolute() else archived(folders):
+        if (each / first_name).exists():
+            return each
     looked = ", ".join(str(folder) for folder in folders)
     hints = [hint for folder in folders for hint in case_hints(folder, [first_name])]
     raise TaskError(
         f"{json_file}: its first image {first_name} is in none of {looked}"
         f"{hints[0] if hints else ''}; move the images into one of them"
     )
+
+
+def archived(folders: Sequence[Path]) -> Iterator[Path]:
+    """The same folders, as archives in or in place of them unpack, and the archives' own folders.
+
+    An archive called images.zip may hold the files themselves, or a folder images/ with them.
+    """
+    for folder in folders:
+        if folder.is_dir():
+            yield opened(folder)
+            continue
+        for suffix in SUFFIXES:
+            archive = folder.with_name(folder.name + suffix)
+            if archive.is_file():
+                yield opened(archive)
+                yield StoredPath(archive)
 
 
 def refuse_missing(root: Path, json_file: Path, names: Sequence[str]) -> None:

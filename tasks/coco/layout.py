@@ -20,6 +20,7 @@ from tasks.errors import TaskError
 from tasks.holding_out import divided_fingerprint, hold_out_images
 from tasks.images.fingerprint import Fingerprint
 from tasks.images.twins import find_twins
+from tasks.stores import unread_members
 
 SHARED = "test images that are training images too"
 LITTLE = " (kept; their scores say little)"
@@ -53,6 +54,8 @@ class CocoData:
     """what was left out, or merely looks odd -> how often; empty if nothing"""
     examples: dict[str, tuple[Example, ...]]
     """the same -> a few ids of annotations or images"""
+    passed_over: tuple[str, ...] = ()
+    """a line for each kind of member of its archives that is not read"""
     mask_head: bool | None = None
     """whether the network has masks, where it was trained on other data; None: as these have"""
 
@@ -127,6 +130,7 @@ class CocoData:
                 f"{reason}: {count} ({first(self.examples[reason])}){HINTS.get(reason, '')}"
                 for reason, count in self.counts.items()
             ),
+            *self.passed_over,
         ]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -182,6 +186,9 @@ def put_together(name: str, pair: Pair, looked: Mapping[str, Looked]) -> CocoDat
         census=pair.census,
         counts=notes.counts,
         examples=notes.examples,
+        passed_over=tuple(
+            dict.fromkeys(line for each in looked.values() for line in unread_members(each.root))
+        ),
     )
 
 

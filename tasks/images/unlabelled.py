@@ -19,7 +19,7 @@ from tasks.images.fingerprint import Fingerprint
 from tasks.images.jitter import Jitter
 from tasks.images.turned import turned_note
 from tasks.images.walk import OWN_SUFFIXES, empty, plural, walk
-from tasks.stores import opened
+from tasks.stores import opened, unread_members
 
 if TYPE_CHECKING:
     from tasks.task import Batch
@@ -74,7 +74,8 @@ class UnlabelledImages:
                 raise TaskError(f"{folder}: {'; '.join(left_out)}; no image is left to train on")
         self.parts = {str(f): len(names) for f, names in zip(folders, found.names, strict=True)}
         """folder -> images in it"""
-        self.passed_over = [*found.notes(), *left_out]
+        members = dict.fromkeys(line for folder in folders for line in unread_members(folder))
+        self.passed_over = [*found.notes(), *left_out, *members]
         """lines about what was not taken"""
         self._names = FileNames(
             [f"{f}/{name}" for f, names in zip(folders, found.names, strict=True) for name in names]

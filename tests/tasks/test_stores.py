@@ -3,6 +3,8 @@
 import pickle
 import shutil
 import struct
+import subprocess
+import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -344,3 +346,100 @@ def test_bombs_and_damage_are_unreadable_images(data: Path) -> None:
     spoilt(data / "pets.zip", 8, struct.pack("<H", 1))  # the flags: encrypted
     stores.MOUNTS.clear()
     assert len(classification.read("folder", data / "pets.zip").val) == 3
+
+
+def test_what_is_passed_over_is_a_note_of_the_data(world: Path, data: Path) -> None:
+    folder = make(data.parent / "pets")
+    with tarfile.open(data / "pets.tar", "w") as archive:
+        link = tarfile.TarInfo("pets/train/a/link.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+        archive.add(folder, "pets")
+    said = "pets.tar: 1 members passed over, for being links or devices: pets/train/a/link.png"
+    assert said in classification.read("folder", data / "pets.tar").notes
+    shutil.copytree(world / "coco/annotations", data / "annotations")
+    for name in ("train2017", "val2017"):
+        with tarfile.open(data / f"{name}.tar", "w") as archive:
+            archive.addfile(link)
+            archive.add(world / "coco" / name, name)
+    found = coco.read(data)
+    assert found.fingerprint == coco.read(world / "coco").fingerprint
+    assert [line.partition(":")[0] for line in found.passed_over] == [
+        "train2017.tar",
+        "val2017.tar",
+    ]
+    assert set(found.passed_over) <= set(found.report_lines())
+
+
+@pytest.mark.parametrize(
+    ("names", "bare"),
+    [(("train2017", "val2017"), False), (("mine", "other"), False), (("mine", "other"), True)],
+)
+def test_images_of_a_pair_of_annotation_files_lie_in_archives(
+    world: Path, data: Path, names: tuple[str, str], bare: bool
+) -> None:
+    """By the official names, or by those of the files."""
+    files = []
+    for split, name in zip(("train2017", "val2017"), names, strict=True):
+        files.append(data / f"{name}.json")
+        shutil.copy(world / f"coco/annotations/instances_{split}.json", files[-1])
+        zipped(data / f"{name}.zip", world / "coco" / split, "." if bare else name)
+    plain = coco.read(world / "coco")
+    found = coco.read(",".join(map(str, files)))
+    assert found.fingerprint == plain.fingerprint
+    assert np.array_equal(decode(found.val.path(0)), decode(plain.val.path(0)))
+
+
+def test_zip64(data: Path) -> None:
+    """Members behind the first four gigabytes, here of a hole, and a list of such places."""
+    folder = make(data.parent / "pets")
+    with (data / "pets.zip").open("wb") as file:
+        file.truncate(2**32 + 7)
+    with zipfile.ZipFile(data / "pets.zip", "a") as archive:
+        for each in sorted(folder.rglob("*")):
+            archive.write(each, Path("pets") / each.relative_to(folder))
+    with (data / "pets.zip").open("rb") as file:
+        file.seek(-(56 + 20 + 22), 2)
+        assert file.read(4) == b"PK\6\6"  # zip64's end of the list
+    found = classification.read("folder", data / "pets.zip")
+    assert found.fingerprint == classification.read("folder", folder).fingerprint
+    path = found.val.path(0)
+    assert np.array_equal(decode(path), decode(folder / found.val.names[0]))
+
+
+@pytest.mark.skipif(shutil.which("tar") is None, reason="no tar that writes sparse members")
+def test_sparse_members_are_passed_over_and_said(data: Path) -> None:
+    folder = make(data.parent / "pets")
+    with (folder / "train/a/hole.png").open("wb") as file:
+        file.truncate(2**20)
+        file.seek(2**19)
+        file.write(b"x")
+    command = ["tar", "--sparse", "-cf", data / "pets.tar", "-C", folder.parent, "pets"]
+    subprocess.run(command, check=True)
+    found = classification.read("folder", data / "pets.tar")
+    assert "train/a/hole.png" not in list(found.train.names)
+    line = "pets.tar: 1 members passed over, for being sparse: pets/train/a/hole.png"
+    assert line in found.notes
+
+
+INDEX_ONE = """
+import sys, time
+from pathlib import Path
+from tasks import archives
+index = archives.index_tar
+def slow(*arguments):
+    print("made", flush=True)
+    time.sleep(1)
+    index(*arguments)
+archives.index_tar = slow
+print(len(archives.open_archive(Path(sys.argv[1]), print)))
+"""
+
+
+def test_of_two_processes_at_once_one_makes_the_index(data: Path) -> None:
+    tar(data / "pets.tar", make(data.parent / "pets"), "pets")
+    command = [sys.executable, "-c", INDEX_ONE, str(data / "pets.tar")]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = "".join(each.communicate()[0] for each in both).split()
+    assert said.count("made") == 1
+    assert len(said) == 3
