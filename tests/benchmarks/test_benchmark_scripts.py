@@ -14,7 +14,7 @@ import side_by_side
 SCRIPTS = {
     "coco_evaluation": (["--images", "10", "--rounds", "2"], []),
     "finetune_step": (["--backbone", "vit_mini", "--batch", "2", "--rounds", "2"], []),
-    "neighbours": (["--training", "4000", "--queries", "8", "--rounds", "2"], ["faiss", "sklearn"]),
+    "neighbours": (["--training", "8000", "--queries", "8", "--rounds", "2"], ["faiss", "sklearn"]),
     "pretrain_step": (
         ["--method", "mae", "--backbone", "vit_mini", "--batch", "2", "--threads", "1"],
         ["lightly", "transformers"],
