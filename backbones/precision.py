@@ -20,7 +20,7 @@ def attention(
     """PyTorch's fused attention of queries, keys and values (B, H, N, D).
 
     Of bfloat16 on a CPU in float32: torch's kernels for bfloat16 take longer there, the backward
-    pass two to three times as long (benchmarks/pretrain_step.md), and round in between.
+    pass two to three times as long (benchmarks/cpu_limit.md), and round in between.
     """
     narrow = q.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
     if q.device.type != "cpu" or not narrow or torch.compiler.is_compiling():
