@@ -5,6 +5,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import replace
 
 import torch
@@ -87,12 +88,27 @@ def flops_per_image(task: Task) -> float | None:
         trained = [tensor for tensor in state.values() if tensor.requires_grad]
         torch.autograd.grad(loss, trained, allow_unused=True)
 
-    with in_mode(task, training=True):
-        total = counted(task, step, quiet=True)
-    if total is None:
-        with in_mode(task, training=False):
-            total = counted(task, step)
+    with apart(task):
+        with in_mode(task, training=True):
+            total = counted(task, step, quiet=True)
+        if total is None:
+            with in_mode(task, training=False):
+                total = counted(task, step)
     return None if total is None else total / len(batch["index"])
+
+
+@contextmanager
+def apart(task: Task) -> Iterator[None]:
+    """Keep the task's tokenizer where it is: from a device of shapes no weights come back."""
+    kept = getattr(task, "tokenizer", None)
+    if kept is None:
+        yield
+        return
+    vars(task)["tokenizer"] = replace(kept, encoder=deepcopy(kept.encoder))
+    try:
+        yield
+    finally:
+        vars(task)["tokenizer"] = kept
 
 
 @contextmanager

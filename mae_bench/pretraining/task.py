@@ -2,7 +2,6 @@
 
 import os
 from abc import abstractmethod
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +52,7 @@ class Pretraining(Task):
     def tokens(self, images: Tensor) -> Tensor:
         """Tokens int64 (B, N), row by row, of a view uint8 (B, 3, T, T)."""
         assert self.tokenizer is not None  # `pretrain` gives one where `Method.codebook` asks
-        encoder = self.tokenizer.encoder
-        if images.is_meta:  # operations are counted on shapes, from which no weights come back
-            encoder = deepcopy(encoder)
-        return encoder.to(images.device).tokens(images)
+        return self.tokenizer.encoder.to(images.device).tokens(images)
 
     def whole(self) -> tuple[str, dict[str, Tensor]] | None:
         """Name and tensors of a file of more than the encoder, in the method's own layout."""
