@@ -7,18 +7,20 @@ is then trained on all training images, and scored on the test set once.
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 import tasks
-from mae_bench.errors import Diverged, Interrupted, RunError
+from backbones import BackboneError
+from mae_bench.errors import Diverged, HeldError, Interrupted, RunError
 from mae_bench.grid import Candidate, Grid, choose
 from mae_bench.progress import say
 from mae_bench.run.files import FAILED_FILE, MODEL_FILE, RUN_FILE, STATE_FOLDER, write_json
-from mae_bench.run.writing import Run, open_run
+from mae_bench.run.writing import Run, differences, open_run
 from mae_bench.setup import start
 from mae_bench.transfer import Job, Order, load, measure, prepare
 from results import HeldOut, Record, ResultsError, Sweep, Tried
@@ -46,13 +48,13 @@ def swept(order: Order, grid: Grid, whole: Job, data: Any, folder: Path) -> Job:
     )
     known = first_alone(lambda: known_choice(folder, grid, held_out))
     if known is None:
+        refuse_unfit_candidates(order, grid, divided, held_out)
         asked = {"grid": lists(grid.fields), "held_out": held_out.model_dump()}
         with open_run(folder, whole.identity | {"sweep": asked}):
             known = search(order, grid, divided, held_out, folder)
     else:
         say(f"sweep: chosen before: {Tried(values=known.chosen, score=None)}")
     chosen = next(each for each in grid.candidates if lists(each.values) == known.chosen)
-    say(f"training {chosen} on all {whole.setup.data.train_images:,} training images")
     accelerator = start(order.how, order.seed)
     loaded = load(order.begun, chosen.recipe, order.reading, aloud=False)
     notes = whole.setup.data_notes
@@ -60,14 +62,28 @@ def swept(order: Order, grid: Grid, whole: Job, data: Any, folder: Path) -> Job:
 
 
 def known_choice(folder: Path, grid: Grid, held_out: HeldOut) -> Sweep | None:
-    """What the same sweep has chosen before, by the run.json there; None: nothing yet."""
+    """What the same sweep has chosen before, by the run.json there; None: nothing yet.
+
+    Raises `RunError` where the folder is another sweep's.
+    """
     try:
         found = read_object(folder / RUN_FILE, MAX_BYTES).get("sweep")
-        known = Sweep.model_validate_json(json.dumps(found))
-    except (ResultsError, ValidationError):
+    except ResultsError:
         return None
-    same = known.grid == lists(grid.fields) and known.held_out == held_out
-    return known if same else None
+    if not isinstance(found, dict):
+        return None
+    there = {"grid": found.get("grid"), "held_out": found.get("held_out")}
+    asked = {"grid": lists(grid.fields), "held_out": held_out.model_dump(mode="json")}
+    if there != asked and (folder / CANDIDATES).exists():
+        differing = differences(there, asked)
+        raise RunError(
+            f"run folder {folder}: holds another sweep ({'; '.join(differing)}); choose another "
+            "--name or delete the folder"
+        )
+    try:
+        return Sweep.model_validate_json(json.dumps(found))
+    except ValidationError:  # begun, and nothing chosen yet
+        return None
 
 
 def search(order: Order, grid: Grid, data: Any, held_out: HeldOut, folder: Path) -> Sweep:
@@ -75,19 +91,15 @@ def search(order: Order, grid: Grid, data: Any, held_out: HeldOut, folder: Path)
     count = len(grid.candidates)
     say(
         f"sweep: {count} candidates of {grid}, each trained on {held_out.train_images:,} of the "
-        f"training images and scored on the {held_out.images:,} others ({held_out.share:.0%}"
+        f"training images and scored on the {held_out.images:,} others ({100 * held_out.share:g} %"
         f"{' of each class' if data.classes and hasattr(data.train, 'targets') else ''}, seed "
         f"{held_out.seed}); no test image is looked at"
     )
     metric, better, tried = None, "higher", list[Tried]()
     for number, candidate in enumerate(grid.candidates, start=1):
         place = folder / CANDIDATES / candidate.name
-        try:
+        with named(candidate):
             found = done_or_failed(order, candidate, data, held_out, place)
-        except (RunError, TaskError) as error:
-            if isinstance(error, Interrupted):
-                raise
-            raise type(error)(f"candidate {candidate}: {error}") from None
         if isinstance(found, str):
             tried.append(Tried(values=lists(candidate.values), score=None, failed=found))
             say(f"candidate {number}/{count}  {candidate}: failed: {found}", style="yellow")
@@ -116,11 +128,7 @@ def done_or_failed(
     order: Order, candidate: Candidate, data: Any, held_out: HeldOut, place: Path
 ) -> Record | str:
     """The record of a candidate, or why it diverged; what it needed for that is then removed."""
-    accelerator = start(order.how, order.seed)
-    loaded = load(order.begun, candidate.recipe, order.reading, aloud=False)
-    apart = [f"scored on {held_out.images} held-out training images, not on the test set"]
-    limited = Order(**{**vars(order), "limit": None})  # the data are that already
-    job = prepare(limited, candidate.recipe, loaded, accelerator, data, (), apart=apart)
+    job = job_of(order, candidate, data, held_out)
     with open_run(place, job.identity) as run:
         record = run.record
         reason = first_alone(lambda: failure(place)) if record is None else None
@@ -132,6 +140,33 @@ def done_or_failed(
                 first_alone(lambda: write_json(place / FAILED_FILE, {"reason": reason}))
         first_alone(lambda: clear(run))
     return record if record is not None else str(reason)
+
+
+def job_of(order: Order, candidate: Candidate, data: Any, held_out: HeldOut) -> Job:
+    """The measurement of a candidate on the divided training images, ready to begin."""
+    accelerator = start(order.how, order.seed)
+    loaded = load(order.begun, candidate.recipe, order.reading, aloud=False)
+    apart = [f"scored on {held_out.images} held-out training images, not on the test set"]
+    limited = Order(**{**vars(order), "limit": None})  # the data are that already
+    return prepare(limited, candidate.recipe, loaded, accelerator, data, (), apart=apart)
+
+
+def refuse_unfit_candidates(order: Order, grid: Grid, data: Any, held_out: HeldOut) -> None:
+    """Raise the error of a candidate that could not begin, before the first one is trained."""
+    for candidate in grid.candidates:
+        with named(candidate):
+            job_of(order, candidate, data, held_out)
+
+
+@contextmanager
+def named(candidate: Candidate) -> Iterator[None]:
+    """Have the error of bad input say whose it is."""
+    try:
+        yield
+    except (RunError, TaskError, BackboneError) as error:
+        if isinstance(error, Interrupted | HeldError):
+            raise
+        raise RunError(f"candidate {candidate}: {error}") from None
 
 
 def failure(place: Path) -> str | None:

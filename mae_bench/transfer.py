@@ -22,8 +22,9 @@ from mae_bench import __version__
 from mae_bench.arguments import FEATURES, SCRATCH, check_common, refuse_label, transferring
 from mae_bench.cost import with_backbone
 from mae_bench.data import announce, is_miniature, task_root, usable, weights_folder
+from mae_bench.errors import Diverged
 from mae_bench.execution import Execution
-from mae_bench.grid import HOLDOUT, read_grid
+from mae_bench.grid import HOLDOUT, read_grid, told
 from mae_bench.pretraining.methods.supervised import SUPERVISED
 from mae_bench.progress import duration, progress, say
 from mae_bench.report import show
@@ -181,9 +182,25 @@ def transfer(
     with open_run(folder, job.identity) as run:
         record = already_finished(run)
         if record is None:
-            record = measure(job, run)
+            if job.setup.sweep is not None:
+                count = job.setup.data.train_images
+                say(f"training {told(job.setup.sweep.chosen)} on all {count:,} training images")
+            record = measure_chosen(job, run)
             tell(record, run.folder)
         return record
+
+
+def measure_chosen(job: Job, run: Run) -> Record:
+    """`measure`; where what a sweep has chosen diverges on all images, the way on is another one"""
+    try:
+        return measure(job, run)
+    except Diverged as error:
+        if job.setup.sweep is None:
+            raise
+        raise Diverged(
+            f"{str(error).rpartition('; ')[0]}; the sweep chose {told(job.setup.sweep.chosen)} on "
+            "a part of the images: sweep other values under another --name"
+        ) from None
 
 
 def prepare(

@@ -90,6 +90,12 @@ class Block(_Part):
     seeds: int | list[int] | None = None
     """how many, counted from 0, or which; none: those of the suite"""
 
+    @model_validator(mode="after")
+    def _holdout_of_a_sweep(self) -> Self:
+        if "sweep_holdout" in self.model_fields_set and not self.sweep:
+            raise ValueError("sweep_holdout is the share that a sweep holds out; there is no sweep")
+        return self
+
 
 class SuiteSpec(_Part):
     """A suite."""
@@ -195,4 +201,8 @@ def numbers(seeds: int | list[int]) -> list[int]:
     """Seeds: as many as said, counted from 0, or those listed."""
     if not 1 <= (seeds if isinstance(seeds, int) else len(seeds)) <= MOST_SEEDS:
         raise RunError(f"seeds is {seeds!r}; expected at least one and at most {MOST_SEEDS:,}")
-    return list(range(seeds)) if isinstance(seeds, int) else seeds
+    if isinstance(seeds, int):
+        return list(range(seeds))
+    if len(set(seeds)) < len(seeds):
+        raise RunError(f"seeds is {seeds!r}; it lists one twice, which is no second run")
+    return seeds

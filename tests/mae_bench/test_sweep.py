@@ -8,7 +8,7 @@ import pytest
 from small_runs import SMALL, assert_same_bits, flags, steps_logged, wait_for
 
 from mae_bench.cli import call
-from mae_bench.errors import RunError
+from mae_bench.errors import Diverged, RunError
 from mae_bench.execution import Execution
 from mae_bench.grid import choose, read_grid, read_sweep
 from mae_bench.recipes import recipe
@@ -120,9 +120,42 @@ def test_done_again_nothing_is_computed(swept, world, monkeypatch, capsys):
     monkeypatch.setattr(sys.modules["mae_bench.transfer"], "fit", None)
     given = {"data": swept / "imagenet1k", "sweep_holdout": 0.5}
     run(world, swept, sweep={"base_lr": RATES}, **given)
-    assert "chosen before" in capsys.readouterr().out
-    with pytest.raises(RunError, match="holds a different run"):
+    said = capsys.readouterr().out
+    assert "chosen before" in said
+    assert "training base_lr" not in said
+    with pytest.raises(RunError) as caught:
         run(world, swept, sweep={"base_lr": RATES[:2]}, **given)
+    said = "holds another sweep (base_lr [1e-05, 0.0001, 0.001] there, [1e-05, 0.0001] here); "
+    assert said in str(caught.value)
+    given["sweep_holdout"] = 0.25
+    with pytest.raises(RunError, match=r"holds another sweep \(share 0.5 there, 0.25 here; "):
+        run(world, swept, sweep={"base_lr": RATES}, **given)
+    del given["sweep_holdout"]
+    with pytest.raises(RunError, match=r"different run \(.*a sweep there, none here\); "):
+        run(world, swept, base_lr=RATES[1], **given)
+
+
+def test_a_candidate_that_cannot_begin_is_refused_before_any_is_trained(world, tmp_path):
+    with pytest.raises(RunError, match="candidate image_size 33: image size 33 is not divisible"):
+        run(world, tmp_path, sweep={"image_size": [32, 33]})
+    assert not (tmp_path / "swept" / "candidates").exists()
+
+
+def test_a_winner_that_diverges_on_all_images_says_the_way_on(world, tmp_path, monkeypatch):
+    module = sys.modules["mae_bench.transfer"]
+    fit, sizes = module.fit, []
+
+    def fit_but_last(task, *given):
+        sizes.append(len(task.train_data))
+        if sizes[-1] > sizes[0]:
+            raise Diverged("loss is not finite at step 1; no state was saved; lower --base-lr")
+        return fit(task, *given)
+
+    monkeypatch.setattr(module, "fit", fit_but_last)
+    with pytest.raises(Diverged) as caught:
+        run(world, tmp_path, sweep={"base_lr": RATES[:2]})
+    assert "no state was saved; the sweep chose base_lr" in str(caught.value)
+    assert "lower --base-lr" not in str(caught.value)
 
 
 def test_killed_and_done_again_it_is_the_same(swept, tmp_path, fork):

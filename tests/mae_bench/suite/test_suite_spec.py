@@ -305,6 +305,10 @@ def test_a_sweep_belongs_to_what_a_run_is(file, tmp_path):
         expand(read_spec_of(file, text.replace('"imagenet_a"', '"pretrain"')))
     with pytest.raises(RunError, match="sweep_holdout"):
         read_spec_of(file, text + "sweep_holdout = 1.5\n")
+    with pytest.raises(RunError, match="holds out; there is no sweep"):
+        read_spec_of(file, text.replace("sweep =", "# sweep =") + "sweep_holdout = 0.2\n")
+    with pytest.raises(RunError, match="it lists one twice"):
+        expand(read_spec_of(file, text + "seeds = [0, 0]\n"))
 
 
 def read_spec_of(file, text):
