@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from accelerate import Accelerator
+
 from backbones.baselines import name_of
 from backbones.checkpoint import describe, save
 from backbones.loading import anatomy_metadata
@@ -117,21 +119,30 @@ def pretrain(
     )
     tell_changes(base, effective)
     with open_run(folder, setup.identity() | {"source": str(data)}) as run:
-        record = already_finished(run)
-        if record is not None:
-            return record
-        fitted = fit(task, run, accelerator, seed, how)
-        spent = with_flops(fitted.spent, task)
-        trained = fitted.model
-        assert isinstance(trained, Pretraining)  # the task, or a copy with its averaged weights
-        scored = evaluated(trained, scored_by, facts.val_images)
-        scored.metrics = {"loss": fitted.last_loss} | scored.metrics
-        record = setup.record(run, task, spent, scored, accelerator)
-        if accelerator.is_main_process:
-            kept = keep(run, trained, setup)
-            write_unreadable(run.folder, fitted.spent.skipped, scored.unreadable)
-            write_record(run.folder, record)
-            tell(record, kept)
+        return already_finished(run) or finish(run, task, setup, accelerator, how, scored_by)
+
+
+def finish(
+    run: Run,
+    task: Pretraining,
+    setup: Setup,
+    accelerator: Accelerator,
+    how: Execution,
+    scored_by: Scoring,
+) -> Record:
+    """Pre-train, score, and write all that comes out into the run's folder."""
+    fitted = fit(task, run, accelerator, setup.seed, how)
+    spent = with_flops(fitted.spent, task)
+    trained = fitted.model
+    assert isinstance(trained, Pretraining)  # the task, or a copy with its averaged weights
+    scored = evaluated(trained, scored_by, setup.data.val_images)
+    scored.metrics = {"loss": fitted.last_loss} | scored.metrics
+    record = setup.record(run, task, spent, scored, accelerator)
+    if accelerator.is_main_process:
+        kept = keep(run, trained, setup)
+        write_unreadable(run.folder, fitted.spent.skipped, scored.unreadable)
+        write_record(run.folder, record)
+        tell(record, kept)
     return record
 
 
