@@ -60,6 +60,8 @@ def score(
 
     def step(batch: Batch) -> list[Result]:
         detections = predict(batch["images"].to(device, non_blocking=True), batch["sizes"])
+        if not data.masks:  # boxes alone are scored
+            detections = [each._replace(masks=None) for each in detections]
         rows = zip(detections, batch["index"].tolist(), batch["sizes"].tolist(), strict=True)
         return [
             result for each, index, size in rows for result in to_results(each, index, size, data)
@@ -80,7 +82,7 @@ def to_results(found: Detections, index: int, size: list[int], data: CocoData) -
     kept = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
     image_id = int(data.val.image_ids[index])
     labels, scores = found.labels.tolist(), found.scores.double().tolist()
-    masks = found.masks.cpu() if found.masks is not None and data.masks else None
+    masks = found.masks.cpu() if found.masks is not None else None
     results = []
     for row in torch.where(kept)[0].tolist():
         box = boxes[row]
