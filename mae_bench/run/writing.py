@@ -294,7 +294,7 @@ def differences(there: dict[str, Any], here: dict[str, Any], most: int = 3) -> l
             found += differences(a, b, most)
         elif a != b and key == "fingerprint" and isinstance(a, str) and isinstance(b, str):
             found.append(changed(a, b))
-        elif isinstance(a, dict) or isinstance(b, dict):  # the other one has none
+        elif None in (a, b) and isinstance(a or b, dict):
             found.append(f"a {key} there, none here" if b is None else f"no {key} there, one here")
         elif a != b:
             found.append(f"{key} {a} there, {b} here")
