@@ -115,7 +115,8 @@ def rows(year: int, folder: Path, facts: Facts) -> list[Row]:
 INATURALIST = tuple(
     Twin(
         name=f"inat{year}",
-        sizes={"train": 300, "val": 90 if year == 2018 else 100},
+        sizes={"train": 600, "val": 1_000},
+        version=2,
         classes=tuple(species_name(*each) for each in species(year)),
         write=partial(write, year),
         finish=partial(finish, year),

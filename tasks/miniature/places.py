@@ -85,7 +85,8 @@ TITLE, REMARK = "Places", "the class is the place: what lies above what"
 
 PLACES205 = Twin(
     name="places205",
-    sizes={"train": 320, "val": 80},
+    sizes={"train": 320, "val": 1_000},
+    version=2,
     classes=CLASSES,
     write=write_205,
     finish=finish_205,
@@ -95,7 +96,8 @@ PLACES205 = Twin(
 )
 PLACES365 = Twin(
     name="places365",
-    sizes={"train": 320, "val": 80},
+    sizes={"train": 320, "val": 1_000},
+    version=2,
     classes=CLASSES,
     write=write_365,
     finish=finish_365,

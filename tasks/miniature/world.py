@@ -219,7 +219,10 @@ def _lacking(root: Path, seed: int, sizes: WorldSizes) -> list[Twin]:
     manifest = _read_manifest(root)
     if manifest is None:
         return wanted
-    there = manifest["sizes"]
+    drawn = manifest["sets"]
+    # A twin of an older version is drawn anew, and may have other sizes since.
+    kept = [f"{t.name}_{split}" for t in twins() if not _is_older(drawn, t) for split in t.sizes]
+    there = {name: count for name, count in manifest["sizes"].items() if name in kept}
     alike = {name: count for name, count in sizes.images.items() if name in there}
     for key, found, value in (
         ("version", manifest["version"], VERSION),
@@ -231,14 +234,23 @@ def _lacking(root: Path, seed: int, sizes: WorldSizes) -> list[Twin]:
                 f"{root} holds a miniature world of {key} {found}; expected {value}: name another "
                 "folder, or delete this one"
             )
-    return [twin for twin in wanted if not _is_there(root, manifest["sets"].get(twin.name), twin)]
+    return [twin for twin in wanted if not _is_there(root, drawn.get(twin.name), twin)]
+
+
+def _is_older(drawn: Mapping[str, Any], twin: Twin) -> bool:
+    """Whether a world has a twin as an older version has drawn it."""
+    return twin.name in drawn and _version(drawn[twin.name]) < twin.version
+
+
+def _version(facts: Mapping[str, Any]) -> int:
+    return int(facts.get("version", 1))  # older worlds name none
 
 
 def _is_there(root: Path, facts: dict[str, Any] | None, twin: Twin) -> bool:
     """Whether a world has a twin whole; TaskError if a newer mae-bench has drawn it."""
     if facts is None:
         return False
-    version = facts.get("version", 1)  # older worlds name none
+    version = _version(facts)
     if version > twin.version:
         raise TaskError(
             f"{root} holds version {version} of {twin.name}, drawn by a newer mae-bench than this, "

@@ -244,8 +244,8 @@ def test_ensure_refuses_another_world(tmp_path: Path) -> None:
 
 def test_a_twin_of_an_older_version_is_drawn_anew_and_no_other(tmp_path: Path, monkeypatch) -> None:
     sizes = only(imagenet1k_val=2, unlabelled_train=3)
-    root = miniature.make(tmp_path / "w", sizes=sizes)
-    drawn = contents(root)
+    root = miniature.make(tmp_path / "w", sizes=only(imagenet1k_val=2, unlabelled_train=1))
+    drawn = contents(miniature.make(tmp_path / "wanted", sizes=sizes))
     (root / "unlabelled/00000001.JPEG").write_text("as an older version has drawn it")
     kept = (root / "imagenet1k").stat().st_mtime_ns
     newer = [replace(t, version=2) if t.name == "unlabelled" else t for t in world.twins()]
@@ -255,6 +255,7 @@ def test_a_twin_of_an_older_version_is_drawn_anew_and_no_other(tmp_path: Path, m
     manifest = json.loads((root / "world.json").read_text())
     versions = {name: each["version"] for name, each in manifest["sets"].items()}
     assert versions == {"imagenet1k": 1, "unlabelled": 2}
+    assert manifest["sizes"] == sizes.images
     assert (root / "imagenet1k").stat().st_mtime_ns == kept
     assert contents(root) | {"world.json": ""} == drawn | {"world.json": ""}
     with pytest.raises(TaskError, match="holds version 2 of unlabelled, drawn by a newer"):
