@@ -5,8 +5,9 @@
     python benchmarks/paper_in_miniature.py --write    # and writes paper_in_miniature.md
 
 Everything happens on the built-in world, by `mae_bench.suite`: stopped at any time, the same
-command goes on. `--tables`, `--seeds` and `--shortened` run a slice, which is printed and never
-written.
+command goes on. `--finished` runs nothing and takes what there is: cells count their seeds, and the
+runs that are missing are counted. `--tables`, `--seeds` and `--shortened` run a slice, which is
+printed and never written.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from mae_bench.execution import Execution
 from mae_bench.suite.expansion import expand
 from mae_bench.suite.runs import SuiteRun
 from mae_bench.suite.spec import Block, SuiteSpec, WeightsSpec, write_spec
-from results import Record
+from results import Record, read_records
 from results.statistics import welch
 
 BACKBONE = "vit_mini"
@@ -214,6 +215,8 @@ FINDINGS = [
       for other in (SUPERVISED, MOCO, BEIT) for column in (BOXES, MASKS)),
     *(Finding("5", f"MAE beats {METHODS[other]}", MIOU, MAE, other)
       for other in (SUPERVISED, MOCO, BEIT)),
+    *(Finding(number, "MAE beats random weights (not in the paper)", column, MAE, RANDOM)
+      for number, column in (("4", BOXES), ("4", MASKS), ("5", MIOU))),
     *(Finding("6", "MAE beats random weights", column, MAE, RANDOM)
       for column in TRANSFERRED.values()),
     Finding("12", "MAE probes better than BEiT", PROBED, MAE, BEIT),
@@ -250,12 +253,23 @@ def suite_spec(layouts: Iterable[Layout], seeds: int, few: int, short: bool) -> 
     return SuiteSpec(data="mini", weights=weights, measure=blocks)
 
 
-def grouped(
-    layouts: Sequence[Layout], runs: Sequence[SuiteRun], records: Sequence[Record]
-) -> Groups:
-    """The scores of all runs by the columns and rows of the tables."""
+Done = Sequence[tuple[SuiteRun, Record]]
+
+
+def finished(runs: Sequence[SuiteRun], out: Path) -> Done:
+    """Those of the runs that have a record, made by the recipe that they have now."""
+    records = {record.name: record for record in read_records(out)[0]}
+    for run in runs:
+        made = records.get(run.name)
+        if made is not None and made.recipe_hash != run.recipe.digest():
+            raise SystemExit(f"{out / run.name} was made by another recipe: move it away")
+    return [(run, records[run.name]) for run in runs if run.name in records]
+
+
+def grouped(layouts: Sequence[Layout], done: Done) -> Groups:
+    """The scores of runs by the columns and rows of the tables."""
     scores: dict[tuple[str, str], dict[str, dict[int, Record]]] = defaultdict(dict)
-    for run, record in zip(runs, records, strict=True):
+    for run, record in done:
         if run.command != "transfer":
             continue
         scores[run.task, run.protocol].setdefault(row_of(run), {})[run.seed] = record
@@ -362,6 +376,18 @@ drawn by mae-bench itself: no number here says anything about the paper's."""
 NOTES = "## What was tried"
 
 
+def carry_out(runs: Sequence[SuiteRun], file: Path, options: argparse.Namespace) -> Done:
+    """Run what is missing of a suite's file, its tokenizer first."""
+    how = Execution(workers=0, save_minutes=1.0)
+    if any(run.protocol == BEIT or dict(run.overrides).get("target") == "tokens" for run in runs):
+        short = SHORTER if options.shortened else {}
+        mae_bench.pretrain(
+            BACKBONE, out=options.out, name="tokenizer", execution=how, method="tokenizer", **short
+        )
+    records = mae_bench.suite(file, out=options.out, jobs=options.jobs, execution=how)
+    return list(zip(runs, records, strict=True))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     numbers = [layout.number for layout in LAYOUTS]
@@ -372,6 +398,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/paper_in_miniature"))
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time (default 2)")
     parser.add_argument("--plan", action="store_true", help="only list the runs in a suite file")
+    parser.add_argument("--finished", action="store_true", help="take what there is, run nothing")
     parser.add_argument("--write", action="store_true", help="write paper_in_miniature.md")
     options = parser.parse_args()
     whole = options.tables == numbers and not options.shortened
@@ -387,15 +414,12 @@ def main() -> None:
     print(f"{len(runs)} runs in {file}; mae-bench plan {file} reckons what they take")
     if options.plan:
         return
-    how = Execution(workers=0, save_minutes=1.0)
-    if any(run.protocol == BEIT or dict(run.overrides).get("target") == "tokens" for run in runs):
-        short = SHORTER if options.shortened else {}
-        mae_bench.pretrain(
-            BACKBONE, out=options.out, name="tokenizer", execution=how, method="tokenizer", **short
-        )
-    records = mae_bench.suite(file, out=options.out, jobs=options.jobs, execution=how)
-    groups = grouped(layouts, runs, records)
+    done = finished(runs, options.out) if options.finished else carry_out(runs, file, options)
+    groups = grouped(layouts, done)
     parts = [*(table(layout, groups) for layout in layouts), findings(options.tables, groups)]
+    if len(done) < len(runs):
+        missing = f"{len(runs) - len(done)} of {len(runs)} runs are missing"
+        parts.insert(0, f"**Not finished: {missing}.**")
     text = "\n\n".join([*parts, EXPLANATION]) + "\n"
     print(text)
     if options.write:

@@ -189,18 +189,18 @@ BY_SIZE: dict[str, Sourced] = {
 MINIATURE: dict[str, Any] = {
     "image_size": 64,
     "patch_size": 8,
-    "epochs": 8,
+    "epochs": 16,
     "batch_size": 4,
     "device_batch": 4,
     "warmup_epochs": 1.0,
-    "base_lr": 0.16,  # 2.5e-3 at batch 4
-    "layer_decay": 1.0,
+    "base_lr": 0.128,  # 2e-3 at batch 4
+    "layer_decay": 0.65,
     "drop_path": 0.0,
     "precision": "fp32",
     "taps": (0, 1, 2, 3),
     "head_channels": 32,
     "aux_channels": 32,
-    "scale": (384, 96),
+    "scale": (256, 64),
     "ratio_range": (0.75, 1.5),
     "stride": 42,
     "epoch_images": None,

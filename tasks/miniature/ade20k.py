@@ -23,6 +23,9 @@ from tasks.miniature.twin import Facts, Records, Row, Twin, save_jpeg
 
 CLASSES = (*STUFF, *SHAPES)
 FOLDERS = {"train": "training", "val": "validation"}
+RADII = (0.15, 0.35)
+"""of things: large enough that what their shapes are decides the score, and not only what lies
+behind them"""
 
 
 def label_map(scene: Scene) -> np.ndarray:
@@ -39,7 +42,7 @@ def label_map(scene: Scene) -> np.ndarray:
 def write(folder: Path, split: str, index: int, rng: Rng) -> dict[str, Any]:
     """Draw an image and its label image; return its name, place and pixels per label."""
     height, width = IMAGE_SIZES[rng.integers(len(IMAGE_SIZES))]
-    scene = draw_landscape(rng, height, width, max_things=6)
+    scene = draw_landscape(rng, height, width, min_things=2, max_things=6, radii=RADII)
     labels = label_map(scene)
     root = folder / "ADEChallengeData2016"
     name = f"ADE_{split}_{index + 1:08d}"
@@ -92,7 +95,8 @@ def _labels(root: Path, image: Path) -> np.ndarray:
 
 ADE20K = Twin(
     name="ade20k",
-    sizes={"train": 300, "val": 80},
+    sizes={"train": 300, "val": 300},
+    version=2,
     classes=CLASSES,
     write=write,
     finish=finish,

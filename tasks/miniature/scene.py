@@ -16,6 +16,9 @@ from tasks.miniature.stuff import PLACES, Canvas, Rng, draw_place, pixel_grid, u
 MAX_TURN = 0.6
 """largest rotation of a thing, radians either way"""
 
+RADII = (0.09, 0.24)
+"""of the things in a landscape, as shares of the shorter side"""
+
 DIFFICULTIES = ("small", "cut_off", "hidden", "camouflaged")
 """what makes the thing of a hard portrait hard to tell"""
 
@@ -184,12 +187,15 @@ def draw_landscape(
     *,
     place: str | None = None,
     max_things: int,
+    min_things: int = 0,
+    radii: tuple[float, float] = RADII,
     crowd: bool = False,
 ) -> Scene:
-    """A scene of any size with 0 to `max_things` things, some pebbles and perhaps a crowd.
+    """A scene of any size with some things, some pebbles and perhaps a crowd.
 
-    Things may hide parts of each other; those lower in the image are nearer. Pebbles belong to
-    no class. A crowd is a dense group of little things of one shape.
+    `radii` are the least and the largest of a thing, as shares of the shorter side. Things may hide
+    parts of each other; those lower in the image are nearer. Pebbles belong to no class. A crowd is
+    a dense group of little things of one shape.
     """
     place = place or str(rng.choice(list(PLACES)))
     canvas, stuff = draw_place(rng, height, width, place)
@@ -197,8 +203,9 @@ def draw_landscape(
     things: list[Thing] = []
     if crowd:
         things += _draw_crowd(rng, canvas, radius=0.045 * side)
-    for _ in range(rng.integers(0, max_things + 1)):
-        radius = side * math.exp(rng.uniform(math.log(0.09), math.log(0.24)))
+    smallest, largest = map(math.log, radii)
+    for _ in range(rng.integers(min_things, max_things + 1)):
+        radius = side * math.exp(rng.uniform(smallest, largest))
         centre = _free_spot(rng, height, width, radius, things)
         if centre is not None:
             shape = str(rng.choice(list(SHAPES)))

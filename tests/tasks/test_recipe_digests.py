@@ -1,7 +1,8 @@
 """No number of a recipe changes unseen: the digests of all recipes, kept as they were.
 
 A number that changes on purpose raises the version in its protocol's id; then its line here changes
-with it. Lines of versions that are no more are deleted.
+with it. Lines of versions that are no more are deleted. Only the miniature world's own numbers, the
+first digest of each line, change without: they stand for no published ones.
 """
 
 from pathlib import Path

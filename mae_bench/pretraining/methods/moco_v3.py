@@ -81,7 +81,7 @@ ASSUMED = said_by(
 MINIATURE = said_by(
     "ours: the best of three on another miniature world (5e-4, 1e-3, 3e-3)", base_lr=3e-3
 ) | said_by(
-    "ours: assumed for the miniature world, in proportion to its size; as long as mae's",
+    "ours: assumed for the miniature world, in proportion to its size; as long as MAE's in seconds",
     image_size=32,
     epochs=3,
     warmup_epochs=0.6,

@@ -170,7 +170,7 @@ def test_scores_and_files(four, tmp_path):
 
 def test_scales_and_mirror_images(four):
     """Below 1, the shortest side stays a crop's; a network that ignores mirroring is symmetric."""
-    task = make(four, test_scales=(0.5, 1.0, 1.5), test_flip=True)
+    task = make(four, scale=(384, 96), test_scales=(0.5, 1.0, 1.5), test_flip=True)
     assert task.test_scales() == [(384, 64), (384, 96), (576, 144)]
     assert set(task.evaluate(Scoring(workers=0, batch_size=8)).metrics) == {"miou", "macc", "aacc"}
     image = torch.randint(0, 256, (3, 96, 128), dtype=torch.uint8)
