@@ -157,7 +157,8 @@ class Doing:
     def all(self) -> None:
         """Do everything that can be done."""
         while True:
-            self.begin()
+            if self.runner.has_room:  # else nothing can begin, and to look for it takes time
+                self.begin()
             if self.jobs:
                 for job in self.runner.wait(LOOK):
                     self.end(job)

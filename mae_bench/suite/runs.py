@@ -5,6 +5,7 @@ Imports no torch.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,7 +64,7 @@ class SuiteRun:
         tokenizer = self.tokenizer if isinstance(self.tokenizer, SuiteRun) else None
         return [run for run in (self.needs, tokenizer) if run is not None]
 
-    @property
+    @cached_property
     def recipe(self) -> Recipe:
         """The effective one."""
         return override(
