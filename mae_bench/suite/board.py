@@ -80,7 +80,8 @@ class Row:
         if planned is None or not step:
             self.said = duration(passed) + self.candidate(folder)
             return
-        if self.first_step is None:
+        # A run that goes on cuts its log back to the state that it goes on from.
+        if self.first_step is None or step < self.first_step:
             self.first_step, self.began = step, time.monotonic()
         done = step - self.first_step
         left = f", {duration(passed / done * (planned - step))} left" if done else ""

@@ -37,7 +37,9 @@ def test_time_left_is_that_of_the_steps_since_it_was_first_seen(runs, tmp_path, 
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     board = Board(runs, tmp_path)
     board.set(runs[0], "running")
-    for seconds, step, said in ((1060, 20, "step 20 of 100"), (1080, 30, "2 min 20 s left")):
+    looks = [(1040, 50, "step 50 of 100")]  # of the log before it goes on from a state
+    looks += [(1060, 20, "step 20 of 100"), (1080, 30, "2 min 20 s left")]
+    for seconds, step, said in looks:
         now[0] = seconds
         under_way(runs[0], tmp_path, step)
         board.update()
