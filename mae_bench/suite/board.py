@@ -1,7 +1,7 @@
 """How a suite is going: a live table in a terminal, lines elsewhere. Imports no torch."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,10 +131,13 @@ class Board:
             place = f"{number}/{len(self.rows)}"
             say(f"{place:>7}  {state:8}  {run.name}: {said}", style=STYLES.get(state))
 
-    def open_runs(self, there: There) -> Iterator[SuiteRun]:
+    def open_runs(
+        self, there: There, held_by: Callable[[SuiteRun], str | None] = lambda _: None
+    ) -> Iterator[SuiteRun]:
         """The runs that wait, once it is noted which are there by now, held or lost.
 
-        Held is one in whose folder another process works: another suite, or a command by hand.
+        Held is one in whose folder another process works: another suite, or a command by hand; or
+        that somebody else is to do, of whom `held_by` tells.
         """
         for run, row in self.rows.items():
             if row.state not in ("waiting", "held"):
@@ -146,12 +149,17 @@ class Board:
                 name = there.folders.get(run, run.name)
                 also = f" (as {name})" if name != run.name else ""
                 self.set(run, "there", f"{score(record)}{also}")
-            elif is_locked(self.out / run.name):
-                if row.state != "held":
-                    self.set(run, "held", "another process works in its folder; waiting for it")
+            elif said := held_by(run) or self.locked(run):
+                if (row.state, row.said) != ("held", said):
+                    self.set(run, "held", said)
             else:
                 row.state = "waiting"
                 yield run
+
+    def locked(self, run: SuiteRun) -> str | None:
+        """What is to be said of a run in whose folder another process works."""
+        held = is_locked(self.out / run.name)
+        return "another process works in its folder; waiting for it" if held else None
 
     def update(self) -> None:
         """Look at the runs under way."""

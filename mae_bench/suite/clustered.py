@@ -16,18 +16,18 @@ from mae_bench.errors import RunError
 from mae_bench.execution import Execution
 from mae_bench.progress import say
 from mae_bench.run.files import LOCK_FILE, RECORD_FILE, write_json
+from mae_bench.run.finding import is_locked
 from mae_bench.suite.board import Board, score
 from mae_bench.suite.job import BEGIN, RunJob, read_entry
 from mae_bench.suite.local import said_file, tail
 from mae_bench.suite.page import Page
 from mae_bench.suite.queue import BUSY, WAITING, Queue
+from mae_bench.suite.queued import ASK, entry_file
 from mae_bench.suite.runs import SuiteRun
 from mae_bench.suite.there import There
 
 LOOK = 1.0
 """seconds between looks at the folders of runs"""
-ASK = 15.0
-"""seconds between questions to the cluster, which serves others too"""
 LATE = 30.0
 """seconds within which a file that was written on another machine is to be seen on this one"""
 
@@ -99,7 +99,7 @@ class Clustered:
         """
         lost: set[SuiteRun] = set()
         for run in self.board.rows:
-            job = read_entry(self.entry(run)).get("job")
+            job = read_entry(entry_file(self.out, run)).get("job")
             alive = isinstance(job, str) and self.state(job) in (*WAITING, *BUSY)
             if self.there.look(run) is not None:
                 continue
@@ -156,15 +156,11 @@ class Clustered:
             words=run.words(self.out, self.there.folders, self.how),
             said=str(said.resolve()),
             folder=str((self.out / run.name).resolve()),
-            entry=str(self.entry(run).resolve()),
+            entry=str(entry_file(self.out, run).resolve()),
             ticket=uuid.uuid4().hex,
             gpus=self.gpus,
             workers=self.how.workers,
         )
-
-    def entry(self, run: SuiteRun) -> Path:
-        """The file that says which job does a run."""
-        return self.out / JOBS / f"{run.name}.json"
 
     def state(self, job: str) -> str:
         """As the cluster calls it; nothing of one that has long ended."""
@@ -187,7 +183,9 @@ class Clustered:
         elif state in WAITING:
             self.gone.pop(run, None)
             if row.state != "queued":
-                self.board.set(run, "queued", f"job {job}, again")
+                held = is_locked(self.out / run.name)
+                also = ": another process works in the folder of its run" if held else ""
+                self.board.set(run, "queued", f"job {job}, again{also}")
         elif time.monotonic() - self.gone.setdefault(run, time.monotonic()) >= LATE:
             del self.jobs[run]
             self.board.set(run, "failed", self.reason(run, job, state))

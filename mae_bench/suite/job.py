@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mae_bench.errors import RunError
+from mae_bench.errors import HELD, RunError
 from mae_bench.run.files import RECORD_FILE, STATES
 from mae_bench.srun import port_of
 
@@ -29,6 +29,8 @@ STAYING = 3600.0
 perhaps: one that is preempted is only queued again if it is there at the end of its grace"""
 MOST_IDLE = 5
 """times that a job is queued again without a step further; its time is too short, then"""
+HOLDING = 60.0
+"""seconds before a job goes back into the queue because another process works on its run"""
 LOOK = 0.2
 """seconds between looks at the command"""
 BEGIN = "--- job "
@@ -59,6 +61,8 @@ class RunJob:
     """what there was when it was queued again for the last time"""
     idle: int = 0
     """how often it was queued again without a step further"""
+    held: bool = False
+    """whether it was queued again because another process worked on its run"""
 
     def __call__(self) -> None:
         """Carry the command out; `RunError` if it fails."""
@@ -90,11 +94,15 @@ class RunJob:
         code = wait(command, asked)
         if not code:
             return
-        if not asked or code == COULD_NOT_SAVE:
+        self.held = code == HELD
+        if code == COULD_NOT_SAVE or not (asked or self.held):
             raise RunError(f"exit code {code}")
         if place.global_rank:  # the first speaks for all
             return
-        if warning in asked or is_wanted(place):
+        if self.held:  # to end well is for a run that is finished, to fail for what cannot be
+            self.say("mae-bench: held; the job goes back into the queue, to try again from there")
+            sleep(HOLDING, asked)
+        if warning in asked or not asked or is_wanted(place):
             before[warning](warning, None)  # submitit's: `checkpoint`, and back into the queue
         time.sleep(STAYING)
         raise RunError(f"stopped by {signal.Signals(asked[0]).name}, and ended by nobody")
@@ -104,7 +112,8 @@ class RunJob:
         import submitit
 
         there = saved(Path(self.folder))
-        self.idle = self.idle + 1 if there == self.saved else 0
+        if not self.held:
+            self.idle = self.idle + 1 if there == self.saved else 0
         self.saved = there
         if self.idle >= MOST_IDLE:
             self.say(
@@ -165,6 +174,13 @@ def wait(command: "subprocess.Popen[bytes]", asked: Sequence[int]) -> int:
             command.kill()
         time.sleep(LOOK)
     return code
+
+
+def sleep(seconds: float, asked: Sequence[int]) -> None:
+    """Wait so long, or until a signal asks to end."""
+    end = time.monotonic() + seconds
+    while not asked and time.monotonic() < end:
+        time.sleep(LOOK)
 
 
 def where(place: Any) -> dict[str, str]:

@@ -113,23 +113,27 @@ class SlurmQueue:
         return executor
 
     def states(self) -> dict[str, str] | None:
-        """Of all jobs of this user, also of those that ended some minutes ago."""
-        ask = ["squeue", "--array", "--noheader", "--states=all", "--format=%i|%T"]
-        try:
-            done = subprocess.run(
-                [*ask, f"--user={getpass.getuser()}"],
-                capture_output=True,
-                text=True,
-                timeout=PATIENCE,
-                check=True,
-            )
-        except (OSError, subprocess.SubprocessError):
-            return None
-        lines = (line.strip().partition("|") for line in done.stdout.splitlines())
-        return {job: state for job, _, state in lines}
+        return slurm_states()
 
     def take_out(self, job: str) -> None:
         subprocess.run(["scancel", job], capture_output=True, timeout=PATIENCE, check=False)
+
+
+def slurm_states() -> dict[str, str] | None:
+    """Of all jobs of this user, also of those that ended some minutes ago; see `Queue.states`."""
+    ask = ["squeue", "--array", "--noheader", "--states=all", "--format=%i|%T"]
+    try:
+        done = subprocess.run(
+            [*ask, f"--user={getpass.getuser()}"],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    lines = (line.strip().partition("|") for line in done.stdout.splitlines())
+    return {job: state for job, _, state in lines}
 
 
 def submitit_or_error() -> Any:

@@ -20,6 +20,7 @@ from mae_bench.suite.expansion import expand
 from mae_bench.suite.local import Job, LocalRunner, places, said_file, warm_up
 from mae_bench.suite.page import Page
 from mae_bench.suite.queue import Queue, SlurmQueue
+from mae_bench.suite.queued import Queued
 from mae_bench.suite.runs import SuiteRun
 from mae_bench.suite.slurm import Slurm
 from mae_bench.suite.spec import SuiteSpec, write_spec
@@ -150,7 +151,7 @@ class Doing:
         self, runs: Sequence[SuiteRun], out: Path, how: Execution, runner: LocalRunner
     ) -> None:
         self.runs, self.out, self.how, self.runner = runs, out, how, runner
-        self.board, self.there = Board(runs, out), There(out)
+        self.board, self.there, self.queued = Board(runs, out), There(out), Queued(runs, out)
         self.jobs: dict[int, SuiteRun] = {}
         self.page = Page(out)
 
@@ -171,7 +172,7 @@ class Doing:
 
     def begin(self) -> None:
         """Start what is ready, as far as there is room."""
-        for run in self.board.open_runs(self.there):
+        for run in self.board.open_runs(self.there, self.queued.said_of):
             ready = all(each in self.there.records for each in run.before)
             if ready and self.runner.has_room:
                 words = run.words(self.out, self.there.folders, self.how)

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +14,7 @@ import submitit
 from small_runs import SMALL, SMALL_MAE, assert_same_bits, steps_logged
 
 from mae_bench.cli import call
-from mae_bench.errors import RunError
+from mae_bench.errors import HELD, RunError
 from mae_bench.execution import Execution
 from mae_bench.run.files import BACKBONE_FILE, MODEL_FILE
 from mae_bench.suite import clustered, job
@@ -24,6 +26,7 @@ from results.store import read_record
 
 ALONE = Execution(workers=0, device="cpu", save_minutes=60)
 LONG = SMALL_MAE | {"epochs": 10}
+ASKED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Local:
@@ -120,6 +123,31 @@ def test_a_job_that_comes_no_step_further_is_not_queued_for_ever(tmp_path):
     assert "not a step further in 5 starts" in (tmp_path / "said.txt").read_text()
 
 
+def test_a_job_whose_run_another_process_works_on_goes_back_into_the_queue(tmp_path, monkeypatch):
+    """It has not failed, for then all that wait for it would be ended; nor has it been idle."""
+    monkeypatch.setattr(job, "HOLDING", 0.0)
+    one, queued = made(tmp_path), list[object]()
+    one.start = lambda _: subprocess.Popen(["sh", "-c", f"exit {HELD}"])
+
+    def queue_again(*_) -> None:  # as submitit does
+        queued.append(one.checkpoint())
+        sys.exit(-1)
+
+    before = [signal.getsignal(each) for each in ASKED]
+    try:
+        for _ in range(job.MOST_IDLE + 1):
+            signal.signal(signal.SIGUSR2, queue_again)
+            with pytest.raises(SystemExit):
+                one.carry_out(SimpleNamespace(USR_SIG="USR2", global_rank=0))
+        one.carry_out(SimpleNamespace(USR_SIG="USR2", global_rank=1))
+    finally:
+        for each, handler in zip(ASKED, before, strict=True):
+            signal.signal(each, handler)
+    assert len(queued) == job.MOST_IDLE + 1
+    assert None not in queued
+    assert "held; the job goes back into the queue" in (tmp_path / "said.txt").read_text()
+
+
 def test_a_job_that_asked_for_gpus_does_not_work_without(tmp_path, monkeypatch):
     monkeypatch.setattr(import_module("torch").cuda, "device_count", lambda: 0)
     with pytest.raises(RunError, match="asked for 8 GPUs of a node, and torch sees none on "):
@@ -154,8 +182,6 @@ def test_a_job_that_was_cancelled_is_not_queued_again(tmp_path, monkeypatch, ans
 
 
 def test_a_command_that_does_not_save_in_time_is_killed(tmp_path, monkeypatch):
-    import subprocess
-
     monkeypatch.setattr(job, "SAVING", 0.5)
     command = subprocess.Popen(["sleep", "600"])
     assert job.wait(command, [signal.SIGTERM]) == -signal.SIGKILL

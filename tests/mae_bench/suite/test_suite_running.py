@@ -17,12 +17,13 @@ import mae_bench
 from mae_bench.cli import call
 from mae_bench.errors import HELD, RunError
 from mae_bench.execution import Execution
-from mae_bench.run.files import LOCK_FILE
+from mae_bench.run.files import LOCK_FILE, write_json
 from mae_bench.run.finding import runs_in
-from mae_bench.suite import running
+from mae_bench.suite import queued, running
 from mae_bench.suite.choosing import chosen_spec
 from mae_bench.suite.expansion import expand
 from mae_bench.suite.local import places
+from mae_bench.suite.queued import entry_file
 from results.store import read_record
 
 ALONE = Execution(workers=0, device="cpu", save_minutes=0)
@@ -152,6 +153,62 @@ def test_a_run_that_another_process_works_on_is_waited_for(
     said = capsys.readouterr().out
     assert f"held   {name}: another process works in its folder; waiting for it" in said
     assert "1 there of 1 runs" in said
+
+
+@pytest.fixture
+def squeue(tmp_path_factory, monkeypatch) -> Path:
+    """A command that answers as Slurm's does: with what stands in the file beside it."""
+    place = tmp_path_factory.mktemp("bin")
+    (place / "squeue").write_text('#!/bin/sh\ncat "$(dirname "$0")/answer"\n')
+    (place / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", str(place), prepend=":")
+    return place / "answer"
+
+
+def put_in(runs, out: Path, job: str = "12") -> None:
+    for run in runs:
+        write_json(entry_file(out, run), {"ticket": "a", "job": job})
+
+
+def test_a_run_that_a_job_of_a_cluster_does_is_waited_for(
+    done, world, tmp_path, monkeypatch, capsys, squeue
+):
+    """Also while it is in the queue alone; its result is taken once it is there."""
+    out, records = done
+    name = next(each.name for each in records if "scratch" in each.protocol)
+    given = {k: v for k, v in WANTED.items() if k not in ("jobs", "execution")}
+    given |= {"pretrain": [], "pretrain_overrides": {}, "data_root": world}
+    runs = expand(chosen_spec(None, **given)[0]).runs
+    (tmp_path / "jobs").mkdir()
+    put_in(runs, tmp_path)
+    squeue.write_text("12|PENDING\n")
+    looks = Timed(3, lambda: shutil.copytree(out / name, tmp_path / name))
+    monkeypatch.setattr(running.time, "sleep", looks)
+    (record,) = mae_bench.suite(out=tmp_path, execution=ALONE, **given)
+    assert record == next(each for each in records if each.name == name)
+    said = capsys.readouterr().out
+    assert f"held   {name}: job 12 of the cluster does it; waiting for it" in said
+    assert not (tmp_path / "printed").exists()
+
+
+def test_a_job_that_has_ended_or_does_not_answer(tmp_path, monkeypatch, capsys, squeue):
+    """Its run is then run here; but nothing is where the cluster may still do it."""
+    runs = expand(chosen_spec(None, tasks=["imagenet1k"], init=["scratch"])[0]).runs
+    monkeypatch.setattr(queued, "ASK", 0.0)
+    (tmp_path / "jobs").mkdir()
+    put_in(runs, tmp_path)
+    squeue.write_text("12|RUNNING\n")
+    doing = running.Doing(runs, tmp_path, ALONE, None)
+    for state, open_now in (("RUNNING", 0), ("TIMEOUT", 1)):
+        squeue.write_text(f"12|{state}\n")
+        there = doing.board.open_runs(doing.there, doing.queued.said_of)
+        assert len(list(there)) == open_now
+    squeue.unlink()
+    with pytest.raises(RunError, match="squeue does not answer; the same command tries again"):
+        running.Doing(runs, tmp_path, ALONE, None)
+    monkeypatch.setenv("PATH", "")
+    assert not running.Doing(runs, tmp_path, ALONE, None).queued.jobs
+    assert "there is no squeue here to ask about them" in capsys.readouterr().out
 
 
 def test_two_that_begin_at_once(world, tmp_path, monkeypatch, capsys):
