@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from backbones.dense import DenseViT
+from backbones.vit import Block
 from mae_bench.errors import first_line
 from mae_bench.progress import say
 from mae_bench.setup import Spent
@@ -75,9 +76,10 @@ def flops_per_image(task: Task) -> float | None:
     forward and backward; a multiplication with its addition is two.
 
     Nothing is computed: shapes alone go through the network, and neither weights, gradients nor any
-    generator change. The same on every device. What training alone does and looks at its numbers,
-    as mixing images, is left out. None, after a line that says so, for a network that looks at its
-    numbers in evaluation too.
+    generator change. The same on every device and however a run is carried out: activations that
+    are computed again for want of memory count once. What training alone does and looks at its
+    numbers, as mixing images, is left out. None, after a line that says so, for a network that
+    looks at its numbers in evaluation too.
     """
     count = min(COUNTED_IMAGES, len(task.train_data))
     batch = task.train_data.__getitems__([(0, index) for index in range(count)])
@@ -88,7 +90,7 @@ def flops_per_image(task: Task) -> float | None:
         trained = [tensor for tensor in state.values() if tensor.requires_grad]
         torch.autograd.grad(loss, trained, allow_unused=True)
 
-    with apart(task):
+    with apart(task), keeping_activations(task):
         with in_mode(task, training=True):
             total = counted(task, step, quiet=True)
         if total is None:
@@ -109,6 +111,18 @@ def apart(task: Task) -> Iterator[None]:
         yield
     finally:
         vars(task)["tokenizer"] = kept
+
+
+@contextmanager
+def keeping_activations(task: Task) -> Iterator[None]:
+    """Compute nothing again in a backward pass, in which the shapes of parameters are gone."""
+    blocks = [each for each in task.modules() if isinstance(each, Block)]
+    again = {each: vars(each).pop("forward") for each in blocks if "forward" in vars(each)}
+    try:
+        yield
+    finally:
+        for block, forward in again.items():
+            block.forward = forward
 
 
 @contextmanager

@@ -143,9 +143,22 @@ def prepare_blocks(task: Task, how: Execution) -> None:
         compile_blocks(task)
 
 
+def refuse_foreign_blocks(task: Task, how: Execution) -> None:
+    """Raise `RunError` for what `prepare_blocks` would not do to a backbone from outside."""
+    asked = {"--compile": how.compile, "--checkpoint-activations": how.checkpoint_activations}
+    flags = ", ".join(flag for flag, given in asked.items() if given)
+    for block in getattr(getattr(task, "backbone", None), "blocks", ()) if flags else ():
+        if not any(isinstance(module, Block) for module in block.modules()):
+            raise RunError(
+                f"{flags}: the blocks of {task.recipe.backbone} are its own "
+                f"({type(block).__name__}), and this is for mae-bench's alone; leave it out"
+            )
+
+
 def refuse_unfit(task: Task, accelerator: Accelerator, seed: int, how: Execution) -> None:
     """Raise `RunError` if data, recipe and processes do not go together."""
     micro_batches(task, accelerator, seed)
+    refuse_foreign_blocks(task, how)
     if how.shard:
         refuse_unshardable(task)
     try:

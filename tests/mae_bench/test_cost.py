@@ -14,9 +14,11 @@ from toy import Samples, Toy, toy_recipe
 import backbones
 from backbones.relative import autocast
 from mae_bench.cost import flops_per_image, with_backbone
+from mae_bench.execution import Execution
 from mae_bench.pretraining.methods import METHODS
 from mae_bench.recipes import override, recipe
 from mae_bench.setup import Spent
+from mae_bench.train import prepare_blocks
 from results import parse_record
 from tasks.task import Batch
 
@@ -104,6 +106,19 @@ def test_a_backbone_costs_what_its_sizes_tell():
     assert 0 < spent.latency_seconds < 30
     assert vit.training
     assert all(torch.equal(value, before[name]) for name, value in vit.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["mae", "moco_v3"])
+def test_activations_that_are_computed_again_are_counted_once(world, name):
+    base, counts = recipe("pretrain", "vit_mini", name), []
+    for again in (False, True):
+        task = METHODS[name].build(base, [world / "unlabelled"], 0)
+        prepare_blocks(task, Execution(checkpoint_activations=again))
+        before = [vars(each).get("forward") for each in task.modules()]
+        counts.append(flops_per_image(task))
+        assert [vars(each).get("forward") for each in task.modules()] == before
+        assert any(before) == again
+    assert counts[0] == counts[1] > 1e6
 
 
 def test_supervised_pre_training_is_counted_without_its_mixing(world):

@@ -57,6 +57,16 @@ def test_a_command_of_the_page(command, place, world, coco_world, ade20k_world, 
     assert "my_vits-my_vit" in file.parent.name
 
 
+@pytest.mark.parametrize("flag", ["--compile", "--checkpoint-activations"])
+def test_what_is_for_our_own_blocks_is_refused(flag, place: Path, world: Path, capsys) -> None:
+    argv = [*shlex.split(COMMANDS[0]), *flags(data=world / "imagenet1k", **SMALL["imagenet1k"])]
+    assert call([*argv, flag]) == 2
+    said = capsys.readouterr().err
+    assert f"{flag}: the blocks of my_vits.py:my_vit are its own (Block)" in said
+    assert said.count("\n") == 1
+    assert not Path("runs").exists()
+
+
 def test_changed_code_is_another_run(place: Path, world: Path, capsys) -> None:
     argv = [*shlex.split(COMMANDS[0]), *flags(data=world / "imagenet1k", **SMALL["imagenet1k"])]
     assert call(argv) == 0
