@@ -29,7 +29,7 @@ from backbones.vit import Backbone, Block
 from mae_bench.errors import RunError
 from mae_bench.progress import say
 from tasks.processes import num_processes
-from tasks.task import Task
+from tasks.task import Batch, Task
 
 
 def refuse_unshardable(task: Task) -> None:
@@ -131,6 +131,22 @@ def part(value: Any, like: Any) -> Any:
     return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None).clone()
 
 
+class Sealed:
+    """A batch that nobody looks into before the network does.
+
+    Around a network torch's DistributedDataParallel and `fully_shard` move every tensor to a GPU,
+    also those that `Batch` says stay where the host reads them, and wait for each.
+    """
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+
+
+def opened(_: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What a network is called with, unsealed: a hook of its forward pass."""
+    return tuple(each.batch if isinstance(each, Sealed) else each for each in given)
+
+
 class Networks:
     """What is trained of a task, and its running average if the recipe wants one.
 
@@ -155,7 +171,8 @@ class Networks:
         say(f"sharded: {number:,} parameters in {num_processes()} processes")
 
     def wrapped(self, accelerator: Accelerator) -> nn.Module:
-        """What a batch is given to."""
+        """What a sealed batch is given to."""
+        self.trained.register_forward_pre_hook(opened)
         return self.trained if self.sharded else accelerator.prepare_model(self.trained)
 
     def finished(self) -> Task:

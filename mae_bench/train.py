@@ -29,7 +29,7 @@ from mae_bench.run.keeping import Fitted, Keeper, is_finite
 from mae_bench.run.log import TrainingLog
 from mae_bench.run.validation import Validation
 from mae_bench.run.writing import Run
-from mae_bench.sharding import Networks, refuse_unshardable
+from mae_bench.sharding import Networks, Sealed, refuse_unshardable
 from mae_bench.signals import Noted, WaitingTooLong, noted
 from tasks.errors import TaskError
 from tasks.images import BadImages
@@ -197,7 +197,7 @@ def step_gradients(
         batch = placed(batch, accelerator.device)
         with nullcontext() if number == mine[-1] else accelerator.no_sync(model):
             with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=bf16):
-                loss = model(batch)["loss"]
+                loss = model(Sealed(batch))["loss"]
             (loss / len(mine)).backward()
         done.losses.append(loss.detach())
     return done

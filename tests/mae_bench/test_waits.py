@@ -12,12 +12,18 @@ import torch.optim.optimizer as optimizer
 from fake_device import DEVICE, FakeDevice
 from small_runs import SMALL, SMALL_MAE
 from test_processes import ADE20K, COCO, MOCO
+from torch.distributed.utils import _to_kwargs
 
 import mae_bench
 from mae_bench.execution import Execution
 from mae_bench.late import Known, Step, Steps
 from mae_bench.run.keeping import Keeper
 from tasks.norms import SyncBatchNorm
+
+
+def moving(model: Any) -> Any:
+    """A network called as DistributedDataParallel and `fully_shard` do: all moved first."""
+    return lambda *given: model(*_to_kwargs(given, {}, DEVICE, False)[0][0])
 
 
 class Enough(Exception):
@@ -33,7 +39,7 @@ def waits_of(monkeypatch):
         fake = FakeDevice()
         accelerator = SimpleNamespace(
             device=DEVICE, num_processes=1, process_index=0, is_main_process=True,
-            prepare_model=lambda model: model, no_sync=lambda model: nullcontext(),
+            prepare_model=moving, no_sync=lambda model: nullcontext(),
         )  # fmt: skip
         seen: list[int] = []
         seed, autocast, fit = loop.seed_forward, torch.autocast, loop.fit
