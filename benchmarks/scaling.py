@@ -60,7 +60,10 @@ SOURCES = {
     ),
     "latency of a message": ("10 µs", "ASSUMED"),
     "cores for each GPU": ("16", "ASSUMED"),
-    "images a second of a core": ("507", "measured: benchmarks/data_loading.md, another machine"),
+    "images a second of a core": (
+        "507",
+        "measured on an older AMD EPYC that others used too: benchmarks/data_loading.md",
+    ),
     "bytes of an image file": (
         f"{IMAGE_BYTES / 1e3:.0f} kB",
         "ImageNet-1k: about 145 GB of training and test images",

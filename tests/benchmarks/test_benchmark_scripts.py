@@ -3,9 +3,11 @@
 A script compares results before it prints a table, and ends with an error where they differ.
 """
 
+import ast
 import importlib
 import re
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,32 @@ def test_a_script_prints_a_ratio_for_each_peer(script, monkeypatch, capsys, tmp_
     assert ours
     assert all(row[-1].strip() == "1.00" for row in ours)
     assert any(re.fullmatch(r" \d+\.\d\d( \(.*\))? ", row[-1]) for row in rows if row not in ours)
+
+
+HERE = Path(side_by_side.__file__).parent
+CALLED = {"PIL": "pillow", "faiss": "faiss-cpu", "mmseg": "onedl-mmsegmentation"}
+CALLED |= {"sklearn": "scikit-learn"}
+"""packages whose distribution has another name"""
+BY_HAND = {"detectron2"}
+"""which has no release that could be asked for"""
+
+
+def imported(file: Path) -> set[str]:
+    tree = ast.walk(ast.parse(file.read_text()))
+    whole = {each.name for node in tree if isinstance(node, ast.Import) for each in node.names}
+    tree = ast.walk(ast.parse(file.read_text()))
+    return whole | {str(node.module) for node in tree if isinstance(node, ast.ImportFrom)}
+
+
+def test_all_that_the_scripts_import_can_be_asked_for():
+    project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
+    asked = [*project["dependencies"], *project["optional-dependencies"]["bench"]]
+    there = {re.split("[<>=; ]", each)[0] for each in asked} | BY_HAND
+    found = {each.partition(".")[0] for file in HERE.rglob("*.py") for each in imported(file)}
+    own = {file.stem for file in HERE.rglob("*.py")} | {each.name for each in HERE.iterdir()}
+    own |= {"backbones", "mae_bench", "results", "tasks", *sys.stdlib_module_names}
+    named = {CALLED.get(each, each.replace("_", "-")) for each in found - own}
+    assert named - there == set()
 
 
 def test_everybody_takes_turns_and_the_warm_up_is_not_counted():
