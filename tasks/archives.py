@@ -9,24 +9,21 @@ import io
 import os
 import struct
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import NamedTuple, overload
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from backbones.files import open_regular
-from tasks.cache import cache_folder
 from tasks.errors import TaskError
+from tasks.kept import Kept, keep
 
-VERSION = 1
+VERSION = 2
 """of the index; another one is made anew"""
 STORED, DEFLATED = 0, 8
 """zip's numbers of the methods that are read"""
@@ -45,11 +42,8 @@ PIECE = 2**16
 BLOCK = tarfile.BLOCKSIZE
 NAMED = 4
 """members that a note names"""
-SECONDS = 1800.0
-"""how long another process may take to make an index, before this one makes it, too"""
 EVERY = 20_000
 """members between two lines of progress"""
-ARRAYS = ("names", "ends", "spans", "notes")
 DAMAGED = (tarfile.TarError, zipfile.BadZipFile, ValueError, EOFError, NotImplementedError)
 
 Say = Callable[[int], None]
@@ -92,8 +86,8 @@ class Found:
     def skip(self, reason: str, name: bytes) -> None:
         self.passed[reason].append(os.fsdecode(name[:200]))
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """The index, by name; of members of one name the last counts, as in unpacking."""
+    def kept(self) -> Kept:
+        """The index; of members of one name the last counts, as in unpacking."""
         order = sorted(range(len(self.names)), key=self.names.__getitem__)
         kept = []
         for row, after in zip(order, [*order[1:], None], strict=True):
@@ -107,14 +101,14 @@ class Found:
             + ", ..." * (len(names) > NAMED)
             for reason, names in self.passed.items()
         ]
-        return {
+        arrays = {
             "names": np.frombuffer(b"".join(self.names[row] for row in kept), dtype=np.uint8),
             "ends": np.cumsum(lengths, dtype=np.int64),
             "spans": np.array([self.rows[row] for row in kept], np.int64).reshape(
                 -1, len(Row._fields)
             ),
-            "notes": np.array(notes, dtype=np.str_),
         }
+        return Kept({"notes": notes}, arrays)
 
 
 def is_outside(name: bytes) -> bool:
@@ -237,13 +231,14 @@ class Names(Sequence[bytes]):
 class Archive:
     """An archive of which the index is known; any thread and forked process may read it."""
 
-    def __init__(self, path: Path, file: io.FileIO, arrays: dict[str, np.ndarray]) -> None:
+    def __init__(self, path: Path, file: io.FileIO, index: Kept) -> None:
+        arrays = index.arrays
         self.path = path
         self.file = file
         self.status = os.fstat(file.fileno())
         self.names = Names(arrays["names"], arrays["ends"])
         self.spans = np.asarray(arrays["spans"])
-        self.notes: list[str] = arrays["notes"].tolist()
+        self.notes: list[str] = index.facts["notes"]
 
     def __len__(self) -> int:
         return len(self.names)
@@ -345,17 +340,16 @@ def open_archive(path: Path, say: Say) -> Archive:
         raise TaskError(f"{path} cannot be read: {error.strerror}; check the path") from error
     status = os.fstat(file.fileno())
     key = f"{VERSION}-{status.st_size}-{status.st_mtime_ns}-{sample(file.fileno(), status.st_size)}"
-    arrays = load(key, status.st_size)
-    if arrays is None:
-        with making(key):  # a tar of a million files takes minutes
-            arrays = load(key, status.st_size)
-            if arrays is None:
-                arrays = index(path, file, say)
-                keep(key, arrays)
-    return Archive(path, file, arrays)
+
+    def is_sound(found: Kept) -> bool:
+        refuse_unsound(found.arrays, status.st_size)
+        return True
+
+    found = keep("archives", str(path), is_sound, lambda: index(path, file, say), known_by=key)
+    return Archive(path, file, found)
 
 
-def index(path: Path, file: io.FileIO, say: Say) -> dict[str, np.ndarray]:
+def index(path: Path, file: io.FileIO, say: Say) -> Kept:
     """An archive's index, made by going through it. TaskError as `open_archive`."""
     found = Found(say)
     window = Window(file.fileno(), 0, os.fstat(file.fileno()).st_size)
@@ -364,21 +358,11 @@ def index(path: Path, file: io.FileIO, say: Say) -> dict[str, np.ndarray]:
     except (*DAMAGED, OSError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise TaskError(f"{path} cannot be read: {reason}; get it again") from error
-    arrays = found.arrays()
-    if not len(arrays["ends"]):
-        reasons = "".join(f" ({note})" for note in arrays["notes"])
+    made = found.kept()
+    if not len(made.arrays["ends"]):
+        reasons = "".join(f" ({note})" for note in made.facts["notes"])
         raise TaskError(f"{path} holds no file{reasons}; get it again, or move it away")
-    return arrays
-
-
-@contextmanager
-def making(key: str) -> Iterator[None]:
-    """Have one process of the machine make an index, where that can be told to others."""
-    with ExitStack() as stack:
-        with suppress(OSError, NotImplementedError, Timeout):
-            folder().mkdir(parents=True, exist_ok=True)
-            stack.enter_context(FileLock(folder() / f"{key}.lock", timeout=SECONDS))
-        yield
+    return made
 
 
 def sample(descriptor: int, size: int) -> str:
@@ -387,42 +371,14 @@ def sample(descriptor: int, size: int) -> str:
     return hashlib.sha256(b"".join(pieces)).hexdigest()[:32]
 
 
-def folder() -> Path:
-    return cache_folder() / "archives"
-
-
-def load(key: str, size: int) -> dict[str, np.ndarray] | None:
-    """An index, of which all processes share the pages; None if there is none that can be used."""
-    found: dict[str, np.ndarray] = {}
-    try:
-        for name in ARRAYS:
-            mapped = np.load(folder() / f"{key}.{name}.npy", mmap_mode="r", allow_pickle=False)
-            found[name] = mapped
-    except (OSError, ValueError, EOFError):
-        return None
-    return found if is_sound(found, size) else None
-
-
-def is_sound(arrays: dict[str, Any], size: int) -> bool:
-    """Whether an index tells of bytes that are there, and its parts belong together."""
+def refuse_unsound(arrays: Mapping[str, np.ndarray], size: int) -> None:
+    """Raise ValueError unless an index tells of bytes that are there, and its parts fit."""
     names, ends, spans = arrays["names"], arrays["ends"], arrays["spans"]
-    if names.dtype != np.uint8 or ends.dtype != np.int64 or spans.dtype != np.int64:
-        return False
+    if [each.dtype for each in (names, ends, spans)] != [np.uint8, np.int64, np.int64]:
+        raise ValueError("other types")
     if not len(ends) or spans.shape != (len(ends), len(Row._fields)) or ends[-1] != len(names):
-        return False
+        raise ValueError("other shapes")
     if (np.diff(ends, prepend=0) <= 0).any() or (spans[:, :4] < 0).any():
-        return False
-    return bool((spans[:, 0] + spans[:, 1] <= size).all() and np.isin(spans[:, 3], (0, 8)).all())
-
-
-def keep(key: str, arrays: dict[str, np.ndarray]) -> None:
-    """Write an index to the cache, each part whole or not at all; the next run does without it."""
-    try:
-        folder().mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder()) as temporary:
-            for name in ARRAYS:
-                part = Path(temporary) / f"{key}.{name}.npy"
-                np.save(part, arrays[name], allow_pickle=False)
-                part.replace(folder() / part.name)
-    except OSError:
-        return
+        raise ValueError("numbers out of order")
+    if (spans[:, 0] + spans[:, 1] > size).any() or not np.isin(spans[:, 3], (0, 8)).all():
+        raise ValueError("members that are not there")

@@ -11,12 +11,12 @@ import json
 import mmap
 import os
 import stat
+import sys
 import tempfile
-import time
 import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -29,14 +29,14 @@ from safetensors.numpy import save_file
 
 from backbones.files import open_regular
 from tasks.cache import cache_folder
-from tasks.stores import StoredPath, find, say
 
 TYPES = {"F64": "<f8", "I64": "<i8", "I32": "<i4", "U8": "|u1", "BOOL": "|b1"}
 """safetensors' names of the types that are kept"""
 MOST_HEADER = 2**26
 """bytes"""
-SECONDS = 600.0
-"""how long another process may take to read the same, before this one does it, too"""
+SECONDS = 1800.0
+"""how long another process may take to read the same, before this one does it, too; a tar of a
+million files takes minutes"""
 BROKEN = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 """what reading a file of another make ends in"""
 OURS = "mae-bench"
@@ -68,21 +68,26 @@ class Shared(np.ndarray):
         return np.array(self, subok=False).__reduce_ex__(protocol)
 
 
+def say(text: str) -> None:
+    with suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)
+
+
 def keep(
     kind: str,
     source: str,
     is_current: Callable[[Kept], bool],
     make: Callable[[], Kept],
     one: bool = True,
+    known_by: str | None = None,
 ) -> Kept:
     """What is kept of a source, or what `make` returns, which is kept.
 
-    `one`: one process makes it while others wait; else several may make the same.
-
     `kind` is the folder in the cache. `is_current` tells whether what was kept is of the source as
-    it is now.
+    it is now; ValueError: it is damaged. `one`: one process makes it while others wait; else some
+    may make the same. `known_by`: what tells it from other sources; None: its name.
     """
-    name = hashlib.sha256(os.fsencode(source)).hexdigest()[:32]
+    name = hashlib.sha256(os.fsencode(source if known_by is None else known_by)).hexdigest()[:32]
     file = cache_folder() / kind / f"{name}.safetensors"
     found = load(file, is_current)
     if isinstance(found, Kept):
@@ -119,8 +124,10 @@ def lock(file: Path, stack: ExitStack) -> str:
         stack.enter_context(FileLock(f"{file}.lock", timeout=SECONDS))
     except Timeout:
         return f"another process holds its lock for more than {SECONDS:.0f} s"
-    except (OSError, NotImplementedError) as error:
-        return getattr(error, "strerror", None) or str(error)
+    except NotImplementedError:  # a file system without locks: several make the same
+        return ""
+    except OSError as error:
+        return error.strerror or str(error)
     return ""
 
 
@@ -229,46 +236,3 @@ def is_foreign(status: os.stat_result) -> bool:
     if not hasattr(os, "getuid"):  # Windows
         return False
     return status.st_uid != os.getuid() or bool(status.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
-
-
-SETTLED = 2e9
-"""nanoseconds after its last change from which on a file's times tell of the next one"""
-
-
-def identify(path: Path) -> dict[str, Any]:
-    """What tells a file, or a member of an archive, from what it becomes if it is written to.
-
-    `digest` is of all its bytes. Raises OSError.
-    """
-    return state_of(path) | {"digest": digest(path)}
-
-
-def state_of(path: Path) -> dict[str, Any]:
-    """Size, times and place of a file; `settled`: it has not been changed just now."""
-    found = StoredPath(path).stat()
-    changed = max(found.st_mtime_ns, found.st_ctime_ns)
-    times = [found.st_mtime_ns, found.st_ctime_ns]
-    return {
-        "size": found.st_size,
-        "times": times,
-        "place": [found.st_dev, found.st_ino],
-        "settled": time.time_ns() - changed > SETTLED,
-    }
-
-
-def is_same(known: Mapping[str, Any], path: Path) -> bool:
-    """Whether a file is what it was: by its times and its place, or else by its bytes."""
-    now = state_of(path)
-    if known["size"] != now["size"]:
-        return False
-    alike = all(known[key] == now[key] for key in ("times", "place"))
-    return (alike and known["settled"] is True) or known["digest"] == digest(path)
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    member = find(path)
-    if member is not None:
-        return hashlib.sha256(member.read()).hexdigest()
-    with open_regular(path) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -9,9 +9,8 @@ import errno
 import os
 import re
 import stat
-import sys
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PosixPath
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from backbones.files import open_regular, read_regular
 from tasks.archives import Archive, open_archive
 from tasks.errors import TaskError
+from tasks.kept import say
 
 SUFFIXES = (".tar", ".zip")
 COMPRESSED = {".gz": "gunzip -k", ".tgz": "gunzip -k", ".bz2": "bunzip2 -k", ".xz": "unxz -k"}
@@ -361,11 +361,6 @@ def unread_members(root: Path | str) -> list[str]:
     places = [str(each) for each in (Path(root), *Path(root).parents) if str(each) in MOUNTS]
     archives = {mount.archive.path: mount.archive for at in places[:1] for mount in MOUNTS[at]}
     return [f"{path.name}: {note}" for path, each in archives.items() for note in each.notes]
-
-
-def say(text: str) -> None:
-    with suppress(OSError, ValueError):
-        print(text, file=sys.stderr, flush=True)
 
 
 def progress(file: Path) -> Callable[[int], None]:

@@ -23,8 +23,9 @@ from tasks.classification.labelled import (
 )
 from tasks.images.files import FileNames
 from tasks.images.fingerprint import file_sizes, sampled
-from tasks.kept import SETTLED, Kept, identify, is_same, keep, state_of
+from tasks.kept import Kept, keep
 from tasks.stores import StoredPath
+from tasks.unchanged import SETTLED, identify, is_same, state_of
 
 VERSION = 1
 """of what is kept and of what reading makes of folders and lists: another one is made anew"""

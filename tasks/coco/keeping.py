@@ -14,8 +14,9 @@ from tasks.coco.notes import Notes
 from tasks.coco.pair import Pair, read_pair
 from tasks.coco.split import CocoSplit, Table
 from tasks.images.files import FileNames
-from tasks.kept import Kept, identify, is_same, keep, state_of
+from tasks.kept import Kept, keep
 from tasks.stores import StoredPath
+from tasks.unchanged import identify, is_same, state_of
 
 VERSION = 1
 """of what is kept and of what reading makes of a file: another one is made anew"""

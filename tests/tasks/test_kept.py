@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tasks import kept
-from tasks.kept import Kept, keep, state_of
+from tasks import kept, unchanged
+from tasks.kept import Kept, keep
 
 ARRAYS = {
     "numbers": np.arange(300_000, dtype=np.int64).reshape(-1, 3),
@@ -231,15 +231,15 @@ def test_another_process_gets_the_place_and_not_the_bytes(cache: Path) -> None:
 def test_a_file_is_the_same_by_its_times_or_by_its_bytes(tmp_path: Path) -> None:
     file = tmp_path / "a"
     file.write_bytes(b"one")
-    known = kept.identify(file)
+    known = unchanged.identify(file)
     assert known["settled"] is False  # written just now: another write may leave the same times
-    assert kept.is_same(known, file)
+    assert unchanged.is_same(known, file)
     times = file.stat().st_atime_ns, file.stat().st_mtime_ns
     file.write_bytes(b"two")
     os.utime(file, ns=times)
-    assert not kept.is_same(known | {"settled": True}, file)  # its change of state is later
+    assert not unchanged.is_same(known | {"settled": True}, file)  # its change of state is later
     file.write_bytes(b"one")
-    assert kept.is_same(known, file)
-    trusted = known | state_of(file) | {"settled": True, "digest": "another"}
-    assert kept.is_same(trusted, file)
-    assert not kept.is_same(trusted | {"settled": False}, file)
+    assert unchanged.is_same(known, file)
+    trusted = known | unchanged.state_of(file) | {"settled": True, "digest": "another"}
+    assert unchanged.is_same(trusted, file)
+    assert not unchanged.is_same(trusted | {"settled": False}, file)

@@ -235,7 +235,7 @@ def test_another_process_opens_the_archive_itself(
 
 
 def test_the_index_is_kept_and_follows_the_archive(
-    data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tar(data / "pets.tar", make(data.parent / "pets"), "pets")
     plain = classification.read("folder", data / "pets.tar")
@@ -249,8 +249,24 @@ def test_the_index_is_kept_and_follows_the_archive(
     assert len(classification.read("folder", data / "pets.tar").train) == len(plain.train) + 1
     for file in (tmp_path / "cache/mae-bench/archives").iterdir():
         file.write_bytes(file.read_bytes()[:-3])
+    capsys.readouterr()
     monkeypatch.setattr(stores, "MOUNTS", {})
     assert len(classification.read("folder", data / "pets.tar").train) == len(plain.train) + 1
+    assert f"it is damaged, or no file of ours; {data / 'pets.tar'} is read" in (
+        capsys.readouterr().err
+    )
+
+
+def test_an_index_that_others_may_have_written_is_made_anew(
+    data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tar(data / "pets.tar", make(data.parent / "pets"), "pets")
+    classification.read("folder", data / "pets.tar")
+    (index,) = (tmp_path / "cache/mae-bench/archives").glob("*.safetensors")
+    index.chmod(0o666)
+    monkeypatch.setattr(stores, "MOUNTS", {})
+    classification.read("folder", data / "pets.tar")
+    assert "others may write to it" in capsys.readouterr().err
 
 
 def test_what_is_unpacked_wins(data: Path) -> None:

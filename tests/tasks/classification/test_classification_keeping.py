@@ -11,7 +11,7 @@ import pytest
 from classification_files import picture
 from small_worlds import draw
 
-from tasks import kept
+from tasks import unchanged
 from tasks.classification import class_folders, keeping
 from tasks.classification.layout import LabelledImages, read
 from tasks.errors import TaskError
@@ -157,7 +157,7 @@ def test_folders_that_were_written_just_now_are_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Another file may come within what the system's clock tells apart."""
-    monkeypatch.setattr(keeping, "SETTLED", kept.SETTLED)
+    monkeypatch.setattr(keeping, "SETTLED", unchanged.SETTLED)
     read("imagenet1k", folders(tmp_path / "data"))
     assert "read at every start, since its folders have been written" in capsys.readouterr().err
     assert not list(tmp_path.glob("cache/**/*.safetensors"))
