@@ -5,7 +5,8 @@ import shutil
 import sys
 
 import pytest
-from small_runs import SMALL, assert_same_bits, flags, steps_logged, wait_for
+from pairs import in_two_processes
+from small_runs import SMALL, assert_same_bits, assert_same_run, flags, steps_logged, wait_for
 
 from mae_bench.cli import call
 from mae_bench.errors import Diverged, RunError
@@ -178,6 +179,33 @@ def test_killed_and_done_again_it_is_the_same(swept, tmp_path, fork):
         for each in record["sweep"]["tried"]:
             del each["seconds"]
     assert records[0]["sweep"] == records[1]["sweep"]
+
+
+@pytest.mark.slow
+def test_two_processes_choose_and_train_as_one(swept, tmp_path):
+    """Sharded or not; also where one candidate diverges, and when asked again."""
+    common = flags(protocol="scratch", data=swept / "imagenet1k", out=tmp_path, workers=0, **SHORT)
+    common = ["transfer", *common, "--device", "cpu", "--sweep-holdout", "0.5", "--sweep"]
+    rates = "base_lr=1e-5,1e-4,1e-3"
+    commands = [
+        [*common, rates, "--name", "plain"],
+        [*common, rates, "--name", "sharded", "--shard"],
+        [*common, "base_lr=1e30,1e-4", "--clip-grad", "None", "--name", "diverged"],
+        [*common, rates, "--name", "plain"],
+    ]
+    pair = in_two_processes(commands, tmp_path / "said")
+    assert pair.codes == [[0, 0, 0, 0]] * 2, pair.said
+    one = parse_record((swept / "swept" / "record.json").read_bytes())
+    for name in ("plain", "sharded"):
+        assert_same_run(tmp_path / name, swept / "swept", "model.safetensors")
+        found = parse_record((tmp_path / name / "record.json").read_bytes())
+        assert found.metrics == one.metrics
+        assert found.sweep.chosen == one.sweep.chosen
+        assert [x.score for x in found.sweep.tried] == [x.score for x in one.sweep.tried]
+        assert found.environment.sharded == (name == "sharded")
+    failed = parse_record((tmp_path / "diverged" / "record.json").read_bytes()).sweep.tried[0]
+    assert failed.score is None
+    assert "plain is finished" in pair.said[0]
 
 
 def test_a_candidate_that_diverges_is_named(world, tmp_path, capsys):
