@@ -122,7 +122,7 @@ def keeping_activations(task: Task) -> Iterator[None]:
         yield
     finally:
         for block, forward in again.items():
-            block.forward = forward
+            vars(block)["forward"] = forward
 
 
 @contextmanager

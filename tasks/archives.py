@@ -101,7 +101,7 @@ class Found:
             + ", ..." * (len(names) > NAMED)
             for reason, names in self.passed.items()
         ]
-        arrays = {
+        arrays: dict[str, np.ndarray] = {
             "names": np.frombuffer(b"".join(self.names[row] for row in kept), dtype=np.uint8),
             "ends": np.cumsum(lengths, dtype=np.int64),
             "spans": np.array([self.rows[row] for row in kept], np.int64).reshape(

@@ -10,6 +10,8 @@ __all__ = ["HALF_WRITTEN", "atomic", "naming", "sweep", "write_json", "write_tor
 
 RUN_FILE = "run.json"
 RECORD_FILE = "record.json"
+TORN_FILE = "record.json.torn"
+"""a result that breaks off, put aside"""
 FAILED_FILE = "failed.json"
 """why a candidate of a sweep has no score"""
 BACKBONE_FILE = "backbone.safetensors"

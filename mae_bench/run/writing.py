@@ -31,6 +31,7 @@ from mae_bench.run.files import (
     RUN_FILE,
     STATE_FOLDER,
     STATES,
+    TORN_FILE,
     atomic,
     naming,
     sweep,
@@ -199,6 +200,23 @@ def take(folder: Path, lock: FileLock, identity: dict[str, Any]) -> None:
     claim(folder, identity)
     sweep(folder)
     sweep(folder / STATE_FOLDER)
+    set_aside_torn(folder)
+
+
+def set_aside_torn(folder: Path) -> None:
+    """Move a result that breaks off, as after a power cut, out of the way of the one to come.
+
+    One that is whole and says what we do not know stays, for `Run.record` to refuse.
+    """
+    file = folder / RECORD_FILE
+    if not file.exists():
+        return
+    try:
+        json.loads(read_regular(file, MAX_BYTES))
+    except (ValueError, RecursionError):
+        aside = file.with_name(TORN_FILE)
+        file.replace(aside)
+        say(f"{file}: damaged; it is {aside.name} now, and is made again", style="yellow")
 
 
 def refuse_foreign(folder: Path) -> None:

@@ -235,6 +235,20 @@ def test_a_damaged_record_is_named(run):
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("content", [b"", b'{"name": "ru', b"\0" * 99])
+def test_a_record_that_breaks_off_is_put_aside(tmp_path, capsys, content):
+    """The same command then makes it again, also where a suite gives it."""
+    folder = tmp_path / "run"
+    with open_run(folder, IDENTITY):
+        (folder / "record.json").write_bytes(content)
+    with open_run(folder, IDENTITY) as run:
+        assert run.record is None
+    assert (folder / "record.json.torn").read_bytes() == content
+    assert "record.json: damaged; it is record.json.torn now" in " ".join(
+        capsys.readouterr().out.split()
+    )
+
+
 def log_lines(*steps: int) -> list[str]:
     return [json.dumps({"step": step, "loss": 0.5}) for step in steps]
 
