@@ -22,12 +22,13 @@ from mae_bench.execution import Execution
 from mae_bench.processes import meeting
 from mae_bench.progress import progress, say
 from mae_bench.recipes import changes
-from mae_bench.run.wandb_log import refuse_missing
+from mae_bench.run.wandb_log import refuse_keyless, refuse_missing
 from mae_bench.run.writing import Run
 from mae_bench.unreadable import reasons
 from results import Checkpoint, Cost, Data, Record, Sweep
 from results.text import one_line
 from tasks.images import Unreadable
+from tasks.processes import first_alone
 from tasks.recipe import Recipe
 from tasks.task import Measurement, Scored, Scoring
 
@@ -41,7 +42,7 @@ def start(how: Execution, seed: int) -> Accelerator:
     """The device and the processes: a GPU if there is one, several under torchrun.
 
     Seeds torch, for the initial weights. Raises `RunError` for a bad seed, for a network that is to
-    be sharded in one process, and if this Python process has begun to work on another kind of
+    be sharded in one process, for a log that cannot begin, and if this Python process has begun to work on another kind of
     device.
     """
     check_seed(seed)
@@ -67,6 +68,8 @@ def start(how: Execution, seed: int) -> Accelerator:
             "--shard splits a network among several processes, and there is one; start them with "
             "torchrun --nproc_per_node=N --no-python mae-bench ..., or leave the flag out"
         )
+    if how.log == "wandb":
+        first_alone(refuse_keyless)
     if not accelerator.is_main_process:
         warnings.simplefilter("ignore")  # the first process gives the same ones
     return accelerator

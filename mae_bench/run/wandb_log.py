@@ -1,6 +1,7 @@
 """A run's log in Weights & Biases, for who asks for it by --log wandb."""
 
 import json
+import os
 import secrets
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +27,28 @@ def refuse_missing() -> None:
         raise RunError("--log wandb: wandb is not installed; pip install 'mae-bench[wandb]'")
 
 
+def refuse_keyless() -> None:
+    """Raise `RunError` where wandb would ask for a key, before anything is made for a run.
+
+    Nothing is asked of its server here, and a run that is kept offline needs no key.
+    """
+    os.environ.setdefault("WANDB_SILENT", "true")  # else it would ask here, and look itself up
+    import wandb
+
+    try:
+        wandb.login(verify=False)
+    except (wandb.errors.Error, OSError) as error:
+        raise refused(error) from None
+
+
+def refused(error: Exception) -> RunError:
+    """What a user is told where wandb cannot begin."""
+    return RunError(
+        f"--log wandb: {first_line(error)}; `wandb login` first, or set WANDB_MODE=offline "
+        "to keep it in the run's folder"
+    )
+
+
 class WandbLog:
     """The numbers of log.jsonl and of validations in Weights & Biases, each under its step.
 
@@ -44,7 +67,7 @@ class WandbLog:
         group = above.parent.name if above.name == CANDIDATES else None
         try:
             self.run: Any = wandb.init(
-                project=wandb.Settings().project or PROJECT,
+                project=wandb.setup().settings.project or PROJECT,
                 id=self.identify(folder),
                 resume="allow",
                 name=folder.name,
@@ -54,10 +77,7 @@ class WandbLog:
                 settings=settings,
             )
         except (wandb.errors.Error, OSError) as error:
-            raise RunError(
-                f"--log wandb: {first_line(error)}; `wandb login` first, or set WANDB_MODE=offline "
-                "to keep it in the run's folder"
-            ) from None
+            raise refused(error) from None
 
     def identify(self, folder: Path) -> str:
         """The id of the run in a folder: always the same."""

@@ -11,6 +11,7 @@ from mae_bench.errors import HELD, RunError
 from mae_bench.execution import Execution
 from mae_bench.progress import duration, say
 from mae_bench.report import report
+from mae_bench.run import wandb_log
 from mae_bench.run.files import RECORD_FILE
 from mae_bench.srun import refuse_several
 from mae_bench.suite.board import Board, score
@@ -101,6 +102,9 @@ def carry_out(
     """
     hand_in()
     refuse_missing(runs, out)
+    if how.log == "wandb":
+        wandb_log.refuse_missing()
+        wandb_log.refuse_keyless()
     began = time.monotonic()
     if any(run.data == MINI for run in runs):
         miniature_world()

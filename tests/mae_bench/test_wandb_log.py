@@ -5,6 +5,7 @@ import struct
 import sys
 
 import pytest
+import wandb
 from small_runs import SMALL, assert_same_bits, log_of
 from wandb.proto import wandb_internal_pb2 as messages
 
@@ -39,26 +40,40 @@ def records(file):
 
 
 def logged(folder):
-    """Step -> numbers, and the ids, of all .wandb files of a run, the oldest first."""
-    steps, ids = {}, []
+    """Step -> numbers, ids and projects, of all .wandb files of a run, the oldest first."""
+    steps, ids, projects = {}, [], set()
     for file in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
         for record in records(file):
             if record.WhichOneof("record_type") == "run":
                 ids.append(record.run.run_id)
+                projects.add(record.run.project)
             if record.WhichOneof("record_type") == "history":
                 items = {
                     ".".join(each.nested_key) or each.key: json.loads(each.value_json)
                     for each in record.history.item
                 }
                 steps.setdefault(items["_step"], {}).update(items)
-    return steps, ids
+    return steps, ids, projects
 
 
 @pytest.fixture
-def offline(monkeypatch, tmp_path):
+def elsewhere(monkeypatch, tmp_path_factory):
+    """Nothing of this machine's wandb is seen, and nothing of what a test before set."""
+    place = tmp_path_factory.mktemp("wandb")
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_SERVICE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "NETRC"):
+        monkeypatch.setenv(name, str(place / name))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    wandb.teardown()
+    yield
+    wandb.teardown()
+
+
+@pytest.fixture
+def offline(monkeypatch, elsewhere):
     monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
+    monkeypatch.setenv("WANDB_PROJECT", "mine")
 
 
 def test_it_has_what_the_log_has_and_goes_on_in_the_same_run(world, tmp_path, offline, monkeypatch):
@@ -79,7 +94,8 @@ def test_it_has_what_the_log_has_and_goes_on_in_the_same_run(world, tmp_path, of
     record = run(world, tmp_path)
     assert record.metrics == plain.metrics
     assert_same_bits(tmp_path / "plain", tmp_path / "run", "model.safetensors")
-    steps, ids = logged(tmp_path / "run")
+    steps, ids, projects = logged(tmp_path / "run")
+    assert projects == {"mine"}
     assert len(ids) >= 2
     assert set(ids) == {json.loads((tmp_path / "run" / "wandb.json").read_text())["id"]}
     log = log_of(tmp_path / "run")
@@ -101,6 +117,23 @@ def test_a_missing_package_is_one_line(world, tmp_path, monkeypatch, capsys):
     assert "pip install 'mae-bench[wandb]'" in complaint
     assert complaint.count("\n") == 1
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["transfer", "pretrain", "suite"])
+def test_a_missing_key_is_one_line_before_there_is_a_folder(
+    world, tmp_path, command, elsewhere, capsys
+):
+    words = {
+        "transfer": ["--protocol", "scratch", "--data", str(world / "imagenet1k")],
+        "pretrain": ["--data", str(world / "unlabelled")],
+        "suite": ["quickstart"],
+    }
+    how = ["--out", str(tmp_path / "runs"), "--log", "wandb", "--device", "cpu"]
+    assert call([command, *words[command], *how]) == 2
+    complaint = capsys.readouterr().err
+    assert "`wandb login` first, or set WANDB_MODE=offline" in complaint
+    assert complaint.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
 
 
 def test_it_is_refused_where_nothing_is_trained(world, tmp_path):
