@@ -42,8 +42,8 @@ def start(how: Execution, seed: int) -> Accelerator:
     """The device and the processes: a GPU if there is one, several under torchrun.
 
     Seeds torch, for the initial weights. Raises `RunError` for a bad seed, for a network that is to
-    be sharded in one process, for a log that cannot begin, and if this Python process has begun to work on another kind of
-    device.
+    be sharded in one process, for a log that cannot begin, and if this Python process has begun to
+    work on another kind of device.
     """
     check_seed(seed)
     if how.log == "wandb":

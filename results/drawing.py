@@ -5,6 +5,7 @@ Keeps no state of pyplot.
 
 import itertools
 import math
+import textwrap
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,11 +17,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.transforms import Bbox
 
 from results.configuration import SIZES
 from results.labels import metric_title, plain
+from results.line_names import name_ends
 from results.logs import Log
-from results.text import one_line
+from results.text import middle_cut, one_line
 
 Owner = Literal["ours", "marked", "published"]
 Format = Literal["svg", "png", "pdf"]
@@ -69,14 +72,13 @@ RC: dict[Any, Any] = {
 WIDTH, PANEL_HEIGHT = 5.8, 3.3
 LEFT, RIGHT, BOTTOM, TOP, TITLE = 0.62, 0.08, 0.5, 0.56, 0.34
 """around a panel and the names of its lines; above it a title with a key, or a title; in inches"""
+EDGE = 0.04
+"""around a text that reaches over the edge of a figure; in inches"""
 LABEL_GAP, LETTER = 0.24, 0.071
 """from a panel to the names, and about what a letter of them takes; in inches"""
 LABEL_LENGTH = 34
-TITLE_LENGTH = 60
-NAME_HEIGHT = 11.5
-"""points between the names of two lines"""
-LOWEST_NAME = 0.02
-"""of a panel's height; the axis has its numbers below"""
+TITLE_LENGTH, TITLE_LINES, TITLE_LINE = 60, 4, 0.17
+"""letters of a line of a title, how many lines it may have, and how high each is in inches"""
 MAX_LINES = 12
 """of ours in one panel; more could not be told apart"""
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
@@ -126,12 +128,12 @@ def draw_panels(
     panels = [panel for panel in panels if panel.drawable]
     if not panels:
         return None
-    rows = len(panels)
+    rows, more = len(panels), max(_further_lines(panel.title) for panel in panels)
     with matplotlib.rc_context(RC):
-        figure = Figure(figsize=(WIDTH, PANEL_HEIGHT * rows))
+        figure = Figure(figsize=(WIDTH, (PANEL_HEIGHT + more) * rows))
         names = [_name(line) for panel in panels for line in panel.lines]
         for number, panel in enumerate(panels, start=1):
-            _draw(_add_axes(figure, rows - number, names), panel, x_title, arrange)
+            _draw(_add_axes(figure, rows - number, names, TOP, more), panel, x_title, arrange)
     return figure
 
 
@@ -141,8 +143,9 @@ def draw_losses(logs: Sequence[Log], title: str) -> Figure:
     A point of the smoothed curve is the mean over the 25th part of the run around it.
     """
     with matplotlib.rc_context(RC):
-        figure = Figure(figsize=(WIDTH, PANEL_HEIGHT))
-        axes = _add_axes(figure, 0, [log.name for log in logs], TITLE)
+        more = _further_lines(title)
+        figure = Figure(figsize=(WIDTH, PANEL_HEIGHT + more))
+        axes = _add_axes(figure, 0, [log.name for log in logs], TITLE, more)
         ends = []
         colours = [colour for colour, _ in (*STYLES.values(), *OTHERS)]
         for number, log in enumerate(logs):
@@ -152,7 +155,7 @@ def draw_losses(logs: Sequence[Log], title: str) -> Figure:
             dash = DASHES[number % len(DASHES)]
             axes.plot(log.epochs, smooth, color=colour, linewidth=1.6, linestyle=dash)
             end = (log.epochs[-1], float(smooth[-1]))
-            ends.append((end, one_line(log.name, LABEL_LENGTH), colour, "normal"))
+            ends.append((end, middle_cut(log.name, LABEL_LENGTH), colour, "normal"))
         smoothed = np.concatenate([line.get_ydata() for line in axes.lines[1::2]])
         raw = np.concatenate([line.get_ydata() for line in axes.lines[::2]])
         low, high = np.quantile(raw, (0.001, 0.995))
@@ -160,8 +163,8 @@ def draw_losses(logs: Sequence[Log], title: str) -> Figure:
         axes.margins(x=0)
         axes.set_xlabel("epoch")
         axes.set_ylabel("training loss")
-        axes.set_title(title)
-        _name_ends(axes, ends)
+        axes.set_title(_in_lines(title))
+        name_ends(axes, ends)
     return figure
 
 
@@ -173,13 +176,19 @@ def running_mean(values: np.ndarray, width: int) -> np.ndarray:
 
 
 def save(figure: Figure, kind: Format) -> bytes:
-    """The bytes of a figure's file: the same for the same figure."""
+    """The bytes of a figure's file: the same for the same figure.
+
+    It is as large as the figure, or larger where a text would otherwise be cut by the edge.
+    """
     stream = BytesIO()
     metadata: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
     with matplotlib.rc_context(RC), warnings.catch_warnings():
         # The name of a run may be in a script that the font lacks; boxes are shown for it.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(stream, format=kind, metadata=metadata[kind])
+        figure.draw_without_rendering()
+        inside = figure.get_tightbbox().padded(EDGE)
+        whole = Bbox.union([figure.bbox_inches, inside])
+        figure.savefig(stream, format=kind, metadata=metadata[kind], bbox_inches=whole)
     return stream.getvalue()
 
 
@@ -195,15 +204,34 @@ def size_title(backbone: str) -> str:
     return one_line(backbone, 20)
 
 
-def _add_axes(figure: Figure, row: int, names: Iterable[str], top: float = TOP) -> Axes:
-    """Axes of one panel, counted from below, with room for names at the right."""
+def _in_lines(title: str) -> str:
+    """A title in as many lines as it takes."""
+    lines = textwrap.wrap(
+        middle_cut(title, TITLE_LINES * TITLE_LENGTH),
+        TITLE_LENGTH,
+        max_lines=TITLE_LINES,
+        placeholder="…",
+    )
+    return "\n".join(lines)
+
+
+def _further_lines(title: str) -> float:
+    """What the lines of a title take besides the first, in inches."""
+    return TITLE_LINE * _in_lines(title).count("\n")
+
+
+def _add_axes(figure: Figure, row: int, names: Iterable[str], top: float, more: float) -> Axes:
+    """Axes of one panel, counted from below, with room for names at the right.
+
+    `more`: inches that each panel is higher, for the lines of titles.
+    """
     longest = max((min(len(name), LABEL_LENGTH) for name in names), default=0)
     width = WIDTH - LEFT - RIGHT - LABEL_GAP - LETTER * longest
     height = figure.get_figheight()
     return figure.add_axes(
         (
             LEFT / WIDTH,
-            (PANEL_HEIGHT * row + BOTTOM) / height,
+            ((PANEL_HEIGHT + more) * row + BOTTOM) / height,
             width / WIDTH,
             (PANEL_HEIGHT - BOTTOM - top) / height,
         )
@@ -228,15 +256,16 @@ def _draw(
     lows = [p.y - (p.spread or 0) for line in lines for p in line.points]
     highs = [p.y + (p.spread or 0) for line in lines for p in line.points]
     _limits(axes, min(lows), max(highs))
+    _keep_to_percent(axes, [p.y for line in lines for p in line.points])
     arrange(axes, sorted({point.x for line in lines for point in line.points}))
     title, unit = metric_title(panel.metric)
-    axes.set_title(one_line(panel.title, TITLE_LENGTH), pad=22)
+    axes.set_title(_in_lines(panel.title), pad=22)
     more = len(ours) - MAX_LINES
     x_title = panel.x_title or x_title
     axes.set_xlabel(f"{x_title} ({more} more lines of ours left out)" if more > 0 else x_title)
     axes.set_ylabel(f"{title} ({unit})" if unit else title)
     _key(axes, {line.owner for line in lines})
-    _name_ends(axes, ends)
+    name_ends(axes, ends)
 
 
 def _plot(axes: Axes, line: Line, colour: str, marker: str) -> None:
@@ -249,6 +278,7 @@ def _plot(axes: Axes, line: Line, colour: str, marker: str) -> None:
         elinewidth=1.2,
         capsize=3,
         zorder=2 if line.owner == "published" else 3,
+        clip_on=False,  # a marker at 0 is a whole one
         label=_name(line),
     )
 
@@ -285,6 +315,17 @@ def _limits(axes: Axes, low: float, high: float) -> None:
     axes.set_ylim(low - room, high + room)
 
 
+def _keep_to_percent(axes: Axes, scores: Sequence[float]) -> None:
+    """End the axis at scores that none can pass, where all are parts of 100."""
+    if min(scores) < 0 or max(scores) > 100:
+        return
+    low, high = max(axes.get_ylim()[0], 0.0), axes.get_ylim()[1]
+    axes.set_ylim(low, high)
+    if high > 100:  # room for the markers alone
+        axes.set_yticks([tick for tick in axes.get_yticks() if low <= tick <= 100])
+        axes.spines["left"].set_bounds(low, 100)
+
+
 def _key(axes: Axes, owners: set[Owner]) -> None:
     """Whose numbers are which, above the panel."""
     names: dict[Owner, str] = {
@@ -310,61 +351,3 @@ def _key(axes: Axes, owners: set[Owner]) -> None:
         labelcolor=MUTED,
         fontsize=8,
     )
-
-
-def _name_ends(axes: Axes, ends: Sequence[tuple[tuple[float, float], str, str, str]]) -> None:
-    """Names at the right of a panel, each as near to its line's last point as there is room.
-
-    `ends` holds that point, name, colour and weight.
-    """
-    low, high = axes.get_ylim()
-    figure = axes.get_figure(root=True)
-    assert figure is not None
-    step = NAME_HEIGHT / (axes.get_position().height * figure.get_figheight() * 72)
-    width = axes.get_position().width * WIDTH
-    ends = sorted(ends, key=lambda end: end[0][1])
-    wanted = [(y - low) / (high - low) for (_, y), *_ in ends]
-    for place, (point, name, colour, weight) in zip(_apart(wanted, step), ends, strict=True):
-        axes.annotate(
-            name,
-            point,
-            (1 + 0.2 / width, place),
-            textcoords="axes fraction",
-            color=colour,
-            weight=weight,
-            fontsize=8,
-            va="center",
-            annotation_clip=False,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": colour,
-                "linewidth": 0.6,
-                "alpha": 0.6,
-                "shrinkA": 1,
-                "shrinkB": 4,
-                "relpos": (0, 0.5),
-            },
-        )
-
-
-def _apart(wanted: Sequence[float], step: float) -> list[float]:
-    """Places in rising order, at least `step` apart, as near to the wanted ones as that allows.
-
-    Names that touch move together, to the middle of what they want.
-    """
-    groups: list[list[float]] = []
-    for place in wanted:
-        groups.append([place])
-        while len(groups) > 1 and _low(groups[-1], step) < _high(groups[-2], step) + step:
-            last = groups.pop()
-            groups[-1] += last
-    places = [_low(group, step) + i * step for group in groups for i in range(len(group))]
-    return [max(place, LOWEST_NAME + i * step) for i, place in enumerate(places)]
-
-
-def _low(group: list[float], step: float) -> float:
-    return sum(group) / len(group) - (len(group) - 1) * step / 2
-
-
-def _high(group: list[float], step: float) -> float:
-    return _low(group, step) + (len(group) - 1) * step

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from results.drawing import TITLE_LENGTH, draw_losses, save
+from results.drawing import draw_losses, save
 from results.figures.cost import cost_curve
 from results.figures.lines import place_of, title_of
 from results.figures.pretraining import masking_curve, schedule_curve
@@ -21,10 +21,11 @@ from results.labels import data_title, family_of, is_own
 from results.logs import Log
 from results.published import Published
 from results.record import Record
-from results.text import one_line
+from results.text import middle_cut, one_line
 
 KEY_LENGTH = 100
-CAPTION_LENGTH = 500
+NAME_LENGTH, CAPTION_LENGTH = 240, 500
+"""most letters of a title and of what a caption adds"""
 MAX_FIGURES = 40
 """of one kind"""
 MAX_CURVES = 8
@@ -89,7 +90,7 @@ def _figures(
         if figure is not None:
             key = f"{group}-{key}" if group else key
             key = re.sub(r"[^a-z0-9_-]", "-", key.replace("@", "-v"))[:KEY_LENGTH]
-            title = one_line(title, TITLE_LENGTH) + where
+            title = middle_cut(title + where, NAME_LENGTH)
             drawn.append(Drawn(key, title, caption, figure, of_training))
 
     for protocol in _first(finetuning_family(record.protocol) for record in records):
@@ -172,5 +173,4 @@ def training_curves(logs: Sequence[Log]) -> Figure | None:
     logs = [log for log in logs if len(log.losses) > 1][-MAX_CURVES:]
     if not logs:
         return None
-    title = one_line(title_of(family_of(logs[0].protocol)), TITLE_LENGTH)
-    return draw_losses(logs, title + place_of(logs))
+    return draw_losses(logs, title_of(family_of(logs[0].protocol)) + place_of(logs))

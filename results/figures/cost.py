@@ -64,7 +64,7 @@ def cost_curve(protocol: str, records: Sequence[Record]) -> tuple[Figure | None,
             if not price.of_device or device_names(c.records) == [device]
         ]
         price = _in_its_unit(price, found)
-        title = one_line(f"{title_of(protocol)}{place_of(same)}", LABEL_LENGTH * 2)
+        title = f"{title_of(protocol)}{place_of(same)}"
         panel = Panel(title, metric, tuple(_lines(found, price, metric)), price.title)
         if panel.drawable:  # one below the other, under one title
             panels.append(replace(panel, title="" if panels else title))

@@ -10,7 +10,7 @@ from results.errors import ResultsError
 from results.labels import data_title, is_own, protocol_title, shown, task_of, trained_blocks
 from results.logs import Log
 from results.record import Record
-from results.text import one_line
+from results.text import middle_cut
 
 MAX_BLOCKS = 1000.0
 """no backbone has more; the name of a stranger's protocol may hold any number"""
@@ -74,7 +74,7 @@ def told_apart(ours: Sequence[tuple[Record, Line]]) -> list[Line]:
         for (record, _), line in zip(ours, lines, strict=True):
             alike[line.label].add(told(record))
         lines = [
-            replace(line, label=one_line(f"{line.label}{told(record)}", LABEL_LENGTH))
+            replace(line, label=middle_cut(f"{line.label}{told(record)}", LABEL_LENGTH))
             if len(alike[line.label]) > 1
             else line
             for (record, _), line in zip(ours, lines, strict=True)

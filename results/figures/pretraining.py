@@ -23,7 +23,7 @@ from results.origins import Pretrainings, added_settings, made
 from results.protocol import ProtocolId
 from results.published import Published
 from results.record import Record
-from results.text import one_line
+from results.text import middle_cut
 
 TOLD = {
     "mask_ratio": {"mask_ratio", "epochs", "norm_pix"},
@@ -123,4 +123,4 @@ def _pretraining_label(axis: str, origin: Record) -> str:
     if origin.recipe.get("norm_pix"):
         parts.append("norm. pixels")
     parts += added_settings(origin)
-    return one_line(", ".join(parts), LABEL_LENGTH)
+    return middle_cut(", ".join(parts), LABEL_LENGTH)

@@ -3,14 +3,17 @@
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from io import BytesIO
 
 import matplotlib
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
+from PIL import Image
 
 from results import Checkpoint, Cost, Named, ResultsError, comparison_table, published
-from results.drawing import MAX_LINES, PAPER, STYLES, _apart, running_mean, save
+from results.drawing import MAX_LINES, PAPER, STYLES, running_mean, save
 from results.figures import (
     MAX_CURVES,
     figures,
@@ -21,6 +24,8 @@ from results.figures import (
     training_curves,
 )
 from results.figures.cost import cost_curve
+from results.labels import words
+from results.line_names import apart
 from results.logs import Log
 
 # MAE paper, Figures 5, 7 and 9 and Table 3, entered by hand.
@@ -264,11 +269,58 @@ def test_many_lines_are_bounded_and_counted(make_record):
 
 def test_names_of_lines_do_not_overlap():
     wanted = [0.1, 0.1, 0.1, 0.5, 0.52, 0.98]
-    places = _apart(wanted, 0.06)
+    places = apart(wanted, 0.06)
     assert np.diff(places).min() >= 0.06 - 1e-9
     assert places[-1] == pytest.approx(0.98)
     assert np.mean(places[3:5]) == pytest.approx(0.51)
-    assert _apart([0.2, 0.8], 0.06) == pytest.approx([0.2, 0.8])
+    assert apart([0.2, 0.8], 0.06) == pytest.approx([0.2, 0.8])
+
+
+def outermost(figure):
+    """The pixels around a figure's picture, two deep: blank where nothing is cut."""
+    with Image.open(BytesIO(save(figure, "png"))) as picture:
+        pixels = np.asarray(picture.convert("L"))
+    return np.concatenate([*pixels[:2], *pixels[-2:], *pixels.T[:2], *pixels.T[-2:]])
+
+
+def test_no_text_is_cut(make_record, miniature, monkeypatch):
+    """Long titles are whole, in several lines; wide names and long numbers are inside."""
+    titles = {
+        "tasks": {"folder": "images in class folders"},
+        "protocols": {"folder": {"small": "fine-tuning, our recipe for few images"}},
+    }
+    monkeypatch.setattr("results.labels._words", [replace(words(), **titles)])
+    shared = {"data": miniature, "task": "folder", "protocol": "folder/small@1"}
+    records = [
+        make_record(**shared, init="W" * 34, backbone=size, metrics={"top1": value})
+        for size, value in (("vit_b", 80.0), ("vit_l", 80.0001))
+    ]
+    sizes = size_curve("folder/small@1", records, [])
+    names = [log([2.31661, 2.31662], f"{'m' * 60}-seed{seed}", "folder/small@1") for seed in (0, 1)]
+    losses = training_curves(names)
+    ends = [text.get_text() for text in losses.axes[0].texts]
+    assert [end[-6:] for end in ends] == ["-seed0", "-seed1"]
+    whole = "images in class folders: fine-tuning, our recipe for few images"
+    for figure, title in ((sizes, f"{whole}, miniature world"), (losses, whole)):
+        assert outermost(figure).min() == 255
+        assert figure.axes[0].get_title(loc="left").replace("\n", " ") == title
+        assert max(map(len, figure.axes[0].get_title(loc="left").split("\n"))) <= 60
+
+
+@pytest.mark.parametrize("scores", [(100.0, 100.0), (99.0, 100.0), (0.0, 0.5)])
+def test_an_axis_of_scores_ends_at_100_and_0(make_record, scores):
+    records = [
+        make_record(backbone=size, metrics={"top1": value})
+        for size, value in zip(("vit_b", "vit_l"), scores, strict=True)
+    ]
+    (axes,) = size_curve("imagenet1k/finetune@1", records, []).axes
+    low, high = axes.get_ylim()
+    shown = [tick for tick in axes.get_yticks() if low <= tick <= high]
+    assert len(shown) > 2
+    assert min(shown) >= 0
+    assert max(shown) <= 100
+    assert (axes.spines["left"].get_bounds() or (low, high))[1] <= 100
+    assert low <= min(scores) <= max(scores) <= high
 
 
 def log(losses, name="run", protocol="pretrain/mae@1", miniature=False):
