@@ -34,7 +34,14 @@ from results.labels import (
 from results.origins import Pretrainings, added_settings
 from results.published import Published, headline, same_recipe
 from results.record import Record
-from results.showing import BACKBONE, INIT, Show, measured_column, metrics_of
+from results.showing import (
+    BACKBONE,
+    Show,
+    init_column,
+    init_title,
+    measured_column,
+    metrics_of,
+)
 from results.table import Cell, Column, Table
 from results.wide_tables import as_wide, wide_table
 
@@ -113,7 +120,7 @@ def _table(family: str, records: list[Record], published: list[Published], show:
     rows = [(pair[0], row) for pair in pairs for row in headline(*pair, published)]
     gains = any(show.random.of(c) for c in found)
     plan = _plan(metrics_of(records), rows, show, is_curve, gains)
-    columns = _columns(plan, is_curve)
+    columns = _columns(plan, init_column(records), is_curve)
     identities = Identities(found, show.before)
 
     lines = []
@@ -121,7 +128,7 @@ def _table(family: str, records: list[Record], published: list[Published], show:
         ours = [c for c in found if c.first.backbone == backbone]
         for c in ours:
             settings = added_settings(c.first, show.before)
-            labels = _labels(c.first.protocol, backbone, c.first.init, is_curve, settings)
+            labels = _labels(c.first.protocol, backbone, init_title(c.first), is_curve, settings)
             labels[1] = Entry(replace(labels[1].cell, marks=identities.marks(c, plan.notes)))
             lines.append(labels + _scores(plan, c.first.protocol, backbone, c.first.init, c))
         shown = {(c.first.protocol, plain(c.first.init)) for c in ours}
@@ -201,8 +208,8 @@ def _plan(
     return _Plan(show, places, beside, gains)
 
 
-def _columns(plan: _Plan, is_curve: bool) -> tuple[Column, ...]:
-    columns = [BACKBONE, INIT, BLOCKS] if is_curve else [BACKBONE, INIT]
+def _columns(plan: _Plan, init: Column, is_curve: bool) -> tuple[Column, ...]:
+    columns = [BACKBONE, init, BLOCKS] if is_curve else [BACKBONE, init]
     for metric, places in plan.places.items():
         ours = measured_column(metric)
         columns.append(ours)

@@ -18,7 +18,7 @@ from results.cells import (
     single_differences,
 )
 from results.configuration import Configuration
-from results.gains import RandomWeights
+from results.gains import RandomWeights, is_from_scratch
 from results.labels import (
     better,
     decimals_of,
@@ -37,6 +37,18 @@ BACKBONE = Column("backbone", "backbone", "label")
 
 
 INIT = Column("init", "weights", "label")
+
+
+def init_column(records: Iterable[Record]) -> Column:
+    """Of a table of pre-trainings, which make weights, what these began from."""
+    made = all(record.kind == "pretrain" for record in records)
+    return replace(INIT, title="begun from") if made else INIT
+
+
+def init_title(record: Record) -> str:
+    """What a run began from: "mae"; of a pre-training "random weights" where it had no others."""
+    made = record.kind == "pretrain"
+    return "random weights" if made and is_from_scratch(record) else record.init
 
 
 @dataclass(frozen=True)

@@ -248,7 +248,9 @@ def _facts(record: Record) -> dict[str, object]:
     return {
         "protocol": record.protocol,
         "backbone": record.backbone,
-        "weights": record.init if file is None else f"{record.init} ({file.file})",
+        "begun from" if record.kind == "pretrain" else "weights": record.init
+        if file is None
+        else f"{record.init} ({file.file})",
         "checkpoint": None if file is None else file.sha256[:12],
         "pre-training data": named(file.data) if file and file.data else None,
         "pre-training seed": file.seed if file else None,

@@ -12,7 +12,14 @@ from results.gains import GAIN, finetuning_family, gain_column
 from results.labels import data_title, protocol_order, protocol_title
 from results.origins import Pretrainings, added_settings
 from results.record import Record
-from results.showing import BACKBONE, INIT, Show, measured_column, metrics_of
+from results.showing import (
+    BACKBONE,
+    Show,
+    init_column,
+    init_title,
+    measured_column,
+    metrics_of,
+)
 from results.table import Cell, Column, Note, Table
 
 MINIATURE = "Small images drawn by mae-bench itself: not comparable with any published number."
@@ -37,7 +44,10 @@ def wide_table(records: list[Record], show: Show) -> Table:
     for record in records:
         families[finetuning_family(record.protocol)].append(record)
     rows = _rows(found, show.before)
-    columns, cells = [BACKBONE, INIT], [[*_labels(row, identities, notes)] for row in rows]
+    columns, cells = (
+        [BACKBONE, init_column(records)],
+        [[*_labels(row, identities, notes)] for row in rows],
+    )
     for family in sorted(families, key=protocol_order):
         taken = [row.get(family) for row in rows]
         for column, entries in _family(family, families[family], taken, show, notes):
@@ -93,7 +103,7 @@ def _rows(found: list[Configuration], before: Pretrainings) -> list[Row]:
 
 def weights(c: Configuration, before: Pretrainings) -> str:
     """What a run began with: "mae, mask block"."""
-    return ", ".join([c.first.init, *added_settings(c.first, before)])
+    return ", ".join([init_title(c.first), *added_settings(c.first, before)])
 
 
 def _labels(row: Row, identities: Identities, notes: Notes) -> list[Entry]:

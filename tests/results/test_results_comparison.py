@@ -17,6 +17,7 @@ from results import (
     published,
 )
 from results.cells import within_noise
+from results.formats.html import ShownRun, to_html
 
 MINIATURE = Data(
     name="miniature",
@@ -52,6 +53,25 @@ def test_seeds_are_averaged_with_the_sample_deviation(make_record):
     single = configurations(runs[:1])[0].cell("top1", 2)
     assert (single.value, single.std, single.n) == (83.0, None, 1)
     assert found.cell("top5", 2).value is None
+
+
+@pytest.mark.parametrize("miniature", [False, True])
+def test_a_pretraining_has_no_weights_but_something_that_it_began_from(make_record, miniature):
+    data = OFFICIAL.model_copy(update={"miniature": miniature, "standard": not miniature})
+    shared = {"kind": "pretrain", "task": "pretrain", "protocol": "pretrain/mae@1", "data": data}
+    records = [
+        make_record(**shared, init="scratch", checkpoint=None, metrics={"loss": 0.4}),
+        make_record(**shared, init="mae", metrics={"loss": 0.3}),
+    ]
+    (table,) = comparison_table(records, [])
+    assert [column.title for column in table.columns[:2]] == ["backbone", "begun from"]
+    assert {row[1].value for row in table.rows} == {"random weights", "mae"}
+    text = to_html([table], runs=[ShownRun(r.name, r) for r in records])
+    assert "<bdi>from random weights</bdi>" in text
+    assert "<bdi>from mae</bdi>" in text
+    transfer = make_record(init="scratch", checkpoint=None, protocol="imagenet1k/scratch@1")
+    (table,) = comparison_table([transfer], [])
+    assert (table.columns[1].title, table.rows[0][1].value) == ("weights", "scratch")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from results.figures.lines import title_of
 from results.formats.html.tables import MAX_CONFIGURATIONS, Links
 from results.labels import decimals_of, is_own, metric_title, shown
 from results.record import Record
+from results.showing import init_title
 from results.table import Table
 
 MAX_RUNS = 50
@@ -69,6 +70,7 @@ def behind_rows(
                 "first": c.first,
                 "title": title_of(c.first.protocol),
                 "size": size_title(c.first.backbone),
+                "init": "from " * (c.first.kind == "pretrain") + init_title(c.first),
                 "headline": _headline(c),
                 "verdict": _verdict(c.first),
                 "own": is_own(c.first),
