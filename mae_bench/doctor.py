@@ -23,6 +23,7 @@ EXTRAS = {
     "docs": "only building the documentation needs it",
     "notebook": "only data frames and notebooks need it",
     "heif": "only HEIC images need it",
+    "onnx": "only export --to onnx needs it",
     "slurm": "only suite --launcher slurm needs it",
     "wandb": "only --log wandb needs it",
 }

@@ -1,9 +1,7 @@
 """`mae-bench export`: what a run has trained, head and pre-processing included, for others."""
 
-import shutil
 import warnings
 from pathlib import Path
-from tempfile import mkdtemp
 
 import tasks
 from mae_bench.again import build
@@ -11,8 +9,8 @@ from mae_bench.arguments import check_common
 from mae_bench.errors import RunError
 from mae_bench.predict import classes_of
 from mae_bench.progress import say
-from mae_bench.run.files import HALF_WRITTEN
 from mae_bench.run.trained import read_trained
+from mae_bench.run.unfinished import atomic_folder
 
 
 def export(run: str | Path, to: str, output: str | Path | None = None) -> Path:
@@ -44,17 +42,9 @@ def export(run: str | Path, to: str, output: str | Path | None = None) -> Path:
     classes = classes_of(trained)
     data = face.images_alone(Path(), [], classes, trained.weights)
     task = build(trained, data, None)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    # Its own: another export may be on its way to the same place.
-    unfinished = Path(mkdtemp(HALF_WRITTEN, f"{place.name}.", place.parent))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the libraries' own doings
-            how = face.export(task, classes, to, unfinished)
-        unfinished.chmod(0o755)
-        unfinished.rename(place)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    with atomic_folder(place) as unfinished, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the libraries' own doings
+        how = face.export(task, classes, to, unfinished)
     how = how.replace(unfinished.name, str(place))
     say(f"written to {place}; read back, it says what the run's network says. To read it: {how}")
     return place

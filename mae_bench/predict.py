@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 import tasks
 from backbones.files import atomic, atomic_text
@@ -21,6 +21,7 @@ from mae_bench.execution import Execution
 from mae_bench.progress import progress, say
 from mae_bench.run.files import HALF_WRITTEN, LOCK_FILE
 from mae_bench.run.trained import Trained, learnt, read_trained
+from mae_bench.run.unfinished import delete_left
 from mae_bench.setup import scoring, start
 from tasks.images import Unreadable, by_reason
 from tasks.images.walk import OWN_SUFFIXES, plural, walk_images
@@ -119,7 +120,7 @@ def whole(folder: Path) -> Iterator[Path]:
     """
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    delete_left(folder)
+    delete_left(filter(is_left, folder.iterdir()))
     place = Path(mkdtemp(HALF_WRITTEN, ".", folder))
     with FileLock(place / LOCK_FILE):
         try:
@@ -135,20 +136,6 @@ def whole(folder: Path) -> Iterator[Path]:
                 folder.rmdir()
             raise
     shutil.rmtree(place, ignore_errors=True)
-
-
-def delete_left(folder: Path) -> None:
-    """Delete what killed calls have left in a folder, and nothing of those under way."""
-    for each in filter(is_left, folder.iterdir()):
-        lock = FileLock(each / LOCK_FILE)
-        try:
-            with lock.acquire(timeout=0):
-                for file in each.iterdir():
-                    if file.name != LOCK_FILE:
-                        file.unlink()
-        except (Timeout, OSError):
-            continue
-        shutil.rmtree(each, ignore_errors=True)
 
 
 def stems(names: Sequence[str]) -> Iterator[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from shutil import rmtree
 from typing import TYPE_CHECKING, Any, Unpack
 
 import backbones
@@ -15,7 +14,8 @@ from mae_bench.data import weights_folder
 from mae_bench.download import fetch
 from mae_bench.errors import RunError
 from mae_bench.progress import say
-from mae_bench.run.files import HALF_WRITTEN, write_json, write_torch
+from mae_bench.run.files import write_json, write_torch
+from mae_bench.run.unfinished import atomic_folder
 
 if TYPE_CHECKING:
     from backbones.inspection import Inspection
@@ -60,15 +60,10 @@ def convert_weights(
     from backbones.contents import OWN_METADATA
 
     if to == "hf":
-        unfinished = place.with_name(place.name + HALF_WRITTEN)
-        unfinished.mkdir(parents=True, exist_ok=True)
-        try:
+        with atomic_folder(place) as unfinished:
             write_json(unfinished / CONFIG, made.config)
             write_json(unfinished / PROCESSOR, made.processor)
             save(made.tensors, unfinished / "model.safetensors", {})
-            unfinished.rename(place)
-        finally:
-            rmtree(unfinished, ignore_errors=True)
     elif to == "timm":
         place.parent.mkdir(parents=True, exist_ok=True)
         save(made.tensors, place, made.metadata)

@@ -245,12 +245,11 @@ def _what_differs(a: Record, b: Record, names: tuple[str, str]) -> str:
 
 def _facts(record: Record) -> dict[str, object]:
     file = record.checkpoint
+    begun = "begun from" if record.kind == "pretrain" else "weights"
     return {
         "protocol": record.protocol,
         "backbone": record.backbone,
-        "begun from" if record.kind == "pretrain" else "weights": record.init
-        if file is None
-        else f"{record.init} ({file.file})",
+        begun: record.init if file is None else f"{record.init} ({file.file})",
         "checkpoint": None if file is None else file.sha256[:12],
         "pre-training data": named(file.data) if file and file.data else None,
         "pre-training seed": file.seed if file else None,

@@ -44,10 +44,8 @@ def wide_table(records: list[Record], show: Show) -> Table:
     for record in records:
         families[finetuning_family(record.protocol)].append(record)
     rows = _rows(found, show.before)
-    columns, cells = (
-        [BACKBONE, init_column(records)],
-        [[*_labels(row, identities, notes)] for row in rows],
-    )
+    columns = [BACKBONE, init_column(records)]
+    cells = [[*_labels(row, identities, notes)] for row in rows]
     for family in sorted(families, key=protocol_order):
         taken = [row.get(family) for row in rows]
         for column, entries in _family(family, families[family], taken, show, notes):

@@ -31,7 +31,7 @@ def write_program(program: torch.export.ExportedProgram, to: str, folder: Path) 
     except ImportError as error:
         raise TaskError(
             f"--to onnx: {error}; expected onnxscript to write it and onnxruntime to compare it: "
-            "pip install onnx onnxscript onnxruntime"
+            "pip install 'mae-bench[onnx]'"
         ) from None
     written = torch.onnx.export(program, dynamo=True, verbose=False)
     assert written is not None

@@ -21,8 +21,8 @@ class Export:
     source: Annotated[Positional[Path], arg(metavar="RUN")]
     """folder of a run that trains, finished or interrupted"""
     to: Literal["torch", "onnx", "timm", "hf"]
-    """torch: a program that needs torch alone, for detection torchvision too; onnx; timm: for its
-    create_model; hf: for transformers"""
+    """torch: a program that needs torch alone, for detection torchvision too; onnx: needs
+    mae-bench[onnx]; timm: for its create_model; hf: for transformers"""
     output: Path | None = None
     """new folder (default: the run's name and the layout)"""
 

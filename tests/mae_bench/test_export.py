@@ -2,12 +2,15 @@
 
 import json
 import shutil
+import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from packaging.requirements import Requirement
 from PIL import Image
 from small_runs import SMALL_CLASSIFIER
 
@@ -112,6 +115,20 @@ def test_what_gives_other_logits_is_not_kept(classifier, tmp_path, monkeypatch, 
     assert call(argv) == 2
     assert "gives other logits" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("lacking", ["onnxscript", "onnxruntime"])
+def test_the_extra_for_onnx_is_named(classifier, tmp_path, monkeypatch, capsys, lacking):
+    monkeypatch.setitem(sys.modules, lacking, None)
+    argv = ["export", str(classifier), "--to", "onnx", "--output", str(tmp_path / "x")]
+    assert call(argv) == 2
+    complaint = capsys.readouterr().err
+    assert "pip install 'mae-bench[onnx]'" in complaint
+    assert complaint.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+    settings = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    extra = settings["project"]["optional-dependencies"]["onnx"]
+    assert {Requirement(line).name for line in extra} == {"onnx", "onnxscript", "onnxruntime"}
 
 
 def test_bad_input_is_one_line(classifier, tmp_path, capsys):
