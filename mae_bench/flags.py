@@ -16,7 +16,7 @@ from mae_bench import recipes
 from mae_bench.commands.told import told
 from mae_bench.errors import RunError
 from mae_bench.pretraining.methods import METHODS
-from tasks.classification.recipes import CURVE, PARTIAL
+from tasks.face import CURVE, PARTIAL
 
 EMPTY = "(default: none)"
 """in --help, of a flag for several values whose default is none at all; tyro's has no word"""

@@ -4,13 +4,14 @@ from typing import Any
 
 import tasks
 from backbones.reading import ReadingOptions
+from mae_bench import recipes
 from mae_bench.errors import RunError
 from mae_bench.progress import say
 from mae_bench.report import show
 from mae_bench.starting import settle
 from mae_bench.transfer import transfer
 from results import Record
-from tasks.classification.recipes import CURVE, PARTIAL, curve, recipe
+from tasks.face import CURVE, PARTIAL
 
 
 def partial_curve(
@@ -38,11 +39,11 @@ def partial_curve(
     for line in begun.said:
         say(line)
     _, backbone, arguments["checkpoint"], arguments["init"] = begun.choice
-    points, records = curve(backbone), []
+    points, records = tasks.face_of(task).recipes.curve(backbone), []
     for number, protocol in enumerate(points, start=1):
         say(f"{number}/{len(points)}  {protocol}")
         run = name and f"{name}-{protocol.replace(':', '-')}"
-        frozen = recipe(task, backbone, protocol).trained_blocks == 0
+        frozen = recipes.sourced(task, backbone, protocol)["trained_blocks"][0] == 0
         given = {k: v for k, v in arguments.items() if not (frozen and k == "drop_path")}
         records.append(transfer(task, backbone, protocol, name=run, **given))
     show(records)

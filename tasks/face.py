@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from tasks.task import Measurement, Scored, Task
 
 
+PARTIAL = "partial:K"
+"""protocol of fine-tuning the last K blocks alone, where a task has it"""
+CURVE = "partial:all"
+"""no protocol: a run for each point of that one's curve"""
+
+
 @dataclass(frozen=True)
 class Metric:
     """A score as tables show it."""
@@ -83,7 +89,11 @@ class Face(ABC):
     @property
     @abstractmethod
     def recipes(self) -> Any:
-        """The module with PROTOCOLS, `recipe_type` and `sourced`; some have OF_ONE_TASK."""
+        """The module with PROTOCOLS, `recipe_type` and `sourced`; some have OF_ONE_TASK.
+
+        Where PARTIAL is among the protocols, `curve(backbone)` is its points, the fewest blocks
+        first.
+        """
 
     @abstractmethod
     def datasets(self) -> list[DatasetRow]:

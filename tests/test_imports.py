@@ -37,6 +37,21 @@ def test_import_direction(package):
         assert not against, f"{file.relative_to(ROOT)} imports {against}"
 
 
+@pytest.mark.parametrize(
+    "place",
+    ["commands/*.py", "cli.py", "flags.py", "partial_curve.py", "recipes.py", "suite/e*.py"],
+)
+def test_the_command_line_asks_faces_and_not_the_tasks_behind_them(place):
+    behind = {file.parent.name for file in (ROOT / "tasks").glob("*/face.py")}
+    assert behind == {"classification", "coco", "ade20k"}
+    files = list((ROOT / "mae_bench").glob(place))
+    assert files
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tasks."):
+                assert node.module.split(".")[1] not in behind, f"{file}: {node.module}"
+
+
 def test_every_folder_is_a_package():
     for package in ALLOWED:
         for file in (ROOT / package).rglob("*.py"):
@@ -67,6 +82,10 @@ def test_packages_come_from_this_tree():
         "tasks.coco.recipes",
         "tasks.ade20k.recipes",
         "tasks.miniature",
+        "tasks.images",
+        "tasks.classification.layout",
+        "tasks.coco.layout",
+        "tasks.ade20k.layout",
     ],
 )
 def test_light_modules_do_not_import_torch(module):

@@ -12,7 +12,7 @@ from mae_bench.errors import RunError
 from mae_bench.flags import changed, one_point
 from mae_bench.grid import HOLDOUT, read_grid, read_sweep
 from mae_bench.starting import Start, settle
-from tasks.classification.recipes import CURVE
+from tasks.face import CURVE
 
 
 @dataclass

@@ -22,8 +22,7 @@ from mae_bench.suite.runs import (
     pretraining_run,
 )
 from mae_bench.suite.spec import PRETRAIN_BY, RELEASED, Block, SuiteSpec, WeightsSpec, numbers
-from tasks.classification.recipes import CURVE, PARTIAL, curve
-from tasks.face import Face
+from tasks.face import CURVE, PARTIAL, Face
 from tasks.recipe import TrainingRecipe
 
 PRETRAINING_DATA = "imagenet1k"
@@ -209,7 +208,8 @@ def protocols_of(
         usual = next(iter(there))
         asked = list(dict.fromkeys(SCRATCH if each == usual else each for each in asked))
     for protocol in asked:
-        points = curve(backbone) if protocol == CURVE and PARTIAL in there else [protocol]
+        whole = protocol == CURVE and PARTIAL in there
+        points = tasks.face_of(trained).recipes.curve(backbone) if whole else [protocol]
         for point in points:
             fault = unfit(trained, point, backbone, start)
             if fault:

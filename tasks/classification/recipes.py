@@ -22,11 +22,9 @@ from tasks.classification import probe_recipes
 from tasks.classification.datasets import DATASETS
 from tasks.classification.recipe import ClassificationRecipe
 from tasks.errors import TaskError
+from tasks.face import PARTIAL
 from tasks.recipe import Recipe, Sourced, complete, for_backbone, made, row_of, said_by
 
-PARTIAL = "partial:K"
-CURVE = "partial:all"
-"""not a protocol: the runs of `curve`"""
 PROTOCOLS = {
     "finetune": "all weights train, from a pre-trained backbone",
     "finetune-448": "the same at 448 pixels, as the paper does with ViT-H",

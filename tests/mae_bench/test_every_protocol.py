@@ -12,7 +12,8 @@ from mae_bench.execution import Execution
 from mae_bench.run.files import BACKBONE_FILE
 from tasks.classification.datasets import DATASETS
 from tasks.classification.layout import read
-from tasks.classification.recipes import PARTIAL, PROTOCOLS
+from tasks.classification.recipes import PROTOCOLS
+from tasks.face import PARTIAL
 
 TRAINING = {**SMALL, "epochs": 1}
 CHANGES = {
