@@ -36,6 +36,8 @@ LARGE_BYTES = 2**24
 """a file of more is read only if it begins like an image"""
 
 JPEG, PNG, RIFF = b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"RIFF"
+JP2, CODE_STREAM = b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"
+"""how JPEG 2000 begins, in a container and without"""
 LOSSY = b"VP8 "
 """the form of a WebP image"""
 BLANK = 1024
@@ -243,7 +245,9 @@ def refuse_large(path: Path | str, size: tuple[int, int], data: bytes) -> None:
         raise UnreadableImage(path, too_large(pixels, sides, len(data)))
     most = most_pixels(data)
     if pixels > most:
-        many = f"claims {pixels / 1e6:,.4g} megapixels{sides} in {len(data):,} bytes"
+        held, whole = coded_bytes(data), len(data)
+        other = f" of {whole:,}, the others not being of its picture" if held < whole else ""
+        many = f"claims {pixels / 1e6:,.4g} megapixels{sides} in {held:,} bytes{other}"
         why = "which cannot hold them: it is damaged"
         if most == unbounded(data):
             why = f"which no picture needs; expected a byte for {BLANK:,} pixels at least"
@@ -279,7 +283,20 @@ def most_pixels(data: bytes) -> float:
 
 def unbounded(data: bytes) -> int:
     """What is taken for possible where a format has no bound."""
-    return max(LARGE_PIXELS, BLANK * len(data))
+    return max(LARGE_PIXELS, BLANK * coded_bytes(data))
+
+
+def coded_bytes(data: bytes) -> int:
+    """Bytes that may hold pixels: of a WebP file those of its container (RFC 9649, 2.3), of JPEG
+    2000 those from the first tile to the end of the code stream, whose mark no tile contains (ITU
+    T.800, A.4 and B.10.1). Readers pass over what comes behind."""
+    if data.startswith(RIFF):
+        return min(len(data), 8 + int.from_bytes(data[4:8], "little"))
+    if not data.startswith((CODE_STREAM, JP2)):
+        return len(data)
+    start = max(0, data.find(b"\xff\x90", max(0, data.find(CODE_STREAM))))
+    end = data.find(b"\xff\xd9", start)
+    return (len(data) if end < 0 else end) - start
 
 
 def refuse_deep(path: Path | str, image: ImageFile.ImageFile, data: bytes) -> None:
@@ -293,7 +310,7 @@ def refuse_deep(path: Path | str, image: ImageFile.ImageFile, data: bytes) -> No
     elif image.format == "TIFF":
         depth = max(image.tag_v2.get(258, (1,)))  # type: ignore[attr-defined] # BitsPerSample
     elif image.format == "JPEG2000":
-        at = data.find(b"\xff\x4f\xff\x51")
+        at = data.find(CODE_STREAM)
         depth = 1 + data[at + 42] % 128 if 0 <= at < len(data) - 42 else 8
     elif image.format == heif.FORMAT:
         depth = image.info.get("bit_depth", 8)

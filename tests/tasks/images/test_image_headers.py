@@ -175,6 +175,12 @@ BOMBS = {
     "codestream": (jpeg_2000_claiming(60000, 60000, no_jp2=True), "claims 3,600 megapixels"),
     "blank webp": (webp_claiming(13000, 13000), "which no picture needs"),
     "blank jpeg 2000": (jpeg_2000_claiming(13000, 13000), "which no picture needs"),
+    "padded webp": (webp_claiming(13000, 13000) + bytes(200_000), "bytes of 200,"),
+    "padded jpeg 2000": (jpeg_2000_claiming(13000, 13000) + bytes(200_000), "bytes of 200,"),
+    "padded codestream": (
+        jpeg_2000_claiming(13000, 13000, no_jp2=True) + b"\xff\xd9" + bytes(200_000),
+        "the others not being of its picture",
+    ),
     "blank codestream": (jpeg_2000_claiming(13000, 13000, no_jp2=True), "which no picture needs"),
     "gif": (
         encoded(Image.new("P", (4, 4)), "GIF").replace(b"\x04\0\x04\0", b"\xff\xff\xff\xff"),
