@@ -32,6 +32,7 @@ from mae_bench.suite.local import probe_in_process, warm_up
 from mae_bench.suite.runs import SuiteRun
 from mae_bench.suite.there import There
 from mae_bench.text_table import NOTHING, show_table
+from tasks.workers import refuse_long_tmpdir
 
 Priced = tuple[SuiteRun, Probe, Cost]
 COSTS_NOTHING = ("base_lr", "min_lr", "weight_decay", "layer_decay", "label_smoothing")
@@ -64,6 +65,7 @@ def plan(
         tasks.check_known("device", on, list(DEVICES))
     if not 0 < utilisation <= 1:
         raise RunError(f"utilisation is {utilisation}; expected a share above 0, at most 1")
+    refuse_long_tmpdir()
     spec, left_out = chosen_spec(what, **choice)
     expanded = expand(spec)
     for line in [*left_out, *expanded.left_out]:

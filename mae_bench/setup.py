@@ -31,6 +31,7 @@ from tasks.images import Unreadable
 from tasks.processes import first_alone
 from tasks.recipe import Recipe
 from tasks.task import Measurement, Scored, Scoring
+from tasks.workers import refuse_long_tmpdir
 
 PRETRAINING = "pretraining"
 """key of a checkpoint's metadata: the data, the seed and the beginning of its pre-training"""
@@ -43,11 +44,13 @@ def start(how: Execution, seed: int) -> Accelerator:
 
     Seeds torch, for the initial weights. Raises `RunError` for a bad seed, for a network that is to
     be sharded in one process, for a log that cannot begin, and if this Python process has begun to
-    work on another kind of device.
+    work on another kind of device; `TaskError` where loading processes cannot be met.
     """
     check_seed(seed)
     if how.log == "wandb":
         refuse_missing()
+    if how.workers:
+        refuse_long_tmpdir()
     wanted = "cpu" if how.device == "cpu" or not torch.cuda.is_available() else "cuda"
     there = PartialState().device.type if PartialState._shared_state else wanted
     if there != wanted:

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from tasks.errors import AloneError, TaskError
 from tasks.task import Batch
-from tasks.workers import worker_init
+from tasks.workers import refuse_long_tmpdir, worker_init
 
 
 @dataclass
@@ -55,8 +55,10 @@ def load(
     """`get(key)` for each key in order, loaded by `workers` processes, each `ahead` batches ahead.
 
     Close it to end the processes. They end with this one, and leave signals to it. Raises
-    `AloneError` where `get` raises `TaskError`.
+    `AloneError` where `get` raises `TaskError`, and `TaskError` where no process can be met.
     """
+    if workers:
+        refuse_long_tmpdir()
     batches = DataLoader(
         Told(get),
         batch_size=None,  # a key is a whole batch

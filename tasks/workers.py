@@ -8,9 +8,12 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import threading
-from multiprocessing.connection import wait
+from multiprocessing.connection import Listener, wait
 from types import TracebackType
+
+from tasks.errors import TaskError
 
 PR_SET_PDEATHSIG = 1
 """linux/prctl.h: the signal that a process gets when its parent ends"""
@@ -29,6 +32,25 @@ def worker_init(_: int = 0) -> None:
     leave_signals_to_the_parent()
     end_with_the_parent()
     sys.excepthook = say_unless_parting
+
+
+def refuse_long_tmpdir() -> None:
+    """Raise `TaskError` where the sockets by which processes meet have no place in TMPDIR.
+
+    A loading process would print a traceback for each batch, and its parent wait for ever.
+    """
+    if sys.platform == "win32":  # whose processes meet elsewhere
+        return
+    try:
+        Listener(family="AF_UNIX").close()
+    except OSError as error:
+        if "too long" not in str(error):
+            raise
+        folder = tempfile.gettempdir()
+        raise TaskError(
+            f"TMPDIR {folder} is too long ({len(os.fsencode(folder))} bytes) for the sockets of "
+            "processes in it; set a shorter one, such as TMPDIR=/tmp"
+        ) from None
 
 
 def leave_signals_to_the_parent() -> None:

@@ -29,6 +29,7 @@ from mae_bench.suite.there import There, refuse_missing
 from mae_bench.words import hand_in
 from results import Record, ResultsError
 from results.store import read_record
+from tasks.workers import refuse_long_tmpdir
 
 LOOK = 1.0
 """seconds between looks at the runs"""
@@ -102,6 +103,7 @@ def carry_out(
     """
     hand_in()
     refuse_missing(runs, out)
+    refuse_long_tmpdir()
     if how.log == "wandb":
         wandb_log.refuse_missing()
         wandb_log.refuse_keyless()

@@ -5,8 +5,10 @@ The three commands of the front page in a row, and what each says of what it cho
 
 import inspect
 import json
+import multiprocessing
 import shutil
 import sys
+import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -246,3 +248,29 @@ def test_every_command_ends_with_the_next_one() -> None:
         if "go_on(" not in inspect.getsource(kind.run)
     ]
     assert lacking == []
+
+
+@pytest.mark.parametrize("command", ["transfer", "pretrain", "suite", "plan"])
+def test_a_folder_for_sockets_that_is_too_long_is_said(world, tmp_path, fork, command):
+    """Loading processes would send nothing, for ever: 108 bytes are the most (unix(7))."""
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+
+    def before():
+        multiprocessing.current_process()._config.pop("tempdir", None)
+        tempfile.tempdir = str(long)
+
+    words = {
+        "transfer": ["--protocol", "scratch", "--data", str(world / "imagenet1k")],
+        "pretrain": ["--data", str(world / "unlabelled")],
+        "suite": ["quickstart"],
+        "plan": ["quickstart"],
+    }
+    out = tmp_path / "runs"
+    begun = fork([command, *words[command], "--out", str(out), "--device", "cpu"], before)
+    assert begun.exit_code() == 2
+    complaint = begun.said().splitlines()[-1]
+    assert f"TMPDIR {long} is too long" in complaint
+    assert "set a shorter one" in complaint
+    assert "Traceback" not in begun.said()
+    assert not out.exists()
