@@ -76,7 +76,11 @@ def atomic_path(file: Path) -> Iterator[Path]:
         with naming(file):
             yield temporary
             synchronise(temporary)
-        temporary.replace(file)
+        try:
+            temporary.replace(file)
+        except OSError as error:
+            error.filename, error.filename2 = str(file), None
+            raise
         synchronise(file.parent)
     finally:
         temporary.unlink(missing_ok=True)

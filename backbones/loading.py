@@ -27,7 +27,7 @@ from backbones.fit import (
 )
 from backbones.formats import FORMATS, Tensors
 from backbones.hub import fetch, is_remote, neighbours, told_beside
-from backbones.plugin import find
+from backbones.plugin import blaming, find
 from backbones.reading import Reading
 from backbones.report import LoadReport
 from backbones.side_files import parse_json
@@ -333,7 +333,8 @@ def fit_plugin(
     """
     state, changes = dict(tensors), dict[str, str]()
     if hasattr(vit, "convert_checkpoint"):
-        state = vit.convert_checkpoint(dict(tensors))
+        with blaming(name, "convert_checkpoint()"):
+            state = vit.convert_checkpoint(dict(tensors))
         if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
             raise BackboneError(
                 f"backbone {name!r}: convert_checkpoint() returned no dictionary of tensors"
@@ -347,7 +348,8 @@ def fit_plugin(
     others = [key for key in state if key in own and state[key].shape != own[key].shape]
     for key in others if hasattr(vit, "resize_tensor") else ():
         before, wanted = tuple(state[key].shape), tuple(own[key].shape)
-        state[key] = vit.resize_tensor(key, state[key])
+        with blaming(name, f"resize_tensor({key!r})"):
+            state[key] = vit.resize_tensor(key, state[key])
         if tuple(getattr(state[key], "shape", ())) != wanted:
             raise BackboneError(
                 f"backbone {name!r}: resize_tensor({key!r}) made no tensor of {wanted} of {before}"

@@ -61,7 +61,10 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable
+import sysconfig
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,6 +94,9 @@ FILES: dict[str, dict[str, Plugin]] = {}
 """module made of a file -> what it has registered; another file may have used the names since"""
 PYTHON = ".py"
 
+NOT_OWN = ("<", str(Path(__file__).parent), *sysconfig.get_paths().values())
+"""how the files begin that are no stranger's: ours, Python's and those of installed packages"""
+
 NUMBERS = ("embed_dim", "depth", "patch_size", "image_size")
 
 
@@ -105,6 +111,11 @@ def register(name: str, factory: Factory, size: Size) -> None:
         raise BackboneError(
             f"cannot register a backbone as {name!r}; expected a name without colon, slash or "
             f"space that is none of {', '.join(SIZES)}"
+        )
+    if not callable(factory) or not isinstance(size, Size):
+        raise BackboneError(
+            f"backbone {name!r}: registered with a {type(factory).__name__} and a "
+            f"{type(size).__name__}; expected a factory and a backbones.Size"
         )
     PLUGINS[name] = Plugin(name, factory, size)
 
@@ -137,11 +148,17 @@ def import_module(name: str, module: str) -> None:
     """Import a module from the folders of PYTHONPATH."""
     try:
         importlib.import_module(module)
+    except BackboneError:
+        raise
     except (ImportError, ValueError) as error:
         raise BackboneError(
             f"backbone {name!r}: cannot import {module!r} ({error}); expected a file, as "
             f"path/to/{module or 'my_vits'}.py:NAME, or a module that Python finds by PYTHONPATH"
         ) from None
+    except (Exception, SystemExit) as error:
+        raise BackboneError(
+            f"backbone {name!r}: {module} fails when it is imported: {said(error)}"
+        ) from error
 
 
 def import_file(name: str, file: Path) -> dict[str, Plugin]:
@@ -165,14 +182,33 @@ def import_file(name: str, file: Path) -> dict[str, Plugin]:
     except BackboneError:
         del sys.modules[alias]
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[alias]
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BackboneError(
-            f"backbone {name!r}: {file} fails when it is imported: {type(error).__name__}: {said}"
+            f"backbone {name!r}: {file} fails when it is imported: {said(error)}"
         ) from error
     FILES[alias] = {key: each for key, each in PLUGINS.items() if before.get(key) is not each}
     return FILES[alias]
+
+
+def said(error: BaseException) -> str:
+    """What a stranger's code has raised, in a line, and the last line of that code on the way."""
+    told = (str(error).strip() or "no message").splitlines()[0]
+    calls = traceback.extract_tb(error.__traceback__)
+    own = [each for each in calls if not each.filename.startswith(NOT_OWN)]
+    where = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+    return f"{type(error).__name__}: {told}{where}"
+
+
+@contextmanager
+def blaming(name: str, what: str) -> Iterator[None]:
+    """Have what a plug-in's own code raises be one line that names the plug-in."""
+    try:
+        yield
+    except (BackboneError, MemoryError):
+        raise
+    except Exception as error:
+        raise BackboneError(f"backbone {name!r}: {what} fails: {said(error)}") from error
 
 
 def short(name: str) -> str:
@@ -202,7 +238,8 @@ def build(plugin: Plugin, image_size: int, drop_path: float, dense: Dense | None
     """
     from torch import nn
 
-    vit: Any = plugin.factory(image_size, drop_path, dense)
+    with blaming(plugin.name, "its factory"):
+        vit: Any = plugin.factory(image_size, drop_path, dense)
     if not isinstance(vit, nn.Module):
         refuse(plugin, f"the factory returned a {type(vit).__name__}; expected a torch.nn.Module")
     for name in NUMBERS:
@@ -217,8 +254,11 @@ def build(plugin: Plugin, image_size: int, drop_path: float, dense: Dense | None
     for name, number in wanted.items():
         if getattr(vit, name) != number:
             refuse(plugin, f"its {name} is {getattr(vit, name)}; expected {number}")
-    if len(getattr(vit, "blocks", ())) != vit.depth:
-        refuse(plugin, f"it has {len(getattr(vit, 'blocks', ()))} blocks; expected {vit.depth}")
+    blocks = getattr(vit, "blocks", ())
+    if not hasattr(blocks, "__len__"):
+        refuse(plugin, f"its blocks are a {type(blocks).__name__}; expected a ModuleList")
+    if len(blocks) != vit.depth:
+        refuse(plugin, f"it has {len(blocks)} blocks; expected {vit.depth}")
     for name in ("layer_index", "no_decay", *(["feature_maps"] if dense else [])):
         if not callable(getattr(vit, name, None)):
             refuse(plugin, f"it has no {name}(); see backbones/plugin.py")
@@ -227,7 +267,9 @@ def build(plugin: Plugin, image_size: int, drop_path: float, dense: Dense | None
     for name, colour in (("pixel_mean", IMAGENET_MEAN), ("pixel_std", IMAGENET_STD)):
         if not hasattr(vit, name):
             setattr(vit, name, colour)
-        if len(getattr(vit, name)) != 3:
+        with blaming(plugin.name, f"its {name}"):
+            three = [float(each) for each in getattr(vit, name)]
+        if len(three) != 3:
             refuse(plugin, f"its {name} is {getattr(vit, name)}; expected three numbers")
     vit.name = plugin.name
     return vit
@@ -237,10 +279,12 @@ def check_parameters(plugin: Plugin, vit: Any) -> None:
     """Refuse layers out of range and names that are no parameters."""
     names = [name for name, _ in vit.named_parameters()]
     for name in names:
-        layer = vit.layer_index(name)
+        with blaming(plugin.name, f"layer_index({name!r})"):
+            layer = vit.layer_index(name)
         if not isinstance(layer, int) or not 0 <= layer <= vit.depth + 1:
             refuse(plugin, f"layer_index({name!r}) is {layer!r}; expected 0 to {vit.depth + 1}")
-    unknown = set(vit.no_decay()) - set(names)
+    with blaming(plugin.name, "no_decay()"):
+        unknown = set(vit.no_decay()) - set(names)
     if unknown:
         refuse(plugin, f"no_decay() names {sorted(unknown)}, which are no parameters of it")
 
@@ -260,10 +304,14 @@ def check_output(plugin: Plugin, vit: Any, dense: Dense | None) -> None:
             else:
                 found = vit.feature_maps(images, [vit.depth - 1])
                 wanted = (1, vit.embed_dim, side, side)
-    except (TypeError, RuntimeError, NotImplementedError) as error:
-        refuse(plugin, f"an image of {vit.image_size} pixels failed: {str(error).splitlines()[0]}")
+    except (BackboneError, MemoryError):
+        raise
+    except Exception as error:
+        refuse(plugin, f"an image of {vit.image_size} pixels failed: {said(error)}")
     finally:
         vit.train(was_training)
+    if not isinstance(found, list | tuple) or not found:
+        refuse(plugin, f"feature_maps() gives a {type(found).__name__}; expected a list of maps")
     shapes = [tuple(getattr(each, "shape", ())) for each in found]
     if any(shape != wanted for shape in shapes):
         refuse(plugin, f"it gives {shapes[0]} for one image; expected {wanted}")

@@ -95,3 +95,12 @@ def test_a_new_file_replaces_none_and_an_atomic_one_does(tmp_path: Path) -> None
     with backbones.files.atomic(file) as stream:
         stream.write(b"new")
     assert [(each.name, each.read_bytes()) for each in tmp_path.iterdir()] == [("a.bin", b"new")]
+
+
+def test_what_cannot_be_replaced_is_named_and_not_what_was_to_replace_it(tmp_path: Path) -> None:
+    file = tmp_path / "predictions.csv"
+    file.mkdir()
+    with pytest.raises(OSError, match="directory") as error, backbones.files.atomic(file) as stream:
+        stream.write(b"1,2\n")
+    assert (error.value.filename, error.value.filename2) == (str(file), None)
+    assert list(tmp_path.iterdir()) == [file]

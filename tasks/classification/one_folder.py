@@ -18,6 +18,7 @@ from tasks.errors import TaskError
 from tasks.images.files import FileNames
 from tasks.images.fingerprint import Fingerprint, content
 from tasks.images.turned import turned_note
+from tasks.images.walk import plural
 
 TEST_SHARE = 0.2
 """of the images of each class"""
@@ -100,9 +101,9 @@ def chosen(
     free = sorted((group for group in members if group not in shared), key=rank)
     if not free or len(members) < 2:
         raise TaskError(
-            f"{place}: holds {len(members)} different images, {len(members) - len(free)} of them "
-            "in other classes, too; expected two at least, one to train on and one to test: add "
-            "some, or remove the folder"
+            f"{place}: holds {plural(len(members), 'different image')}, "
+            f"{len(members) - len(free)} of them in other classes, too; expected two at least, "
+            "one to train on and one to test: add some, or remove the folder"
         )
     wanted, taken = max(1, round(TEST_SHARE * len(rows))), list[int]()
     for group in free[: len(members) - 1]:  # something is left to train on

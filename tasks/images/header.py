@@ -38,6 +38,8 @@ LARGE_BYTES = 2**24
 JPEG, PNG, RIFF = b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"RIFF"
 JP2, CODE_STREAM = b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"
 """how JPEG 2000 begins, in a container and without"""
+AVIF = (b"avif", b"avis")
+"""the brands of AVIF images and sequences"""
 LOSSY = b"VP8 "
 """the form of a WebP image"""
 BLANK = 1024
@@ -148,6 +150,8 @@ def unknown(data: bytes) -> str:
         return "is a HEIC file that cannot be decoded: it is damaged, or its coding is not known"
     if heif.is_heif(data):
         return f"is a HEIC file, which is not read; {heif.INSTALL}, or convert it to JPEG or PNG"
+    if data[4:8] == b"ftyp" and data[8:12] in AVIF:
+        return "is an AVIF file that cannot be decoded: it is damaged, or Pillow was built without"
     kinds = [kind for start, kind in LOOKS_LIKE if data.startswith(start)]
     if WEB_PAGE.match(data[:200]):
         kinds = ["a web page or another text"]

@@ -160,15 +160,63 @@ class Shallow(Pooling):
         self.blocks = self.blocks[:1]
 
 
+class Silent(Pooling):
+    def forward(self, images: Tensor, norm: bool = True) -> Tensor:
+        raise KeyError
+
+
+class NoDecay(Pooling):
+    def no_decay(self) -> Any:
+        return None
+
+
+class Lost(Pooling):
+    def layer_index(self, name: str) -> int:
+        return {}["x"]
+
+
+class Blocks(Pooling):
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        del self.blocks
+        self.blocks = 2
+
+
+class Colourless(Pooling):
+    pixel_mean = None
+
+
+def raising(image_size: int, drop_path: float, dense: Dense | None) -> nn.Module:
+    raise ValueError("first line\nsecond line")
+
+
 class NoMean(Pooling):
     pixel_mean = (0.5,)
+
+
+@pytest.mark.parametrize("code", ["1 // 0", "raise SystemExit(4)", "x ="])
+def test_a_module_that_fails_is_named(
+    code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "failing_vits.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(BackboneError, match="failing_vits fails when it is imported") as error:
+        backbones.create("failing_vits:mine", 16)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
     ("factory", "said"),
     [
         (NoTokens, r"it gives \(1, 16, 8\) for one image; expected \(1, 17, 8\)"),
-        (Failing, "an image of 16 pixels failed: shapes do not match$"),
+        (Failing, r"failed: RuntimeError: shapes do not match \(test_plugin.py, line \d+\)$"),
+        (Silent, r"an image of 16 pixels failed: KeyError: no message \(test_plugin.py, line"),
+        (NoDecay, r"no_decay\(\) fails: TypeError: 'NoneType' object is not iterable"),
+        (Lost, r"layer_index\('patch_embed.weight'\) fails: KeyError: 'x' \(test_plugin.py, line"),
+        (Blocks, "its blocks are a int; expected a ModuleList"),
+        (Colourless, "its pixel_mean fails: TypeError: 'NoneType' object is not iterable"),
+        (raising, r"its factory fails: ValueError: first line \(test_plugin.py, line \d+\)$"),
+        (lambda: None, r"its factory fails: TypeError: .*takes 0 positional arguments but 3"),
         (TwoLayers, r"layer_index\('patch_embed.weight'\) is 4; expected 0 to 3"),
         (UnknownDecay, r"no_decay\(\) names \['cls_token'\], which are no parameters"),
         (NoLayers, r"it has no layer_index\(\)"),
@@ -184,6 +232,23 @@ def test_refuses_what_does_not_fit(factory: Any, said: str) -> None:
     with pytest.raises(BackboneError, match=said) as error:
         backbones.create("broken", 16)
     assert "\n" not in str(error.value)
+
+
+def test_maps_that_are_none() -> None:
+    class NoMaps(Pooling):
+        def feature_maps(self, images: Tensor, blocks: Any) -> Any:
+            return None
+
+    backbones.register("mapless", NoMaps, SIZE)
+    with pytest.raises(BackboneError, match=r"feature_maps\(\) gives a NoneType; expected a list"):
+        backbones.create("mapless", 16, dense=Dense())
+
+
+def test_what_is_registered_is_looked_at() -> None:
+    with pytest.raises(BackboneError, match=r"a function and a dict; expected a factory and a ba"):
+        backbones.register("x", raising, {"depth": 2})  # type: ignore[arg-type]
+    with pytest.raises(BackboneError, match=r"a NoneType and a Size; expected a factory"):
+        backbones.register("x", None, SIZE)  # type: ignore[arg-type]
 
 
 def test_its_own_refusal_comes_through() -> None:

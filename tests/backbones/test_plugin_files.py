@@ -69,6 +69,8 @@ def test_two_files_may_use_one_name(tmp_path: Path) -> None:
         (FILE, "others", r"nets.py registers no 'others'; expected it to call"),
         ("import nothing_such\n", "mine", "fails when it is imported: ModuleNotFoundError: No mod"),
         ("1 +\n", "mine", "fails when it is imported: SyntaxError"),
+        ("import sys\nsys.exit(3)\n", "mine", r"imported: SystemExit: 3 \(nets.py, line 2\)"),
+        ("\n{}['x']\n", "mine", r"imported: KeyError: 'x' \(nets.py, line 2\)"),
     ],
 )
 def test_what_is_wrong_with_a_file(text: str, own: str, said: str, tmp_path: Path) -> None:
@@ -120,6 +122,8 @@ def test_hooks_fit_a_file_to_other_images(tmp_path: Path) -> None:
         ({"resize_tensor": lambda *_: None}, r"made no tensor of \(1, 65, 8\) of \(1, 17, 8\)"),
         ({"convert_checkpoint": lambda *_: None}, r"returned no dictionary of tensors"),
         ({"convert_checkpoint": lambda self, state: {}}, "does not fit broken: missing"),
+        ({"convert_checkpoint": lambda: {}}, r"convert_checkpoint\(\) fails: TypeError: "),
+        ({"resize_tensor": lambda *_: 1 // 0}, r"resize_tensor\('positions'\) fails: ZeroDivis"),
     ],
 )
 def test_hooks_that_do_not_fit(made: dict[str, Any], said: str, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_a_copy_in_another_class_is_for_training_alone(photos: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda root: (root / "dog" / "0.png").unlink(), "dog: holds 1 different images"),
+        (lambda root: (root / "dog" / "0.png").unlink(), "dog: holds 1 different image,"),
         (lambda root: shutil.copy(root / "dog/0.png", root / "dog/1.png"), "dog: holds 1 differ"),
         (lambda root: (root / "empty").mkdir(), "empty: holds 0 different images"),
         (lambda root: [shutil.rmtree(root / n) for n in ("cat", "dog")], "has one class, bird"),

@@ -315,6 +315,7 @@ def test_eight_bits_and_fewer_are_read(tmp_path: Path) -> None:
         (b"\0\0\0\x18ftypheic\0\0\0\0", "is a HEIC file, which is not read; pip install"),
         (b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS"),
         (b"rubbish", "is not an image in any known format"),
+        (b"\0\0\0\x18ftypavif" + bytes(40), "is an AVIF file that cannot be decoded"),
     ],
 )
 def test_other_formats_are_named_and_never_opened(
