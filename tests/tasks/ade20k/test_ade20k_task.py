@@ -44,12 +44,18 @@ def test_four_images_are_learnt_by_heart(four):
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, rate, total_steps=steps, pct_start=0.1
     )
-    for _ in range(steps):
+    score = 0.0
+    for step in range(1, steps + 1):
         task(batch)["loss"].backward()
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
-    assert task.evaluate(Scoring(workers=0, batch_size=4)).metrics["miou"] >= 90
+        if step % 40 == 0:
+            score = task.evaluate(Scoring(workers=0, batch_size=4)).metrics["miou"]
+            if score >= 90:
+                break
+            task.train()
+    assert score >= 90
 
 
 def test_losses_sum_and_every_weight_trains(four):
