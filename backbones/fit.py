@@ -128,6 +128,23 @@ def is_bias_table(key: str) -> bool:
     return key.endswith(BIAS_TABLE) or key in SHARED_OF_A_KIND
 
 
+def gather_equal_tables(state: Tensors, own: Tensors, report: LoadReport) -> None:
+    """Make one table of a file's copies, a block each, where blocks of `own` share theirs.
+
+    Copies of the table that a pre-training BEiT shares are what BEiT's code fine-tunes from, and
+    what a pre-training here writes. Tables that differ are left, and have no place.
+    """
+    copies = [key for key in state if key.endswith(BIAS_TABLE)]
+    if not copies or not set(SHARED_OF_A_KIND) & set(own):
+        return
+    table = state[copies[0]]
+    if all(torch.equal(state[key], table) for key in copies):
+        for key in copies:
+            del state[key]
+            report.resized[key] = "a copy of the table that all blocks share"
+        state[SHARED_TABLE] = table
+
+
 def spread_shared_table(state: Tensors, own: Tensors, report: LoadReport) -> None:
     """Give the table that all blocks of a pre-training BEiT share to each table that `own` has.
 
@@ -146,7 +163,7 @@ def refuse_homeless_tables(file: Path, state: Tensors, own: Tensors, vit: ViT | 
     tables = [key for key in state if key.endswith(BIAS_TABLE) or key == SHARED_TABLE]
     if isinstance(vit, DenseViT) and tables and not set(tables) & set(own):
         alike, places = "a table a block", "'per_block'"
-        if tables == [SHARED_TABLE]:
+        if all(torch.equal(state[key], state[tables[0]]) for key in tables):
             alike, places = "a table that its blocks share", "'shared' or 'per_block'"
         raise BackboneError(
             f"checkpoint {file}: holds biases of relative position ({alike}, {tables[0]}), which "

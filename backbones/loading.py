@@ -22,6 +22,7 @@ from backbones.fit import (
     fit_bias_tables,
     fit_patches,
     fit_positions,
+    gather_equal_tables,
     refuse_homeless_tables,
     spread_shared_table,
 )
@@ -266,6 +267,7 @@ def load_into(
         raise BackboneError(f"checkpoint {file}: {error}") from None
     if isinstance(vit, DenseViT):
         fit_patches(state, vit, report)
+    gather_equal_tables(state, own, report)
     spread_shared_table(state, own, report)
     fit_bias_tables(state, own, report, "cls_token" in own)
     add_relative_positions(state, own, report)

@@ -34,7 +34,7 @@ import backbones
 from backbones import Dense, conversion
 from backbones.checkpoint import read_tensors, save
 from backbones.colour import IMAGENET_MEAN, IMAGENET_STD
-from backbones.formats import FORMATS, HALF
+from backbones.formats import BIAS_TABLE, FORMATS, HALF, SHARED_TABLE
 from backbones.loading import anatomy_metadata
 from backbones.posembed import sincos_2d
 
@@ -554,6 +554,26 @@ def test_dense_windows_share_beits_table(tmp_path: Path) -> None:
     larger, _ = backbones.load("tiny", file, 32, dense=dense)
     assert torch.equal(larger.rel_pos_window, table[:-3])
     assert larger.rel_pos_global.shape == (15**2, 4)
+
+
+def test_dense_windows_share_what_each_block_has_a_copy_of(tmp_path: Path) -> None:
+    """BEiT's code spreads the shared table before it fine-tunes, and our pre-training writes so."""
+    file, network = write("beit", tmp_path)
+    table = network.__self__.rel_pos_bias.relative_position_bias_table
+    plain, _ = backbones.load("tiny", file, 16)
+    copies = {key: value for key, value in plain.state_dict().items() if BIAS_TABLE in key}
+    assert len(copies) == 2
+    state = torch.load(file, weights_only=True)
+    holder = state["model"] if "model" in state else state
+    del holder[SHARED_TABLE]
+    holder |= copies
+    torch.save(state, tmp_path / "spread.pth")
+    dense = Dense(4, (1,), "shared", resize_position="load")
+    model, report = backbones.load("tiny", tmp_path / "spread.pth", 16, dense=dense)
+    assert torch.equal(model.rel_pos_window, table[:-3])
+    assert torch.equal(model.rel_pos_global, table[:-3])
+    assert report.resized[SHARED_TABLE] == "one table -> 2 tables"
+    assert sum("a copy of the table" in how for how in report.resized.values()) == 2
 
 
 @pytest.mark.parametrize(
