@@ -564,7 +564,7 @@ def test_dense_windows_share_what_each_block_has_a_copy_of(tmp_path: Path) -> No
     copies = {key: value for key, value in plain.state_dict().items() if BIAS_TABLE in key}
     assert len(copies) == 2
     state = torch.load(file, weights_only=True)
-    holder = state["model"] if "model" in state else state
+    holder = state.get("model", state)
     del holder[SHARED_TABLE]
     holder |= copies
     torch.save(state, tmp_path / "spread.pth")
