@@ -40,10 +40,10 @@ def push(run: str | Path, repo: str, to: str = "timm", private: bool = False) ->
             api.create_repo(repo, private=private, exist_ok=True)
             said = f"{record.protocol} by mae-bench {__version__}"
             api.upload_folder(repo_id=repo, folder_path=place, commit_message=said)
-        except (OSError, ValueError) as error:  # of which the hub's own errors are
+        except Exception as error:  # the hub's own, and those of requests or of httpx, by version
             raise RunError(
-                f"{repo}: cannot be written ({first_line(error)}); expected OWNER/NAME and a token "
-                "that may write there: hf auth login, or HF_TOKEN"
+                f"{repo}: cannot be written ({first_line(error)}); expected OWNER/NAME, a network, "
+                "and a token that may write there: hf auth login, or HF_TOKEN"
             ) from None
         address = f"{api.endpoint}/{repo}"
     say(f"pushed to {address}")

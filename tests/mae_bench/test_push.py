@@ -107,6 +107,16 @@ def test_a_refused_token_is_one_line(classifier, hub, capsys) -> None:
     assert not hub.files
 
 
+def test_a_hub_out_of_reach_is_one_line(classifier, monkeypatch, capsys) -> None:
+    real = huggingface_hub.HfApi
+    closed = {"endpoint": "http://127.0.0.1:9", "token": "hf_made_up"}
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda **how: real(**how, **closed))
+    assert call(["push", str(classifier), "me/model"]) == 2
+    error = capsys.readouterr().err
+    assert "me/model: cannot be written" in error
+    assert error.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [(["RUN", "a/b/c"], "a/b/c: cannot be written"), (["nowhere", "me/model"], "no finished run")],
