@@ -7,6 +7,7 @@ does not wait seconds for imports. Imports no torch.
 
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import time
@@ -29,6 +30,8 @@ LEAVING = 10.0
 """seconds that a probe may take to end when it is stopped"""
 SAVING = 60.0
 """seconds that a run may take to save when it is stopped, before it is killed"""
+LEAST_FREE = 2**16
+"""bytes of a disk; with less what a run prints may be cut off"""
 THREADS = "OMP_NUM_THREADS"
 
 
@@ -57,6 +60,8 @@ class Job:
             name = signal.Signals(-code).name
             memory = ", perhaps for want of memory" if name == "SIGKILL" else ""
             return f"killed by {name}{memory}"
+        if told is None and shutil.disk_usage(self.said.parent).free < LEAST_FREE:
+            return f"exit code {code}; the disk is full, also for the reason: {self.said.parent}"
         return (told or (lines[-1] if lines else f"exit code {code}")).removeprefix("mae-bench: ")
 
 

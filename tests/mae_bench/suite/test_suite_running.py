@@ -22,7 +22,7 @@ from mae_bench.run.finding import runs_in
 from mae_bench.suite import queued, running
 from mae_bench.suite.choosing import chosen_spec
 from mae_bench.suite.expansion import expand
-from mae_bench.suite.local import places
+from mae_bench.suite.local import Job, places
 from mae_bench.suite.queued import entry_file
 from results.store import read_record
 
@@ -226,6 +226,23 @@ def test_two_that_begin_at_once(world, tmp_path, monkeypatch, capsys):
     doing.jobs[id(job)] = runs[0]
     doing.end(job)
     assert doing.board.states() == ["waiting"]
+
+
+@pytest.mark.parametrize(
+    ("printed", "free", "reason"),
+    [
+        ("", 0, "exit code 2; the disk is full, also for the reason: "),
+        ("looking at the data\n", 4096, "exit code 2; the disk is full, also for the reason: "),
+        ("looking\nmae-bench: error: no space\n", 0, "error: no space"),
+        ("", 2**30, "exit code 2"),
+    ],
+)
+def test_why_a_run_failed_that_could_print_nothing(tmp_path, monkeypatch, printed, free, reason):
+    said = tmp_path / "run.txt"
+    said.write_text(printed)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free))
+    found = Job(SimpleNamespace(exitcode=2), said, 0.0).reason()
+    assert found == reason + (str(tmp_path) if reason.endswith(": ") else "")
 
 
 @pytest.mark.parametrize(
