@@ -50,7 +50,11 @@ def test_four_images_are_learnt_by_heart(four, tmp_path):
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
-    scores = task.evaluate(Scoring(workers=0, batch_size=4)).metrics
+        if (step + 1) % 150 == 0:
+            scores = task.evaluate(Scoring(workers=0, batch_size=4)).metrics
+            if scores["ap_box"] >= 90 and scores["ap_mask"] >= 80:
+                break
+            task.train()
     assert scores["ap_box"] >= 90
     assert scores["ap_mask"] >= 80
 
