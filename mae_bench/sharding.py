@@ -142,6 +142,11 @@ class Sealed:
         self.batch = batch
 
 
+def take_sealed(network: nn.Module) -> None:
+    """Have a network take its batches sealed."""
+    network.register_forward_pre_hook(opened)
+
+
 def opened(_: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
     """What a network is called with, unsealed: a hook of its forward pass."""
     return tuple(each.batch if isinstance(each, Sealed) else each for each in given)
@@ -172,7 +177,7 @@ class Networks:
 
     def wrapped(self, accelerator: Accelerator) -> nn.Module:
         """What a sealed batch is given to."""
-        self.trained.register_forward_pre_hook(opened)
+        take_sealed(self.trained)
         return self.trained if self.sharded else accelerator.prepare_model(self.trained)
 
     def finished(self) -> Task:

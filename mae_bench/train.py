@@ -183,8 +183,8 @@ def step_gradients(
 ) -> Step:
     """Accumulate one step's gradients over this process's micro-batches.
 
-    A loss that is not finite does not end the step: the others wait for these gradients. Nothing
-    here waits for the device.
+    `model` takes batches sealed (`mae_bench.sharding.take_sealed`). A loss that is not finite does
+    not end the step: the others wait for these gradients. Nothing here waits for the device.
     """
     mine, done = plan.mine(), Step()
     bf16 = plan.recipe.precision == "bf16"

@@ -31,6 +31,7 @@ from mae_bench.recipes import PRETRAIN
 from mae_bench.run.files import atomic
 from mae_bench.setup import scoring as scoring_for
 from mae_bench.setup import start
+from mae_bench.sharding import take_sealed
 from mae_bench.signals import noted
 from mae_bench.suite.cost import Probe
 from mae_bench.suite.runs import SuiteRun
@@ -170,6 +171,7 @@ def train_some(
     optimizer = build_optimizer(task, recipe)
     ema = ModelEmaV3(task, decay=recipe.ema_decay) if recipe.ema_decay else None
     prepare_blocks(task, how)
+    take_sealed(task)
     model = accelerator.prepare_model(task)
     task.train()
     alone = one_at_a_time(plan)

@@ -49,6 +49,7 @@ def export(task: Ade20k, classes: Sequence[str], to: str, folder: Path) -> str:
         "resize_longest_side_at_most": longest,
         "resize_shortest_side_at_most": shortest,
         "interpolation": "bilinear",
+        "antialias": False,
         "window": side,
         "stride": task.recipe.stride,
         "short_sides": f"padded at the right and at the bottom up to {side} with the mean colour, "

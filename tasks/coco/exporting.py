@@ -202,6 +202,7 @@ def write_preprocessing(task: Coco, folder: Path) -> None:
         ],
         "resize_longer_side": side,
         "interpolation": "bilinear",
+        "antialias": True,
         "pad": "zeros at the right and at the bottom",
         "score_threshold": task.recipe.score_threshold,
         "output": [

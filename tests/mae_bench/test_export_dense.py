@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -16,11 +17,13 @@ from mae_bench.errors import RunError
 from tasks.errors import TaskError
 
 
-def fitted(image: Image.Image, longest: int, shortest: int) -> Image.Image:
-    """Resized until a side is as long as it may be."""
+def fitted(image: Image.Image, longest: int, shortest: int, antialias: bool) -> np.ndarray:
+    """Resized until a side is as long as it may be. Pillow antialiases, OpenCV does not."""
     factor = min(longest / max(image.size), shortest / min(image.size))
     width, height = (int(side * factor + 0.5) for side in image.size)
-    return image.resize((width, height), Image.Resampling.BILINEAR)
+    if antialias:
+        return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+    return cv2.resize(np.asarray(image), (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def window(pixels: np.ndarray, side: int, padding: tuple[int, int, int]) -> torch.Tensor:
@@ -45,7 +48,7 @@ def test_a_program_finds_the_runs_objects(coco_world: Path, tmp_path: Path, caps
     assert sum(len(row["objects"]) for row in rows) > 10
     for row in rows:
         image = Image.open(row["file"]).convert("RGB")
-        pixels = np.asarray(fitted(image, side, side))
+        pixels = fitted(image, side, side, how["antialias"])
         size = torch.tensor(pixels.shape[:2])
         threshold = torch.tensor(how["score_threshold"])
         boxes, scores, labels, masks = program(window(pixels, side, (0, 0, 0)), size, threshold)
@@ -99,7 +102,7 @@ def test_a_program_gives_the_runs_label_maps(to, ade20k_world: Path, tmp_path: P
     expected = np.asarray(Image.open(tmp_path / "new" / row["labels"]))
     opened = Image.open(image).convert("RGB")
     longest, shortest = how["resize_longest_side_at_most"], how["resize_shortest_side_at_most"]
-    pixels = np.asarray(fitted(opened, longest, shortest))
+    pixels = fitted(opened, longest, shortest, how["antialias"])
     side, stride = how["window"], how["stride"]
     height, width = (max(side, each) for each in pixels.shape[:2])
     count = torch.zeros(height, width)

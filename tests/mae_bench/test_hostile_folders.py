@@ -270,8 +270,17 @@ def test_class_names_are_no_formulas(tmp_path: Path) -> None:
     assert shown == [*(f"'{name}" for name in classes[:5]), *classes[5:]]
 
 
-@pytest.mark.parametrize("name", ["run.json", "record.json"])
-@pytest.mark.parametrize("draw", [pipe, sparse, lambda file: file.write_bytes(b"[" * 200_000)])
+def broken_off(file: Path) -> None:
+    file.write_bytes(b"[" * 200_000)
+
+
+@pytest.mark.parametrize(
+    ("name", "draw"),
+    [
+        *((name, draw) for name in ("run.json", "record.json") for draw in (pipe, sparse)),
+        ("run.json", broken_off),
+    ],
+)
 def test_a_spoilt_folder_is_not_gone_on_with(
     name: str, draw: Callable[[Path], None], root: Path, capsys
 ) -> None:
@@ -291,3 +300,14 @@ def test_a_spoilt_folder_is_not_gone_on_with(
         signal.alarm(0)
     if name == "record.json":
         assert ends_well(["evaluate", str(root / "good"), "--on", "imagenet_a"], capsys) == 2
+
+
+def test_a_result_that_breaks_off_is_put_aside(root: Path, capsys) -> None:
+    """However deep it nests; what is left of it stays there to be looked at."""
+    file = root / "good" / "record.json"
+    file.unlink()
+    broken_off(file)
+    assert ends_well(["evaluate", str(root / "good"), "--on", "imagenet_a"], capsys) == 2
+    with open_run(root / "good", IDENTITY) as run:
+        assert run.record is None
+    assert file.with_name("record.json.torn").stat().st_size == 200_000

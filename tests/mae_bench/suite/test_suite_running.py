@@ -126,8 +126,8 @@ class Timed:
     def __init__(self, looks, then):
         self.looks, self.then = looks, then
 
-    def __call__(self, _):
-        self.looks -= 1
+    def __call__(self, seconds):
+        self.looks -= seconds == running.LOOK  # others sleep too: those who wait for a process
         if not self.looks:
             self.then()
 
