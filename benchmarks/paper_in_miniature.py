@@ -333,6 +333,11 @@ def table(layout: Layout, groups: Groups) -> str:
     return "\n".join(lines)
 
 
+def is_begun(layout: Layout, groups: Groups) -> bool:
+    """Whether a table has a number."""
+    return any(set(layout.rows) & set(groups.get(c, {})) for c in layout.columns.values())
+
+
 def shown(values: Sequence[float]) -> str:
     """Mean, sample standard deviation and number of the seeds."""
     if not values:
@@ -366,13 +371,19 @@ def findings(numbers: Iterable[str], groups: Groups) -> str:
         "| table | finding | measured by | difference, 95 % interval | here |",
         "|---|---|---|---|---|",
     ]
+    waiting = 0
     for each in FINDINGS:
         if each.table not in numbers:
             continue
         rows = groups.get(each.column, {})
+        if each.first not in rows or each.second not in rows:
+            waiting += 1
+            continue
         said, told = verdict(each, rows.get(each.first, ()), rows.get(each.second, ()))
         what = " ".join(filter(None, each.column))
         lines.append(f"| {each.table} | {each.text} | {what} | {told} | {said} |")
+    if waiting:
+        lines += ["", f"{waiting} more findings wait for their runs."]
     return "\n".join(lines)
 
 
@@ -426,9 +437,12 @@ def main() -> None:
         return
     done = finished(runs, options.out) if options.finished else carry_out(runs, file, options)
     groups = grouped(layouts, done)
-    parts = [*(table(layout, groups) for layout in layouts), findings(options.tables, groups)]
+    begun = [layout for layout in layouts if is_begun(layout, groups)]
+    parts = [*(table(layout, groups) for layout in begun), findings(options.tables, groups)]
     if len(done) < len(runs):
         missing = f"{len(runs) - len(done)} of {len(runs)} runs are missing"
+        without = ", ".join(each.number for each in layouts if each not in begun)
+        missing += f"; nothing is there of Tables {without}" if without else ""
         parts.insert(0, f"**Not finished: {missing}.**")
     text = "\n\n".join([*parts, EXPLANATION]) + "\n"
     print(text)
