@@ -14,6 +14,7 @@ from backbones.checkpoint import describe, save
 from backbones.loading import anatomy_metadata
 from mae_bench.pretraining import masks
 from mae_bench.pretraining.beit import MaskedImageModel
+from mae_bench.recipes import recipe
 
 SIZE, CODES = 32, 50
 
@@ -148,12 +149,33 @@ def released(model: MaskedImageModel) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in out.items()}
 
 
-def test_its_file_loads_like_a_released_one(tmp_path: Path) -> None:
-    model = randomised()
-    theirs, ours = tmp_path / "released.pth", tmp_path / "backbone.safetensors"
+def written(model: MaskedImageModel, folder: Path) -> tuple[Path, Path]:
+    """The file that a pre-training writes, and one as BEiT's authors released theirs."""
+    ours, theirs = folder / "backbone.safetensors", folder / "released.pth"
     torch.save({"model": released(model)}, theirs)
     origin = describe({"method": "beit"}) | anatomy_metadata(model.encoder)
     save(model.encoder.state_dict(), ours, origin)
+    return ours, theirs
+
+
+@pytest.mark.parametrize(
+    ("task", "protocol"), [("coco", "mask_rcnn-fpn"), ("ade20k", "upernet-512-160k")]
+)
+def test_the_papers_dense_protocols_take_its_file(task, protocol, tmp_path: Path) -> None:
+    """Tables 4 and 5."""
+    options = recipe(task, "vit_mini", protocol).backbone_options()
+    one, other = (
+        backbones.load("vit_mini", file, **options)[0].state_dict()
+        for file in written(randomised(), tmp_path)
+    )
+    assert any("rel_pos" in name or "table" in name for name in one)
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
+def test_its_file_loads_like_a_released_one(tmp_path: Path) -> None:
+    model = randomised()
+    ours, theirs = written(model, tmp_path)
     images = torch.randn(2, 3, SIZE, SIZE)
     one, told = backbones.load("vit_mini", ours, SIZE)
     other, _ = backbones.load("vit_mini", theirs, SIZE)
