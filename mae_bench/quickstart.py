@@ -51,7 +51,7 @@ def quickstart(out: str | Path = "runs/quickstart", seed: int = 0) -> Path:
     began = time.monotonic()
     out = Path(out)
     runs = expand(SPEC.model_copy(update={"seeds": [seed]})).runs
-    say(f"mae-bench quickstart: {len(runs)} runs, about seven minutes on two cores")
+    say(f"mae-bench quickstart: {len(runs)} runs, about eight minutes on two cores")
     world = make_miniature_world()
     named = with_short_names(runs)
     carry_out(named, SPEC, out, Execution(workers=0, save_minutes=1.0), AT_A_TIME)
