@@ -10,7 +10,7 @@ from mae_bench.commands.shared import go_on
 
 @dataclass
 class Quickstart:
-    """Walk the whole picture on the built-in miniature world: less than ten minutes on a laptop's CPU."""
+    """Walk the whole picture on the built-in miniature world, in minutes on a laptop's CPU."""
 
     out: Path = Path("runs/quickstart")
     """folder for the runs, pictures and tables"""
