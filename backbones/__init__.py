@@ -17,7 +17,16 @@ from typing import TYPE_CHECKING, Unpack, overload
 from backbones.plugin import build, register
 from backbones.plugin import find as find_plugin
 from backbones.reading import Reading, ReadingOptions
-from backbones.sizes import SIZES, Anatomy, BackboneError, Dense, Size, shape_of, size_of
+from backbones.sizes import (
+    SIZES,
+    Anatomy,
+    BackboneError,
+    Dense,
+    Size,
+    shape_of,
+    size_of,
+    with_positions,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,7 +97,7 @@ def create(
     if plugin is not None:
         return build(plugin, image_size, drop_path, dense)
     size, own = shape_of(name)
-    anatomy = anatomy or own
+    anatomy = anatomy or with_positions(own, dense)
     if dense is not None:
         from backbones.dense import DenseViT
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from backbones.checkpoint import check_keys
 from backbones.dense import DenseViT
@@ -23,6 +24,8 @@ from backbones.shapes import fitting
 from backbones.sizes import BackboneError, size_of
 from backbones.vit import ViT
 
+POSITION_STD = 0.02
+"""of absolute positions that are drawn anew"""
 SHARED_OF_A_KIND = ("rel_pos_window", "rel_pos_global")
 """names of the tables that the blocks of a `DenseViT` share"""
 
@@ -67,6 +70,23 @@ def fit_positions(
         how.append("bicubic")
     state[key] = torch.cat([of_class.to(table), table], dim=1) if class_token else table
     report.resized[key] = ", ".join(how)
+
+
+def draw_positions(state: Tensors, own: Tensors, report: LoadReport) -> None:
+    """Absolute positions at random for weights that have none, where the backbone has some.
+
+    2111.11429 (section 3.1) gives them to BEiT's. It does not say how they are drawn; here it is
+    as BEiT's code draws its own (microsoft/unilm, beit/modeling_finetune.py), which it names for
+    all initial weights of the ViT.
+    """
+    key = "pos_embed"
+    if key in own and key not in state:
+        state[key] = nn.init.trunc_normal_(torch.empty_like(own[key]), std=POSITION_STD)
+        report.fresh[key] = "absolute positions, drawn anew"
+        report.assumed.append(
+            f"absolute positions drawn anew, normal with a deviation of {POSITION_STD}: the "
+            "weights have none, and 2111.11429 (section 3.1) gives them random ones"
+        )
 
 
 def fit_patches(state: Tensors, vit: DenseViT, report: LoadReport) -> None:
@@ -120,7 +140,7 @@ def add_relative_positions(state: Tensors, own: Tensors, report: LoadReport) -> 
     if not any(map(is_relative, state)):
         wanted = list(filter(is_relative, own))
         state |= {key: torch.zeros_like(own[key]) for key in wanted}
-        report.fresh = dict.fromkeys(wanted, "relative position, starts at zero")
+        report.fresh |= dict.fromkeys(wanted, "relative position, starts at zero")
 
 
 def is_bias_table(key: str) -> bool:

@@ -19,6 +19,7 @@ from backbones.files import INDEX_ENDING
 from backbones.fit import (
     add_relative_positions,
     check_fit,
+    draw_positions,
     fit_bias_tables,
     fit_patches,
     fit_positions,
@@ -32,7 +33,7 @@ from backbones.plugin import blaming, find
 from backbones.reading import Reading
 from backbones.report import LoadReport
 from backbones.side_files import parse_json
-from backbones.sizes import SIZES, Anatomy, BackboneError, Dense, shape_of
+from backbones.sizes import SIZES, Anatomy, BackboneError, Dense, shape_of, with_positions
 from backbones.vit import ViT
 
 AS_IT_IS = Reading()
@@ -74,6 +75,7 @@ def build(
     if named not in (None, name):
         raise BackboneError(f"checkpoint {file}: holds a {named}; asked for {name}")
     anatomy = settle_heads(name, fit_anatomy(file, name, converted), converted, report)
+    anatomy = with_positions(anatomy, dense)
     vit = backbones.create(name, image_size, drop_path, dense=dense, anatomy=anatomy)
     load_into(vit, file, converted, report)
     return vit
@@ -246,8 +248,8 @@ def load_into(
     """Load a file's encoder weights into `vit`, strictly; see `backbones.load`.
 
     A `DenseViT` also takes a file of a plain ViT: without its final norm and, unless it has one
-    itself, its class token, with fresh relative positions, and with the patches that
-    `fit_patches` makes. Refused weights leave `vit` as it is.
+    itself, its class token, with fresh relative positions and, where `Dense` adds them, absolute
+    ones, and with the patches that `fit_patches` makes. Refused weights leave `vit` as it is.
     """
     own = vit.state_dict()
     rules: dict[str, str] = {}
@@ -267,6 +269,8 @@ def load_into(
         raise BackboneError(f"checkpoint {file}: {error}") from None
     if isinstance(vit, DenseViT):
         fit_patches(state, vit, report)
+        if not converted.anatomy.absolute_position:
+            draw_positions(state, own, report)
     gather_equal_tables(state, own, report)
     spread_shared_table(state, own, report)
     fit_bias_tables(state, own, report, "cls_token" in own)

@@ -1,7 +1,7 @@
 """Names and sizes of the backbones. Imports no torch, so that the command line stays fast."""
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 
@@ -53,8 +53,8 @@ class Dense:
 
     ViTDet (detectron2, projects/ViTDet/configs/common/models/mask_rcnn_vitdet.py):
     `Dense(14, global_blocks, "decomposed")`. The MAE paper's detection (2111.11429, section 2):
-    `Dense(14, global_blocks, "shared", resize_position="load")`. Its segmentation, by BEiT's code
-    (microsoft/unilm, beit/semantic_segmentation/backbone/beit.py):
+    `Dense(14, global_blocks, "shared", resize_position="load", add_positions=True)`. Its
+    segmentation, by BEiT's code (microsoft/unilm, beit/semantic_segmentation/backbone/beit.py):
     `Dense(None, (), "per_block", resize_position="load", class_token=True)`.
 
     Raises `BackboneError` for values that no backbone can have.
@@ -76,6 +76,9 @@ class Dense:
     class_token: bool = False
     """whether the class token stays: it attends and is attended to, and is in no map; for global
     attention with relative_position "none" or "per_block" alone"""
+    add_positions: bool = False
+    """whether weights that were pre-trained without absolute positions, as BEiT's, get some, drawn
+    anew (2111.11429, section 3.1)"""
 
     def __post_init__(self) -> None:
         for option in ("window_size", "patch_size"):
@@ -112,6 +115,13 @@ SIZES = {
     "vit_l": Size(embed_dim=1024, depth=24, num_heads=16, patch_size=16),
     "vit_h": Size(embed_dim=1280, depth=32, num_heads=16, patch_size=14),
 }
+
+
+def with_positions(anatomy: Anatomy, dense: Dense | None) -> Anatomy:
+    """An anatomy as `dense` has it: with absolute positions where it adds them."""
+    if dense is None or not dense.add_positions:
+        return anatomy
+    return replace(anatomy, absolute_position=True)
 
 
 def size_of(name: str) -> Size:

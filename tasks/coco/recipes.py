@@ -134,6 +134,8 @@ class CocoRecipe(TransferRecipe):
                 patch_size=self.patch_size,
                 # 2111.11429 resizes positions once; ViTDet keeps the pre-training grid.
                 resize_position="load" if self.pyramid == "fpn" else "forward",
+                # And it gives weights that have no positions, as BEiT's, random ones.
+                add_positions=self.pyramid == "fpn",
             )
         }
 
@@ -187,6 +189,8 @@ def fpn() -> Sourced:
 
     Expected box / mask AP from MAE weights: ViT-B 50.3 / 44.9, ViT-L 53.3 / 47.2 (MAE, Table 4).
     The batch norm is synchronised over the images that all processes hold in one forward pass.
+    BEiT's weights, which have no absolute positions, get random ones (Li21, section 3.1). Random
+    weights are drawn as MAE's encoder is, Li21's as BEiT's code does it.
     Whether the cosine begins after the warmup, as here, or at step 0, as MIMDet's, Li21 does not
     say.
     """

@@ -576,6 +576,30 @@ def test_dense_windows_share_what_each_block_has_a_copy_of(tmp_path: Path) -> No
     assert sum("a copy of the table" in how for how in report.resized.values()) == 2
 
 
+@pytest.mark.parametrize("kind", ["beit", "beit in1k"])
+def test_positions_are_drawn_for_weights_that_have_none(kind: str, tmp_path: Path) -> None:
+    """As 2111.11429 does (section 3.1); from the generator that a run seeds, and not in silence."""
+    file, _ = write(kind, tmp_path)
+    dense = Dense(2, (1,), "shared", resize_position="load", add_positions=True)
+
+    def load(seed: int) -> tuple[Tensor, Any]:
+        torch.manual_seed(seed)
+        model, report = backbones.load("tiny", file, 32, dense=dense)
+        assert model.anatomy.absolute_position
+        return model.pos_embed.detach(), report
+
+    table, report = load(0)
+    own = kind == "beit in1k"
+    assert table.shape == (1, 64, 32)
+    assert torch.equal(table, load(1)[0]) == own
+    assert torch.equal(table, load(0)[0])
+    assert ("pos_embed" in report.fresh) is ("pos_embed" not in report.loaded) is not own
+    assert any("positions drawn anew" in what for what in report.assumed) is not own
+    if not own:
+        assert table.std() == pytest.approx(0.02, rel=0.05)
+    assert "pos_embed" not in backbones.load("tiny", file, 32, dense=SEGMENTATION)[1].fresh
+
+
 @pytest.mark.parametrize(
     ("kind", "relative", "said"),
     [
