@@ -7,7 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from accelerate import Accelerator
 
 from mae_bench.calls import called, chosen, is_interactive
-from results import Environment
+from results import Earlier, Environment
 from tasks.images.walk import plural
 
 LIBRARIES = (
@@ -43,26 +43,33 @@ def is_installed(name: str) -> bool:
         return False
 
 
+def device_name(device: torch.device) -> str:
+    """Of a GPU, or of the processor with the threads that torch takes."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{cpu_name()}, {plural(torch.get_num_threads(), 'thread')}"
+
+
 def environment(
-    accelerator: Accelerator, sharded: bool = False, precision: str | None = None
+    accelerator: Accelerator,
+    sharded: bool = False,
+    precision: str | None = None,
+    earlier: Sequence[Earlier] = (),
 ) -> Environment:
     """Versions, device, processes, commit and command of this process.
 
-    `precision`: of the run's recipe.
+    `precision`: of the run's recipe; `earlier`: where it was trained before.
     """
-    if accelerator.device.type == "cuda":
-        device = torch.cuda.get_device_name(accelerator.device)
-    else:
-        device = f"{cpu_name()}, {plural(torch.get_num_threads(), 'thread')}"
     return Environment(
         python=platform.python_version(),
         torch=torch.__version__,
         versions={name: importlib.metadata.version(name) for name in LIBRARIES}
         | {name: importlib.metadata.version(name) for name in OPTIONAL if is_installed(name)},
-        device=device,
+        device=device_name(accelerator.device),
         bf16=bf16_of_cpu() if precision == "bf16" and accelerator.device.type == "cpu" else None,
         processes=accelerator.num_processes,
         sharded=sharded,
+        earlier=list(earlier),
         commit=commit(),
         command=command(accelerator.num_processes),
     )

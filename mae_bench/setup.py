@@ -25,7 +25,7 @@ from mae_bench.recipes import changes
 from mae_bench.run.wandb_log import refuse_keyless, refuse_missing
 from mae_bench.run.writing import Run
 from mae_bench.unreadable import reasons
-from results import Checkpoint, Cost, Data, Record, Sweep
+from results import Checkpoint, Cost, Data, Earlier, Record, Sweep
 from results.text import one_line
 from tasks.images import Unreadable
 from tasks.processes import first_alone
@@ -104,6 +104,8 @@ class Spent:
     """of its backbone, see `results.Cost`"""
     sharded: bool = False
     """whether the network lay in parts in the processes"""
+    earlier: tuple[Earlier, ...] = ()
+    """parts of a training that went on elsewhere"""
 
 
 @dataclass(frozen=True)
@@ -238,7 +240,7 @@ def make_record(
                 latency_seconds=spent.latency_seconds,
             ),
             "environment": provenance.environment(
-                accelerator, spent.sharded, known["recipe"].get("precision")
+                accelerator, spent.sharded, known["recipe"].get("precision"), spent.earlier
             ),
             "started": spent.started,
             "finished": max(datetime.now(UTC), spent.started),  # clocks are set back at times

@@ -24,7 +24,7 @@ from mae_bench.execution import Execution
 from mae_bench.late import Step, Steps
 from mae_bench.optim import build_optimizer, build_schedule, clip
 from mae_bench.progress import progress, say
-from mae_bench.provenance import bf16_of_cpu
+from mae_bench.provenance import bf16_of_cpu, device_name
 from mae_bench.run.keeping import Fitted, Keeper, is_finite
 from mae_bench.run.log import TrainingLog
 from mae_bench.run.validation import Validation
@@ -66,7 +66,8 @@ def fit(
     parts: dict[str, Any] = {"model": trained, "optimizer": optimizer}
     if ema:
         parts["ema"] = ema
-    keeper = Keeper(run, parts, BadImages(how.max_bad_images), how.save_minutes)
+    device = device_name(accelerator.device)
+    keeper = Keeper(run, parts, BadImages(how.max_bad_images), how.save_minutes, device)
     schedule = build_schedule(optimizer, recipe, plan.num_steps, plan.epoch_steps)
     plan.start = keeper.restore()
     first_alone(keeper.tell_disk)

@@ -12,7 +12,7 @@ from results.configuration import LARGEST, Configuration, mean_cell
 from results.labels import is_own
 from results.origins import Pretrainings
 from results.published import Published
-from results.record import Named, Record, Tried
+from results.record import Earlier, Environment, Named, Record, Tried
 from results.table import Cell, Column, Note
 from results.text import one_line
 
@@ -374,8 +374,12 @@ def measured_cell(
 
 def device_hours(record: Record) -> float | None:
     """Hours that a run took, times its processes, where they were measured."""
-    seconds, processes = record.cost.seconds, record.environment.processes
-    return None if seconds is None or processes > LARGEST else seconds * processes / 3600
+    seconds, last = record.cost.seconds, record.environment
+    if seconds is None or max(last.processes, *(e.processes for e in last.earlier), 0) > LARGEST:
+        return None
+    before = sum(each.seconds for each in last.earlier)
+    total = max(0.0, seconds - before) * last.processes
+    return (total + sum(each.seconds * each.processes for each in last.earlier)) / 3600
 
 
 def devices(records: Iterable[Record], notes: Notes) -> str:
@@ -384,11 +388,15 @@ def devices(records: Iterable[Record], notes: Notes) -> str:
 
 
 def device_names(records: Iterable[Record]) -> list[str]:
-    """ "8 × NVIDIA H100", or "8 × NVIDIA H100 (sharded)", each kind once."""
-    places = [record.environment for record in records]
-    devices = (e.device.replace(", 1 threads", ", 1 thread") for e in places)
-    used = (
-        f"{e.processes} × {device}" + " (sharded)" * e.sharded
-        for e, device in zip(places, devices, strict=True)
-    )
+    """ "8 × NVIDIA H100", or "8 × NVIDIA H100 (sharded)", each kind once.
+
+    "8 × NVIDIA A100, then 8 × NVIDIA H100" of a run that went on elsewhere.
+    """
+    places = (record.environment for record in records)
+    used = (", then ".join(map(_place, (*last.earlier, last))) for last in places)
     return list(dict.fromkeys(used))
+
+
+def _place(part: Environment | Earlier) -> str:
+    device = part.device.replace(", 1 threads", ", 1 thread")
+    return f"{part.processes} × {device}" + " (sharded)" * part.sharded

@@ -170,8 +170,18 @@ class Cost(_Part):
     """median time of one image's forward pass in float32, on the run's device"""
 
 
+class Earlier(_Part):
+    """Where a part of a run happened that went on elsewhere."""
+
+    device: Text
+    processes: Annotated[PositiveInt, Field(le=LARGEST)]
+    sharded: bool = False
+    seconds: NonNegativeFloat
+    """of its training"""
+
+
 class Environment(_Part):
-    """Where a run happened."""
+    """Where a run happened, or the last part of it."""
 
     python: Text
     torch: Text
@@ -184,6 +194,9 @@ class Environment(_Part):
     processes: Annotated[PositiveInt, Field(le=LARGEST)]
     sharded: bool = False
     """whether each process held a part of the network alone"""
+    earlier: list[Earlier] = Field(default_factory=list)
+    """where it was trained before, if that was elsewhere; a run from before this was written down
+    tells nothing"""
     commit: Text | None
     """of mae-bench; None when it does not run from a repository"""
     command: str

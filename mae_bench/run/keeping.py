@@ -19,6 +19,7 @@ from mae_bench.run.writing import KEEP_STATES, Run, read_state
 from mae_bench.setup import Spent
 from mae_bench.sharding import parts, whole
 from mae_bench.unreadable import write_unreadable
+from results import Earlier
 from tasks.images import BadImages
 from tasks.images.unreadable import restored
 from tasks.processes import first_alone
@@ -36,6 +37,10 @@ class Fitted:
     spent: Spent
 
 
+Place = tuple[str, int, bool]
+"""A device, how many processes, and whether the network lies in parts in them."""
+
+
 class Keeper:
     """Saves and restores everything that training needs to go on.
 
@@ -43,9 +48,18 @@ class Keeper:
     """
 
     def __init__(
-        self, run: Run, parts: dict[str, Any], bad: BadImages, save_minutes: float
+        self,
+        run: Run,
+        parts: dict[str, Any],
+        bad: BadImages,
+        save_minutes: float,
+        device: str,
     ) -> None:
+        """`device`: the name of the one that each process trains on."""
         self.run, self.parts, self.bad, self.save_minutes = run, parts, bad, save_minutes
+        self.place: Place = (device, PartialState().num_processes, self.is_sharded)
+        self.earlier: dict[Place, float] = {}
+        """seconds of training before this process, where that is known"""
         self.epoch_losses: list[float] = []
         self.before, self.began, self.started = 0.0, time.monotonic(), time.time()
         self.saved, self.step = self.began, 0
@@ -89,6 +103,7 @@ class Keeper:
             self.epoch_losses = state["epoch_losses"]
             self.bad.found = {each.name: each for each in restored(state["skipped"])}
             self.before, self.started = state["seconds"], state["started"]
+            self.earlier = {tuple(place): spent for *place, spent in state.get("places", ())}
             step = int(state["step"])
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise RunError(
@@ -120,6 +135,7 @@ class Keeper:
             "skipped": [tuple(each) for each in self.bad.found.values()],
             "seconds": self.seconds(),
             "started": self.started,
+            "places": [(*place, spent) for place, spent in self.places().items()],
         }
 
     def write_unreadable(self) -> None:
@@ -144,6 +160,14 @@ class Keeper:
         """Training time so far, earlier parts of a resumed run included."""
         return self.before + time.monotonic() - self.began
 
+    def places(self) -> dict[Place, float]:
+        """Seconds of training by where they were spent; those of which nothing is known are here's.
+
+        A state from before this was written down tells nothing.
+        """
+        elsewhere = sum(spent for place, spent in self.earlier.items() if place != self.place)
+        return self.earlier | {self.place: self.seconds() - elsewhere}
+
     def fitted(self, model: Task, plan: MicroBatches) -> Fitted:
         seconds = self.seconds()
         spent = Spent(
@@ -152,6 +176,11 @@ class Keeper:
             images_per_second=plan.num_steps * plan.recipe.batch_size / seconds,
             skipped=tuple(self.bad.found.values()),
             sharded=self.is_sharded,
+            earlier=tuple(
+                Earlier(device=device, processes=processes, sharded=sharded, seconds=spent)
+                for (device, processes, sharded), spent in self.places().items()
+                if (device, processes, sharded) != self.place
+            ),
         )
         return Fitted(model, float(np.mean(self.epoch_losses)), spent)
 

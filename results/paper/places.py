@@ -172,7 +172,8 @@ class Places:
         return [
             each
             for each in self.runs[PRETRAINING]
-            if each.first.data.fingerprint == c.first.data.fingerprint
+            if each.first.complete
+            and each.first.data.fingerprint == c.first.data.fingerprint
             and all(
                 settings(each.first).get(name) == value
                 for name, value in wanted.items()

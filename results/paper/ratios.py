@@ -17,17 +17,27 @@ WITHOUT_REFERENCE = (
 def speed_up(
     c: Configuration, references: Sequence[Configuration], what: str, notes: Notes
 ) -> Cell:
-    """Hours of a reference over those of `c`, where both ran on as many of the same device."""
+    """Hours of a reference over those of `c`, where both ran on as many of the same device, in the
+    same precision."""
     if not references:
         return Cell(marks=(notes.ours(WITHOUT_REFERENCE.format(what)),))
-    used = set(device_names(c.records))
-    mine = " and on ".join(sorted(used))
-    alike = [each for each in references if len({*device_names(each.records), *used}) == 1]
+    used = _places(c)
+    mine = " and on ".join(used)
+    alike = [each for each in references if len({*_places(each), *used}) == 1]
     if not alike:
-        theirs = " and on ".join(device_names(references[0].records))
+        theirs = " and on ".join(_places(references[0]))
         text = f"no speed-up: hours on {mine} do not compare with those on {theirs} of the other"
         return Cell(marks=(notes.ours(f"{text} run."),))
     return _ratio(alike[0], c, lambda r: r.cost.seconds, c, f"speed-up on {mine}", notes)
+
+
+def _places(c: Configuration) -> list[str]:
+    """ "8 × NVIDIA H100 in bf16", each once."""
+    found = []
+    for record in c.records:
+        (place,), precision = device_names([record]), record.recipe.get("precision")
+        found.append(f"{place} in {precision}" if precision else place)
+    return sorted(set(found))
 
 
 def flops_ratio(

@@ -165,6 +165,27 @@ def test_a_signal_in_the_last_step(tmp_path):
     assert fitted.last_loss == whole.last_loss
 
 
+def test_seconds_of_each_place_are_kept(tmp_path, monkeypatch):
+    """A run that goes on elsewhere has no hours of one device."""
+    loop = sys.modules["mae_bench.train"]
+
+    class Signalled(Toy):
+        def forward(self, batch):
+            if len(self.train_data.asked) == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().forward(batch)
+
+    for device in ("A100", "H100", "A100"):
+        monkeypatch.setattr(loop, "device_name", lambda _, name=device: name)
+        with pytest.raises(Interrupted):
+            train(Signalled(toy_recipe()), tmp_path / "run")
+    monkeypatch.setattr(loop, "device_name", lambda _: "cpu")
+    spent = train(Toy(toy_recipe()), tmp_path / "run")[0].spent
+    assert [(each.device, each.processes) for each in spent.earlier] == [("A100", 1), ("H100", 1)]
+    assert 0 < sum(each.seconds for each in spent.earlier) < spent.seconds
+    assert train(Toy(toy_recipe()), tmp_path / "whole")[0].spent.earlier == ()
+
+
 class Stop(Exception):
     """Breaks a run off."""
 

@@ -10,13 +10,15 @@ from results import (
     Checkpoint,
     Cost,
     Data,
+    Earlier,
     Named,
     comparison_table,
     configurations,
     headline,
+    parse_record,
     published,
 )
-from results.cells import within_noise
+from results.cells import device_hours, device_names, within_noise
 from results.formats.html import ShownRun, to_html
 
 MINIATURE = Data(
@@ -391,6 +393,18 @@ def test_skipped_images_and_mixed_versions_are_told(make_record):
         "unreadable images: 2 (test: 2 images: truncated (a.jpg, b.jpg)).",
         "the seeds ran under different versions of mae-bench.",
     ]
+
+
+def test_device_hours_of_a_run_that_went_on_elsewhere(make_record):
+    """Half an hour of eight processes, then half an hour of one."""
+    record = make_record()
+    where = {"earlier": [Earlier(device="A100", processes=8, seconds=1800.0)]}
+    there = record.environment.model_copy(update=where)
+    moved = record.model_copy(update={"environment": there})
+    assert device_hours(record) == 1.0
+    assert device_hours(moved) == 0.5 * 8 + 0.5
+    assert device_names([record, moved]) == ["1 × cpu", "8 × A100, then 1 × cpu"]
+    assert parse_record(moved.to_json()) == moved
 
 
 def test_what_is_odd_of_data_is_told_unless_they_are_official(make_record):

@@ -6,6 +6,7 @@ from results import (
     PAPER_TABLES,
     Checkpoint,
     Cost,
+    Earlier,
     Data,
     Named,
     ResultsError,
@@ -499,19 +500,30 @@ def test_speed_ups_and_flops_are_ratios_of_our_own_runs(study):
 @pytest.mark.parametrize(
     ("other", "said"),
     [
-        ({"device": "H200"}, "no speed-up: hours on 1 × cpu do not compare with those on 1 × H200"),
+        (
+            {"device": "H200"},
+            "no speed-up: hours on 1 × cpu in bf16 do not compare with those on 1",
+        ),
+        (
+            {"precision": "fp32"},
+            "no speed-up: hours on 1 × cpu in bf16 do not compare with those on 1 × cpu in fp32",
+        ),
+        (
+            {"earlier": [Earlier(device="A100", processes=8, seconds=1800.0)]},
+            "no speed-up: hours on 1 × cpu in bf16 do not compare with those on 8 × A100, then 1",
+        ),
         ({"epochs": 400}, "no ratio: there is no complete pre-training on these images that"),
         (None, "no ratio: there is no complete pre-training on these images that differs in"),
     ],
 )
 def test_hours_that_do_not_compare_have_no_ratio(study, other, said):
-    fast, *_ = study("bb")
+    fast, *_ = study("bb", precision="bf16")
     runs = [fast]
     if other is not None:
-        recipe = {k: v for k, v in other.items() if k != "device"}
+        place = {k: v for k, v in other.items() if k in ("device", "earlier")}
+        recipe = {"precision": "bf16"} | {k: v for k, v in other.items() if k not in place}
         slow, *_ = study("aa", encoder_mask_tokens=True, **recipe)
-        device = other.get("device", "cpu")
-        where = slow.environment.model_copy(update={"device": device})
+        where = slow.environment.model_copy(update=place)
         runs.append(slow.model_copy(update={"environment": where}))
     table = paper_table("2", runs, published())
     cell = line(table, "ViT-L", "without [M]", "8")["measured", "speed-up"]
