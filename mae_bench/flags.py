@@ -22,6 +22,10 @@ EMPTY = "(default: none)"
 """in --help, of a flag for several values whose default is none at all; tyro's has no word"""
 
 
+NO_FLAGS = {"--protocol", "--backbone"}
+"""fields of every recipe that are no flags of it"""
+
+
 def with_recipe(command: type, task: str, backbone: str, protocol: str) -> type:
     """`command` with one more flag per recipe field: default, meaning, and the value's source."""
     hidden = {"protocol", "backbone"} | ({"trained_blocks"} if protocol == CURVE else set())
@@ -165,7 +169,8 @@ def unrecognized(tokens: list[str], command: str, commands: Mapping[str, type]) 
 
 def of_methods(typed: list[str]) -> list[str]:
     """How to call pretrain so that it takes one of these flags: by the methods that have it."""
-    found = [n for n, each in METHODS.items() if set(typed) & set(flag_names(each.recipe_type))]
+    asked = set(typed) - NO_FLAGS
+    found = [n for n, each in METHODS.items() if asked & set(flag_names(each.recipe_type))]
     return [f"{recipes.PRETRAIN} --method {name}" for name in found]
 
 

@@ -14,7 +14,7 @@ from backbones.reading import Reading
 from mae_bench import __version__
 from mae_bench.arguments import SCRATCH, check_common, pretraining
 from mae_bench.cost import with_flops
-from mae_bench.data import announce, is_miniature
+from mae_bench.data import announce
 from mae_bench.errors import RunError
 from mae_bench.execution import Execution
 from mae_bench.pretraining.methods import METHODS
@@ -35,7 +35,7 @@ from mae_bench.setup import (
     traced,
 )
 from mae_bench.starting import located
-from mae_bench.tokenizers import find_tokenizer
+from mae_bench.tokenizers import refuse_start, tokenizer_file
 from mae_bench.train import fit, refuse_unfit
 from mae_bench.unreadable import write_unreadable
 from results import Data, Record, write_record
@@ -81,12 +81,12 @@ def pretrain(
     reading = Reading(**words, allow_pickle=allow_pickle, heads=heads)
     if checkpoint is None and reading != Reading():
         raise RunError("--format to --grid say how a checkpoint is read; there is no --checkpoint")
+    base, effective = pretraining(backbone, overrides, method)
     refuse_start(method, checkpoint)
     if checkpoint is not None:
         checkpoint, chosen = located(checkpoint, out, whole=True)
         for line in chosen:
             say(line)
-    base, effective = pretraining(backbone, overrides, method)
     tokens = tokenizer_for(method, effective, tokenizer, out, data)
     accelerator = start(how, seed)
     known = METHODS[method]
@@ -146,15 +146,6 @@ def finish(
     return record
 
 
-def refuse_start(method: str, checkpoint: str | Path | None) -> None:
-    """Raise `RunError` for weights to start from that a method does not take."""
-    if checkpoint is not None and method in METHODS and not METHODS[method].continues:
-        raise RunError(
-            f"--checkpoint: --method {method} starts from random weights; leave it out, or "
-            "fine-tune with mae-bench transfer"
-        )
-
-
 def tokenizer_for(
     method: str, recipe: Any, given: str | Path | None, out: str | Path, data: str | Path
 ) -> Tokenizer | None:
@@ -163,16 +154,12 @@ def tokenizer_for(
     Raises `RunError` where one is needed and is not there or has another codebook, and where one
     is given for nothing.
     """
-    codebook = METHODS[method].codebook(recipe)
-    if codebook is None:
-        if given is not None:
-            raise RunError("--tokenizer: this recipe predicts no tokens; leave it out")
+    file, chosen = tokenizer_file(method, recipe, given, out, data)
+    if file is None:
         return None
-    who = "--method beit" if method == "beit" else f"--method {method} --target tokens"
-    file, chosen = find_tokenizer(given, out, recipe.backbone, is_miniature(data), who)
     for line in chosen:
         say(line)
-    found = read_tokenizer(file)
+    found, codebook = read_tokenizer(file), METHODS[method].codebook(recipe)
     if found.encoder.codebook != codebook:
         raise RunError(
             f"tokenizer {file}: has {found.encoder.codebook:,} codes, and the recipe predicts "

@@ -1,11 +1,42 @@
-"""Which tokenizer a run takes: a file, a run, or the newest one. Imports no torch."""
+"""What a pre-training starts from besides its images: weights, and a tokenizer. Imports no torch.
+
+A tokenizer is a file, a run, or the newest one.
+"""
 
 from pathlib import Path
+from typing import Any
 
+from mae_bench.data import is_miniature
 from mae_bench.errors import RunError
+from mae_bench.pretraining.methods import METHODS
 from mae_bench.run.files import RECORD_FILE, RUN_FILE, TOKENIZER_FILE
 
 HOW = "mae-bench pretrain --method tokenizer"
+QUICK = "vit_mini"
+"""whose tokenizer is trained in a minute"""
+
+
+def refuse_start(method: str, checkpoint: str | Path | None) -> None:
+    """Raise `RunError` for weights to start from that a method does not take."""
+    if checkpoint is not None and not METHODS[method].continues:
+        raise RunError(
+            f"--checkpoint: --method {method} starts from random weights; leave it out, or "
+            "fine-tune with mae-bench transfer"
+        )
+
+
+def tokenizer_file(
+    method: str, recipe: Any, given: str | Path | None, out: str | Path, data: str | Path
+) -> tuple[Path | None, tuple[str, ...]]:
+    """The file of the tokenizer whose tokens a recipe predicts, None where it predicts none, and
+    a line if it was chosen for the user. Raises `RunError` for one that lacks or is given for
+    nothing."""
+    if METHODS[method].codebook(recipe) is None:
+        if given is not None:
+            raise RunError("--tokenizer: this recipe predicts no tokens; leave it out")
+        return None, ()
+    who = "--method beit" if method == "beit" else f"--method {method} --target tokens"
+    return find_tokenizer(given, out, recipe.backbone, is_miniature(data), who)
 
 
 def find_tokenizer(
@@ -57,7 +88,7 @@ def newest_tokenizer(
     if not made:
         raise RunError(
             f"{who} needs --tokenizer: there is no finished tokenizer for {backbone} in {out}; "
-            f"make one, in a minute: {HOW} --backbone {backbone} --out {out}"
+            f"make one{', in a minute' * (backbone == QUICK)}: {HOW} --backbone {backbone} --out {out}"
         )
     _, file = max(made, key=lambda each: (each[0].finished, each[0].name))
     return file, (f"tokenizer: {file} (the newest finished one for {backbone} in {out})",)

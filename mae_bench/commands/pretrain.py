@@ -14,6 +14,7 @@ from mae_bench.commands.shared import ReadingFlags, RunFlags, flag, go_on
 from mae_bench.execution import Execution, TrainingExecution
 from mae_bench.flags import changed
 from mae_bench.pretraining.methods import METHODS
+from mae_bench.tokenizers import refuse_start, tokenizer_file
 
 
 @dataclass
@@ -40,7 +41,9 @@ class Pretrain(ReadingFlags, RunFlags):
     def run(self) -> None:
         overrides = changed(self, recipes.PRETRAIN, self.method)
         check_common(self.out, self.name, self.seed)
-        pretraining(self.backbone, overrides, self.method)
+        _, recipe = pretraining(self.backbone, overrides, self.method)
+        refuse_start(self.method, self.checkpoint)
+        tokenizer_file(self.method, recipe, self.tokenizer, self.out, self.data)
         if self.data != "mini":
             METHODS[self.method].find(self.data)
         how = Execution(**asdict(self.execution))

@@ -16,6 +16,7 @@ from backbones.linear import Linear, linear
 from backbones.sizes import Anatomy
 from backbones.vit import ViT
 from mae_bench.pretraining.masks import pick
+from mae_bench.pretraining.methods.beit import refuse_foreign
 
 INIT_STD = 0.02
 
@@ -43,11 +44,7 @@ class MaskedImageModel(nn.Module):
         layer_scale: float = 0.1,
     ) -> None:
         super().__init__()
-        if backbone not in backbones.SIZES:
-            raise backbones.BackboneError(
-                f"backbone {backbone!r} cannot be pre-trained as BEiT, which has an anatomy of its "
-                f"own; expected one of {', '.join(backbones.SIZES)}"
-            )
+        refuse_foreign(backbone)
         anatomy = Anatomy(layer_scale=layer_scale, absolute_position=False, relative_position=True)
         self.encoder = backbones.create(backbone, image_size, drop_path, anatomy=anatomy)
         self.num_patches = self.encoder.grid_size**2

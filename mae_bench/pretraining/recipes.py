@@ -16,6 +16,10 @@ class PretrainRecipe(TrainingRecipe):
     min_crop_area: Annotated[float, Within(0, 1, open_low=True)]
     """smallest share of the image that a random resized crop takes"""
 
+    def idle(self) -> dict[str, str]:
+        # Its methods have one layer: layer decay is a fine-tuning device.
+        return super().idle() | {"layer_decay": "a pre-training without labels"}
+
 
 CODE_PIXELS = 8
 """side of what a code of a tokenizer stands for: three poolings by two (openai/DALL-E)"""

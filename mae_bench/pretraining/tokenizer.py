@@ -90,8 +90,11 @@ def read_tokenizer(place: str | Path) -> Tokenizer:
     damaged or holds something else.
     """
     place = Path(place)
-    files, _ = find_files(place)
-    tensors, metadata = tensors_of(files[0])
+    try:
+        files, _ = find_files(place)
+        tensors, metadata = tensors_of(files[0])
+    except BackboneError as error:  # which may speak of a checkpoint
+        raise BackboneError(re.sub("^checkpoint ", "tokenizer ", str(error))) from None
     tensors = {plain(key): value for key, value in tensors.items()}
     encoder = fitting(files[0], tensors)
     encoder.load_state_dict({key: value.float() for key, value in tensors.items()})

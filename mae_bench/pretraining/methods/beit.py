@@ -119,6 +119,15 @@ MINIATURE = (
 )
 
 
+def refuse_foreign(backbone: str) -> None:
+    """Raise `BackboneError` for a backbone whose anatomy is not ours to choose."""
+    if backbone not in backbones.SIZES:
+        raise backbones.BackboneError(
+            f"backbone {backbone!r} cannot be pre-trained as BEiT, which has an anatomy of its "
+            f"own; expected one of {', '.join(backbones.SIZES)}"
+        )
+
+
 class Beit(Method):
     """BEiT (arXiv 2106.08254)."""
 
@@ -128,6 +137,7 @@ class Beit(Method):
     continues: ClassVar = False
 
     def rows(self, backbone: str) -> Sourced:
+        refuse_foreign(backbone)
         row = row_of(backbone, LAYER_SCALES)
         rows = PUBLISHED | for_backbone(LAYER_SCALES[row], backbone, row)
         if backbone == "vit_mini":

@@ -73,7 +73,7 @@ class MaeRecipe(PretrainRecipe):
         kind, why = self.augmentation, f"augmentation {self.augmentation}"
         used = {"fixed_crop"} if kind in ("none", "crop_fixed") else {"min_crop_area"}
         used |= {"colour_jitter"} if kind == "crop_random_jitter" else set()
-        return {name: why for name in CUTTING if name not in used}
+        return super().idle() | {name: why for name in CUTTING if name not in used}
 
     def implied(self, changes: Mapping[str, Any]) -> dict[str, Any]:
         """What follows from changes of fields for fields that they do not name."""

@@ -87,6 +87,11 @@ def test_a_target_without_normalised_pixels_switches_them_off() -> None:
             "colour_jitter is 0.2; with augmentation crop_fixed it has no effect",
         ),
         (["--augmentation", "crop_random", "--pooling", "cls"], "pretrain --method supervised"),
+        (
+            ["--layer-decay", "0.75"],
+            "layer_decay is 0.75; with a pre-training without labels it has no effect: leave it",
+        ),
+        (["--protocol", "finetune"], "does not take --protocol finetune; transfer and"),
         (["--heads", "4"], "--format to --grid say how a checkpoint is read"),
         (["--backbone", "timm:beit_base_patch16_224"], "cannot be a masked autoencoder's encoder"),
     ],

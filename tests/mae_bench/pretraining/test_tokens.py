@@ -190,6 +190,12 @@ def test_both_numbers_of_a_tokenizer_are_annealed(world: Path) -> None:
             {"method": "beit", "tokenizer": "tok", "checkpoint": "file"},
             "starts from random weights",
         ),
+        (
+            {"method": "beit", "backbone": "timm:vit_tiny_patch16_224"},
+            "cannot be pre-trained as BEiT, which has an anatomy of its own",
+        ),
+        ({"method": "beit", "backbone": "vit_t"}, "make one: mae-bench pretrain --method token"),
+        ({"method": "beit", "tokenizer": __file__}, f"tokenizer {__file__}: "),
     ],
 )
 def test_what_does_not_go_together_ends_in_one_line(
@@ -205,3 +211,19 @@ def test_what_does_not_go_together_ends_in_one_line(
     assert message in said.err.replace("\n", " ")
     assert said.err.strip().count("\n") == 0
     assert [each.name for each in tmp_path.iterdir()] == ["empty"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"method": "beit"},
+        {"target": "tokens", "tokenizer": "nowhere"},
+        {"method": "moco_v3", "tokenizer": "nowhere"},
+        {"method": "beit", "checkpoint": "nowhere"},
+    ],
+)
+def test_that_line_does_not_wait_for_torch(settings, monkeypatch, tmp_path: Path, capsys) -> None:
+    """The command sees it itself, before it calls what imports torch."""
+    monkeypatch.setattr("mae_bench.pretrain", None)
+    assert call(["pretrain", *flags(out=tmp_path, **settings)]) == 2
+    assert "mae-bench: error: --" in capsys.readouterr().err
