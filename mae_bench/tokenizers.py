@@ -86,9 +86,10 @@ def newest_tokenizer(
         and (folder / TOKENIZER_FILE).is_file()
     ]
     if not made:
+        soon = ", in a minute" if backbone == QUICK else ""
         raise RunError(
             f"{who} needs --tokenizer: there is no finished tokenizer for {backbone} in {out}; "
-            f"make one{', in a minute' * (backbone == QUICK)}: {HOW} --backbone {backbone} --out {out}"
+            f"make one{soon}: {HOW} --backbone {backbone} --out {out}"
         )
     _, file = max(made, key=lambda each: (each[0].finished, each[0].name))
     return file, (f"tokenizer: {file} (the newest finished one for {backbone} in {out})",)
