@@ -29,6 +29,7 @@ from mae_bench.setup import (
     Setup,
     already_finished,
     checkpoint_of,
+    refuse_unlogged,
     scoring,
     start,
     tell_changes,
@@ -100,6 +101,7 @@ def pretrain(
         after = re.sub("[/:]", "-", f"-after-{init}")
     which = backbone if method == USUAL else f"{method}-{backbone}"
     folder = run_folder(out, f"pretrain-{which}{after}-seed{seed}" if name is None else name)
+    refuse_unlogged(how, folder)
     refuse_unfit(task, accelerator, seed, how)
     scored_by = scoring(task, how, accelerator, batch_size=effective.device_batch)
     facts = Data.model_validate(task.data_facts() | {"miniature": announce(task.folders[0])})

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from mae_bench.execution import Execution
 from mae_bench.processes import meeting
 from mae_bench.progress import progress, say
 from mae_bench.recipes import changes
+from mae_bench.run.files import RECORD_FILE
 from mae_bench.run.wandb_log import refuse_keyless, refuse_missing
 from mae_bench.run.writing import Run
 from mae_bench.unreadable import reasons
@@ -43,8 +45,8 @@ def start(how: Execution, seed: int) -> Accelerator:
     """The device and the processes: a GPU if there is one, several under torchrun.
 
     Seeds torch, for the initial weights. Raises `RunError` for a bad seed, for a network that is to
-    be sharded in one process, for a log that cannot begin, and if this Python process has begun to
-    work on another kind of device; `TaskError` where loading processes cannot be met.
+    be sharded in one process, for a log whose package is missing, and if this Python process has
+    begun to work on another kind of device; `TaskError` where loading processes cannot be met.
     """
     check_seed(seed)
     if how.log == "wandb":
@@ -71,11 +73,15 @@ def start(how: Execution, seed: int) -> Accelerator:
             "--shard splits a network among several processes, and there is one; start them with "
             "torchrun --nproc_per_node=N --no-python mae-bench ..., or leave the flag out"
         )
-    if how.log == "wandb":
-        first_alone(refuse_keyless)
     if not accelerator.is_main_process:
         warnings.simplefilter("ignore")  # the first process gives the same ones
     return accelerator
+
+
+def refuse_unlogged(how: Execution, folder: Path) -> None:
+    """Raise `RunError` for a log that cannot begin, of a run that is not finished yet."""
+    if how.log == "wandb" and not (folder / RECORD_FILE).exists():
+        first_alone(refuse_keyless)
 
 
 def switch_tf32_off() -> None:

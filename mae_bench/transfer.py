@@ -37,6 +37,7 @@ from mae_bench.setup import (
     Spent,
     already_finished,
     checkpoint_of,
+    refuse_unlogged,
     start,
     tell_changes,
 )
@@ -162,6 +163,11 @@ def transfer(
         say(line)
     accelerator = start(how, seed)
     loaded = load(begun, effective, reading)
+    default = re.sub("[/:]", "-", f"{task}-{protocol}-{short(backbone)}-{loaded.init}-seed{seed}")
+    if candidates is not None:
+        default = f"{default}-swept-{'-'.join(candidates.fields)}"
+    folder = run_folder(out, default if name is None else name)
+    refuse_unlogged(how, folder)
     root = task_root(task, data)
     checked = usable(task, root, how.max_bad_images)
     order = Order(task, begun, base, reading, data, root, seed, limit, how, Path(out) / FEATURES)
@@ -170,10 +176,6 @@ def transfer(
     all_notes = dict.fromkeys([*checked.notes(), *job.built.notes()])
     tell_notes(list(all_notes), task, begun, loaded)
     announce(root)
-    default = re.sub("[/:]", "-", f"{task}-{protocol}-{short(backbone)}-{loaded.init}-seed{seed}")
-    if candidates is not None:
-        default = f"{default}-swept-{'-'.join(candidates.fields)}"
-    folder = run_folder(out, default if name is None else name)
     tell_changes(base, effective)
     if candidates is not None:
         from mae_bench.sweep import swept  # which needs this module

@@ -131,8 +131,14 @@ def protocol_title(protocol: str) -> str:
 def table_title(protocol: str) -> str:
     """Of the table of a protocol, or of a family of them."""
     doing, data = protocol_title(protocol), data_title(task_of(protocol))
-    title = f"{data}: {doing}" if data else doing.capitalize()
+    title = as_title(f"{data}: {doing}" if data else doing)
     return f"{title} (protocol {protocol})"
+
+
+def as_title(text: str) -> str:
+    """With a capital letter first, unless its first word has one elsewhere, as iNaturalist."""
+    first = text.split(maxsplit=1)[0] if text.strip() else ""
+    return text[:1].upper() + text[1:] if first.islower() else text
 
 
 def plain(label: str) -> str:

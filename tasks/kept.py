@@ -13,6 +13,7 @@ import os
 import stat
 import sys
 import tempfile
+import time
 import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +38,8 @@ MOST_HEADER = 2**26
 SECONDS = 1800.0
 """how long another process may take to read the same, before this one does it, too; a tar of a
 million files takes minutes"""
+OLD = 3600.0
+"""seconds after which nobody writes a file any more that is not whole"""
 BROKEN = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 """what reading a file of another make ends in"""
 OURS = "mae-bench"
@@ -141,6 +144,7 @@ def write(file: Path, made: Kept) -> str:
     temporary = ""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+        sweep(file.parent)
         descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=".", suffix=".partial")
         os.close(descriptor)
         save_file(arrays, temporary, {OURS: json.dumps(facts)})
@@ -150,6 +154,14 @@ def write(file: Path, made: Kept) -> str:
             Path(temporary).unlink(missing_ok=True)
         return getattr(error, "strerror", None) or str(error)
     return ""
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes have left of their writing, of safetensors' too."""
+    for left in folder.glob(".*"):
+        with suppress(OSError):
+            if left.is_file() and time.time() - left.stat().st_mtime > OLD:
+                left.unlink()
 
 
 def sums(arrays: Mapping[str, np.ndarray]) -> dict[str, int]:

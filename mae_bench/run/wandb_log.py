@@ -28,15 +28,16 @@ def refuse_missing() -> None:
 
 
 def refuse_keyless() -> None:
-    """Raise `RunError` where wandb would ask for a key, before anything is made for a run.
+    """Raise `RunError` where wandb would ask for a key, or its server takes none of ours, before
+    anything is made for a run.
 
-    Nothing is asked of its server here, and a run that is kept offline needs no key.
+    A run that is kept offline needs no key.
     """
     os.environ.setdefault("WANDB_SILENT", "true")  # else it would ask here, and look itself up
     import wandb
 
     try:
-        wandb.login(verify=False)
+        wandb.login(verify=True)
     except (wandb.errors.Error, OSError) as error:
         raise refused(error) from None
 

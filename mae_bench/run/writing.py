@@ -24,13 +24,17 @@ from mae_bench.arguments import check_name
 from mae_bench.errors import HeldError, RunError, first_line
 from mae_bench.progress import say
 from mae_bench.run.files import (
+    BACKBONE_FILE,
     HALF_WRITTEN,
     LOCK_FILE,
     LOG_FILE,
+    MAE_FILE,
+    MODEL_FILE,
     RECORD_FILE,
     RUN_FILE,
     STATE_FOLDER,
     STATES,
+    TOKENIZER_FILE,
     TORN_FILE,
     atomic,
     naming,
@@ -231,8 +235,25 @@ def refuse_foreign(folder: Path) -> None:
             )
 
 
+def refuse_torn(file: Path) -> None:
+    """Raise `RunError` for a run.json that breaks off beside what its run has saved.
+
+    It alone tells whose that is, so no run goes on with it; but it is not lost.
+    """
+    folder = file.parent
+    kept = [name for name in (*WEIGHTS, RECORD_FILE) if (folder / name).exists()]
+    kept += [STATE_FOLDER] if list(folder.glob(f"{STATE_FOLDER}/{STATES}")) else []
+    if kept:
+        raise RunError(
+            f"{file}: damaged, and nothing else tells whose {', '.join(kept)} beside it are; "
+            "choose another --name, or delete the folder once you have what you need of it "
+            "(weights load by --checkpoint FILE)"
+        )
+
+
 NOTES = ("source", "anatomy", "tested_on", "other_test")
 """what a run.json keeps that is no part of the identity"""
+WEIGHTS = (BACKBONE_FILE, MAE_FILE, TOKENIZER_FILE, MODEL_FILE)
 OF_THE_TEST_SET = ("fingerprint", "val_images", "standard")
 """what of the data's facts may change with the test set alone"""
 
@@ -253,7 +274,10 @@ def claim(folder: Path, identity: dict[str, Any]) -> None:
     except (ValueError, RecursionError):
         there = None
     if not isinstance(there, dict):
-        raise RunError(f"{file}: damaged; delete the folder or choose another --name")
+        refuse_torn(file)
+        say(f"{file}: damaged; nothing was saved yet, so it is written again", style="yellow")
+        write_json(file, identity)
+        return
     old, new = (without_notes(each, there) for each in (there, identity))
     saved = any((folder / kept).exists() for kept in (STATE_FOLDER, RECORD_FILE))
     if old == new:

@@ -106,7 +106,8 @@ def carry_out(
     refuse_long_tmpdir()
     if how.log == "wandb":
         wandb_log.refuse_missing()
-        wandb_log.refuse_keyless()
+        if not all((out / run.name / RECORD_FILE).exists() for run in runs):
+            wandb_log.refuse_keyless()
     began = time.monotonic()
     if any(run.data == MINI for run in runs):
         miniature_world()

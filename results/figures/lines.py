@@ -7,7 +7,15 @@ from dataclasses import replace
 from results.configuration import Configuration
 from results.drawing import LABEL_LENGTH, Line, Owner, Point
 from results.errors import ResultsError
-from results.labels import data_title, is_own, protocol_title, shown, task_of, trained_blocks
+from results.labels import (
+    as_title,
+    data_title,
+    is_own,
+    protocol_title,
+    shown,
+    task_of,
+    trained_blocks,
+)
 from results.logs import Log
 from results.record import Record
 from results.text import middle_cut
@@ -30,7 +38,7 @@ def place_of(runs: Iterable[Record | Log]) -> str:
 
 def title_of(protocol: str) -> str:
     data, what = data_title(task_of(protocol)), protocol_title(protocol)
-    return f"{data}: {what}" if data else what.capitalize()
+    return as_title(f"{data}: {what}" if data else what)
 
 
 def blocks_of(protocol: str) -> float | None:

@@ -93,9 +93,21 @@ def test_what_follows_from_the_data_was_not_always_told(run):
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", "\xff", '{"task": "toy"'])
 def test_a_damaged_run_file_is_refused(run, content):
+    save(run, 1)
+    (run.folder / "model.safetensors").touch()
     (run.folder / "run.json").write_bytes(content.encode("latin-1"))
-    with pytest.raises(RunError, match=r"run\.json: damaged; delete the folder or choose"):
+    said = (
+        r"run\.json: damaged, and .* whose model\.safetensors, state beside it are; choose another"
+    )
+    with pytest.raises(RunError, match=said):
         take(run.folder)
+
+
+def test_a_damaged_run_file_beside_nothing_is_written_again(run, capsys):
+    (run.folder / "run.json").write_text('{"task": "toy"')
+    take(run.folder)
+    assert json.loads((run.folder / "run.json").read_text()) == json.loads(json.dumps(IDENTITY))
+    assert "run.json: damaged; nothing was saved yet" in capsys.readouterr().out
 
 
 def test_an_edited_run_file_is_another_run(run):

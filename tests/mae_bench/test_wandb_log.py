@@ -3,6 +3,8 @@
 import json
 import struct
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import wandb
@@ -134,6 +136,39 @@ def test_a_missing_key_is_one_line_before_there_is_a_folder(
     assert "`wandb login` first, or set WANDB_MODE=offline" in complaint
     assert complaint.count("\n") == 1
     assert not (tmp_path / "runs").exists()
+
+
+class Rejecting(BaseHTTPRequestHandler):
+    """A server that takes no key."""
+
+    def do_POST(self):
+        self.send_response(401)
+        self.end_headers()
+        self.wfile.write(b'{"errors": [{"message": "user is not logged in", "code": 401}]}')
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_key_that_is_rejected_leaves_no_folder(world, tmp_path, elsewhere, monkeypatch, capsys):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Rejecting) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+        words = ["pretrain", "--data", str(world / "unlabelled"), "--out", str(tmp_path / "runs")]
+        assert call([*words, "--log", "wandb", "--device", "cpu"]) == 2
+        server.shutdown()
+    complaint = capsys.readouterr().err
+    assert "`wandb login` first, or set WANDB_MODE=offline" in complaint
+    assert complaint.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_finished_run_needs_no_key(world, tmp_path, elsewhere):
+    """Nothing is logged any more."""
+    record = run(world, tmp_path, "run", Execution(workers=0, device="cpu"))
+    again = run(world, tmp_path, "run", Execution(workers=0, device="cpu", log="wandb"))
+    assert again == record
 
 
 def test_it_is_refused_where_nothing_is_trained(world, tmp_path):

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 
 from results import Cell, Column, Note, ResultsError, Table
+from results.labels import as_title
 
 LABEL = Column("backbone", "backbone", "label")
 OURS = Column("ours", "top-1", "measured", "%")
@@ -49,3 +50,17 @@ def test_shape_and_keys_are_checked():
         Table("t", (LABEL, OURS), ((Cell("vit_b"),),))
     with pytest.raises(ResultsError, match="two columns of one key"):
         Table("t", (OURS, OURS), ())
+
+
+@pytest.mark.parametrize(
+    ("text", "title"),
+    [
+        ("images in class folders: fine-tuning", "Images in class folders: fine-tuning"),
+        ("iNaturalist 2017: linear probing", "iNaturalist 2017: linear probing"),
+        ("MoCo v3 pre-training", "MoCo v3 pre-training"),
+        ("BEiT pre-training", "BEiT pre-training"),
+        ("", ""),
+    ],
+)
+def test_titles_begin_with_a_capital(text, title):
+    assert as_title(text) == title

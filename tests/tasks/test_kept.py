@@ -243,3 +243,14 @@ def test_a_file_is_the_same_by_its_times_or_by_its_bytes(tmp_path: Path) -> None
     trusted = known | unchanged.state_of(file) | {"settled": True, "digest": "another"}
     assert unchanged.is_same(trusted, file)
     assert not unchanged.is_same(trusted | {"settled": False}, file)
+
+
+def test_what_a_killed_process_left_goes_when_the_next_one_writes(cache: Path) -> None:
+    """safetensors' own half file, and ours; not that of who is at it now."""
+    cache.mkdir(parents=True)
+    for name in (".tmpb4t06b", ".a.partial", ".tmpnow"):
+        (cache / name).touch()
+    for name in (".tmpb4t06b", ".a.partial"):
+        os.utime(cache / name, (0, 0))
+    Maker().kept()
+    assert [each.name for each in cache.iterdir() if each.name.startswith(".")] == [".tmpnow"]
