@@ -36,7 +36,7 @@ from mae_bench.setup import (
     traced,
 )
 from mae_bench.starting import located
-from mae_bench.tokenizers import refuse_start, tokenizer_file
+from mae_bench.tokenizers import QUICK, refuse_start, tokenizer_file
 from mae_bench.train import fit, refuse_unfit
 from mae_bench.unreadable import write_unreadable
 from results import Data, Record, write_record
@@ -118,6 +118,7 @@ def pretrain(
         weights,
         tokenizer=None if tokens is None else traced(tokens.name, tokens.sha256, tokens.metadata),
         data_notes=notes,
+        apart=apart(backbone, tokens),
     )
     tell_changes(base, effective)
     with open_run(folder, setup.identity() | {"source": str(data)}) as run:
@@ -169,6 +170,16 @@ def tokenizer_for(
         )
     say(str(found))
     return found
+
+
+def apart(backbone: str, tokens: Tokenizer | None) -> list[str]:
+    """What sets a pre-training apart from its protocol besides its recipe.
+
+    The published tokens are DALL-E's; the miniature world's are of a tokenizer of ours.
+    """
+    if tokens is None or not tokens.metadata or backbone == QUICK:
+        return []
+    return [f"tokens by a tokenizer of ours ({tokens.name}, sha256 {tokens.sha256[:12]})"]
 
 
 def evaluated(task: Pretraining, how: Scoring, images: int) -> Scored:

@@ -16,12 +16,20 @@ ADDED_SETTINGS: Mapping[str, Any] = {
 """of MAE's pre-training: what records have that are older than these fields"""
 
 
+SCRATCH, SUPERVISED = "scratch", "supervised"
+"""A classifier that was trained from random weights is a supervised pre-training for other runs."""
+
+
 class Pretrainings:
     """Our pre-trainings, found by the runs that started from their weights."""
 
     def __init__(self, records: Iterable[Record] = ()) -> None:
         self.by_recipe: dict[str, list[Record]] = defaultdict(list)
-        found = [record for record in records if record.kind == "pretrain"]
+        found = [
+            record
+            for record in records
+            if record.kind == "pretrain" or ProtocolId.read(record.protocol).name == SCRATCH
+        ]
         for record in sorted(found, key=lambda r: (r.complete, r.data.standard), reverse=True):
             self.by_recipe[record.recipe_hash].append(record)
 
@@ -47,13 +55,19 @@ class Pretrainings:
         return found[0] if len({made(each) for each in found}) == 1 else None
 
 
+def method_of(pretraining: Record) -> str:
+    """What a pre-training of ours is called: "mae"."""
+    name = ProtocolId.read(pretraining.protocol).name
+    return SUPERVISED if pretraining.kind == "transfer" else name
+
+
 def added_settings(record: Record, before: Pretrainings | None = None) -> list[str]:
     """ "mask block": what a pre-training does otherwise than its method of itself.
 
     Of the record, or of the pre-training `before` it.
     """
     origin = record if record.kind == "pretrain" else before and before.of(record)
-    if not origin or ProtocolId.read(origin.protocol).name != "mae":
+    if not origin or method_of(origin) != "mae":
         return []
     return [
         f"{name.replace('_', ' ')} {value}"

@@ -223,6 +223,11 @@ class TrainingRecipe(Recipe):
             implied["warmup_epochs"] = self.warmup_epochs * epochs / self.epochs
         return implied
 
+    def idle(self) -> dict[str, str]:
+        idle = super().idle()
+        idle |= {"min_lr": "schedule step"} if self.schedule == "step" else {}
+        return idle | ({} if self.warmup_epochs else {"warmup_start": "warmup_epochs 0"})
+
     @property
     def lr(self) -> float:
         """Peak learning rate by the linear scaling rule (MAE, Table 8)."""

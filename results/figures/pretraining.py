@@ -19,8 +19,7 @@ from results.figures.lines import (
     title_of,
     told_apart,
 )
-from results.origins import Pretrainings, added_settings, made
-from results.protocol import ProtocolId
+from results.origins import Pretrainings, added_settings, made, method_of
 from results.published import Published
 from results.record import Record
 from results.text import middle_cut
@@ -115,7 +114,7 @@ def _all_but(axis: str, record: Record, origin: Record) -> str:
 
 
 def _pretraining_label(axis: str, origin: Record) -> str:
-    method = ProtocolId.read(origin.protocol).name
+    method = method_of(origin)
     parts = [method_title(method)] if method != "mae" else []
     parts.append(size_title(origin.backbone))
     if axis != "epochs" and isinstance(origin.recipe.get("epochs"), int):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from results.configuration import Configuration, configurations
 from results.errors import ResultsError
 from results.labels import plain
-from results.origins import ADDED_SETTINGS, Pretrainings
+from results.origins import ADDED_SETTINGS, Pretrainings, method_of
 from results.paper.layout import (
     ABLATION_DEFAULTS,
     LARGE,
@@ -22,7 +22,6 @@ from results.paper.layout import (
     Score,
     Settings,
 )
-from results.protocol import ProtocolId
 from results.published import HEADLINES, Published
 from results.record import Record
 
@@ -132,7 +131,7 @@ class Places:
     def method(self, c: Configuration) -> str:
         """What its weights were pre-trained by: told by our own record, or by their name."""
         before = self.before(c)
-        return c.first.init if before is None else ProtocolId.read(before.protocol).name
+        return c.first.init if before is None else method_of(before)
 
     def other_methods(self) -> list[Row]:
         """Rows for our runs whose method stands in none of the paper's rows."""

@@ -67,6 +67,12 @@ class ClassificationRecipe(TransferRecipe):
         many = self.device_batch > 1
         require(self, "device_batch", many or not self.head_batch_norm, "2 or more for batch norm")
 
+    def idle(self) -> dict[str, str]:
+        idle = super().idle()
+        idle |= {"layer_decay": "a frozen backbone"} if self.trained_blocks == 0 else {}
+        both = self.mixup > 0 and self.cutmix > 0
+        return idle | ({} if both else {"mix_switch_prob": "mixup or cutmix off"})
+
     @property
     def crop_ratio(self) -> float:
         """Side of the test crop / side of the resized image (mae util/datasets.py)."""

@@ -125,6 +125,10 @@ class CocoRecipe(TransferRecipe):
         require(self, "pyramid", grouped, simple)
         require(self, "min_scale", self.min_scale <= self.max_scale, "above 0, up to max_scale")
 
+    def idle(self) -> dict[str, str]:
+        everywhere = {"global_blocks": "no window_size"} if self.window_size is None else {}
+        return super().idle() | everywhere
+
     def backbone_options(self) -> dict[str, Any]:
         return super().backbone_options() | {
             "dense": Dense(

@@ -95,6 +95,27 @@ def test_bad_overrides_are_refused_in_one_line(given, said):
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("task", "protocol", "given", "idle"),
+    [
+        (PRETRAIN, "mae", {"layer_decay": 0.7}, "layer_decay"),
+        (PRETRAIN, "moco_v3", {"jitter_prob": 0.0, "hue_jitter": 0.2}, "hue_jitter"),
+        (PRETRAIN, "moco_v3", {"blur_probs": (0.0, 0.0), "blur_sigma": (0.5, 1.0)}, "blur_sigma"),
+        (PRETRAIN, "mae", {"warmup_epochs": 0.0, "warmup_start": 0.1}, "warmup_start"),
+        ("imagenet1k", "linear", {"layer_decay": 0.7}, "layer_decay"),
+        ("imagenet1k", "finetune", {"mixup": 0.0, "mix_switch_prob": 0.9}, "mix_switch_prob"),
+        ("coco", "mask_rcnn-vitdet", {"min_lr": 1e-5}, "min_lr"),
+        ("coco", "mask_rcnn-fpn", {"window_size": None, "global_blocks": (1, 2)}, "global_blocks"),
+    ],
+)
+def test_a_number_without_effect_is_refused(task, protocol, given, idle):
+    """Else a record and a table would tell of a change that was none."""
+    base = recipe(task, "vit_b", protocol)
+    with pytest.raises(RunError, match=f"recipe field {idle} is .* it has no effect: leave it out"):
+        override(base, given)
+    override(base, {name: value for name, value in given.items() if name != idle})
+
+
 def test_unknown_task_shows_what_there_is():
     with pytest.raises(TaskError, match="did you mean imagenet1k"):
         recipe("imagenet", "vit_b", "finetune")

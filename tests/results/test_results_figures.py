@@ -300,7 +300,7 @@ def test_no_text_is_cut(make_record, miniature, monkeypatch):
     losses = training_curves(names)
     ends = [text.get_text() for text in losses.axes[0].texts]
     assert [end[-6:] for end in ends] == ["-seed0", "-seed1"]
-    whole = "images in class folders: fine-tuning, our recipe for few images"
+    whole = "Images in class folders: fine-tuning, our recipe for few images"
     for figure, title in ((sizes, f"{whole}, miniature world"), (losses, whole)):
         assert outermost(figure).min() == 255
         assert figure.axes[0].get_title(loc="left").replace("\n", " ") == title

@@ -543,6 +543,26 @@ def test_rivals_pre_trained_here_say_what_they_did_otherwise(study):
     )
 
 
+def test_a_classifier_from_scratch_is_a_supervised_pre_training(study, make_record):
+    """Its record is a transfer's, and tells what was done otherwise."""
+    pretrain, finetuned, _ = study("aa", "vit_b", ["epochs 300 -> 100"])
+    scratch = pretrain.model_copy(
+        update={"kind": "transfer", "task": "imagenet1k", "protocol": "imagenet1k/scratch@1"}
+    )
+    boxes = finetuned.model_copy(
+        update={
+            "init": "mine",
+            "task": "coco",
+            "protocol": "coco/mask_rcnn-fpn@1",
+            "metrics": {"ap_box": 47.0},
+        }
+    )
+    table = paper_table("4", [scratch, boxes], published())
+    cell = line(table, "supervised")["measured", "box AP, ViT-B"]
+    assert cell.value == 47.0
+    assert notes(table, cell)[-1] == "pre-trained otherwise than the paper: epochs 300 -> 100."
+
+
 def test_a_pre_training_that_began_from_other_weights_says_so(study, make_record):
     pretrain, finetuned, _ = study("aa", "vit_b", epochs=1600, norm_pix=True)
     begun = pretrain.model_copy(

@@ -50,6 +50,13 @@ class MocoRecipe(PretrainRecipe):
         low, high = self.blur_sigma
         require(self, "blur_sigma", low <= high, "the smaller one first")
 
+    def idle(self) -> dict[str, str]:
+        idle = super().idle()
+        if not self.jitter_prob:
+            jitters = ("jitter", "saturation_jitter", "hue_jitter")
+            idle |= dict.fromkeys(jitters, "jitter_prob 0")
+        return idle | ({} if any(self.blur_probs) else {"blur_sigma": "blur_probs 0 0"})
+
 
 PUBLISHED = (
     said_by(
