@@ -392,9 +392,11 @@ def device_names(records: Iterable[Record]) -> list[str]:
 
     "8 × NVIDIA A100, then 8 × NVIDIA H100" of a run that went on elsewhere.
     """
-    places = (record.environment for record in records)
-    used = (", then ".join(map(_place, (*last.earlier, last))) for last in places)
-    return list(dict.fromkeys(used))
+    return list(dict.fromkeys(_places(record.environment) for record in records))
+
+
+def _places(last: Environment) -> str:
+    return ", then ".join([*map(_place, last.earlier), _place(last)])
 
 
 def _place(part: Environment | Earlier) -> str:
