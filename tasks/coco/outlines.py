@@ -11,6 +11,7 @@ from pycocotools import mask as mask_api
 from tasks.coco.crosscheck import MOST
 from tasks.coco.measures import Measures
 from tasks.coco.notes import Notes
+from tasks.coco.pickled import Written
 from tasks.coco.rings import Rings
 from tasks.coco.segmentation import FAULTS, NO_SEGMENTATION, Packed, likeness, pack
 from tasks.coco.tables import Tables
@@ -27,7 +28,7 @@ LIKENESSES = 1000
 class Outlines:
     """What became of the segmentations of a file, by row of the annotation."""
 
-    packed: list[Packed | None]
+    written: Written
     faults: np.ndarray
     """text (A,); "" where there is an outline"""
     measures: Measures
@@ -39,7 +40,7 @@ class Outlines:
 
     def pixels(self, row: int, height: int, width: int) -> float:
         """Pixels inside the outline of an annotation, as pycocotools counts them; 0: no outline."""
-        mask: Any = self.packed[row]
+        mask: Any = self.written.outline(row)
         if mask is None:
             return 0.0
         if isinstance(mask, list):
@@ -54,17 +55,17 @@ def read_outlines(split: str, tables: Tables, notes: Notes) -> Outlines:
     Raises TaskError where most of those given are of another kind than COCO's, with the kind.
     """
     count = len(tables.annotations)
-    found = Outlines([None] * count, np.full(count, "", dtype=object), Measures(count))
+    found = Outlines(Written(count), np.full(count, "", dtype=object), Measures(count))
     dropped: dict[int, int] = {}
     likenesses: Counter[str] = Counter()
     for start in range(0, count, AT_ONCE):
         rows = np.arange(start, min(start + AT_ONCE, count))
-        values = [segmentation_of(each) for each in tables.annotations[start : start + len(rows)]]
+        values = segmentations(tables.annotations[start : start + len(rows)])
         sizes = tables.sizes[tables.images[rows]]
         rings, measured = Rings.of(values).ordinary(sizes)
         found.measures.set(start + rings.rows, measured)
-        for row, polygons in zip(rings.rows.tolist(), rings.packed(), strict=True):
-            found.packed[start + row] = polygons
+        found.written.add(start + rings.rows, rings.counts, rings.parts())
+        others: dict[int, Packed] = {}
         for row in np.setdiff1d(rows - start, rings.rows).tolist():
             value, size = values[row], sizes[row].tolist()
             mask, found.faults[start + row], fewer = pack(value, *size)
@@ -75,8 +76,9 @@ def read_outlines(split: str, tables: Tables, notes: Notes) -> Outlines:
                 continue
             if fewer:
                 dropped[start + row] = fewer
-            found.packed[start + row] = mask
+            others[start + row] = mask
             found.measures.add(start + row, mask, *size)
+        found.written.add_each(others)
     found.measures.flush()
     refuse_faulty(tables, found.faults, likenesses)
     reason = f"{split} polygons with fewer than three points"
@@ -84,10 +86,11 @@ def read_outlines(split: str, tables: Tables, notes: Notes) -> Outlines:
     return found
 
 
-def segmentation_of(annotation: dict[str, Any]) -> Any:
-    """An annotation's segmentation, which is taken out of it."""
-    value = annotation.pop("segmentation", None)
-    return DECODER.decode(value) if type(value) is msgspec.Raw else value
+def segmentations(annotations: list[dict[str, Any]]) -> list[Any]:
+    """Those of annotations, which are taken out of them."""
+    values = [each.pop("segmentation", None) for each in annotations]
+    decode = DECODER.decode
+    return [decode(each) if type(each) is msgspec.Raw else each for each in values]
 
 
 def refuse_faulty(tables: Tables, faults: np.ndarray, likenesses: Counter[str]) -> None:

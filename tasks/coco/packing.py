@@ -1,8 +1,6 @@
 """From checked annotations to `CocoSplit`: what is of use, packed image by image, and counted."""
 
-import pickle
 from dataclasses import dataclass
-from itertools import chain, pairwise
 
 import numpy as np
 
@@ -10,6 +8,7 @@ from tasks.coco.crosscheck import MOST
 from tasks.coco.looked import Looked
 from tasks.coco.notes import Notes
 from tasks.coco.outlines import Outlines
+from tasks.coco.pickled import Written, pickled
 from tasks.coco.segmentation import FAULTS, FEW_POINTS, NO_SEGMENTATION
 from tasks.coco.split import CocoSplit, Table
 from tasks.coco.tables import Tables
@@ -121,48 +120,26 @@ def pack_images(
     found: ReadSplit, fine: np.ndarray, masks: bool
 ) -> tuple[np.ndarray, np.ndarray, Table]:
     """`CocoSplit`'s packed, spans and table, of the annotations that are `fine`, bool (A,)."""
-    tables, outlines = found.tables, found.outlines
+    tables = found.tables
     order = np.argsort(tables.images, kind="stable")
     order = order[fine[order]]
     ends = np.cumsum(np.bincount(tables.images[fine], minlength=len(tables.names)))
     labels, crowds = tables.labels[order], tables.crowds[order]
     boxes, areas = tables.boxes[order], found.areas[order]
-    packed = [outlines.packed[row] if masks else None for row in order.tolist()]
-    parts = [[each] if isinstance(each, bytes) else each or [] for each in packed]
-    counts = [len(each) for each in parts]
-    flat = list(chain.from_iterable(parts))
-    first = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
-    columns = labels.tolist(), crowds.astype(int).tolist(), packed
-    numbers, more = boxes.tobytes(), areas.tobytes()
-    block = bytearray()
-    stops, places = [], []
-    bounds = [0, *ends.tolist()]
-    for (start, end), (low, high) in zip(
-        pairwise(bounds), pairwise(first[bounds].tolist()), strict=True
-    ):
-        label, crowd, outline = (column[start:end] for column in columns)
-        box, area = numbers[32 * start : 32 * end], more[8 * start : 8 * end]
-        chunk = pickle.dumps((label, crowd, box, area, outline), protocol=5)
-        at, offset, find = 0, len(block), chunk.index
-        for part in flat[low:high]:
-            at = find(part, at)  # if the same bytes come earlier by chance, they serve as well
-            places.append(offset + at)
-            at += len(part)
-        block += chunk
-        stops.append(len(block))
-    starts = np.array(places, dtype=np.int64)
-    lengths = np.array([len(part) for part in flat], dtype=np.int64)
+    outlines = found.outlines.written if masks else Written.nothing(len(fine))
+    bounds = np.concatenate([[0], ends])
+    made = pickled(bounds, labels, crowds, boxes, areas, outlines, order)
     table = Table(
         of_image=between(ends),
         labels=labels,
         crowds=crowds,
         boxes=boxes,
         areas=areas,
-        run_lengths=np.array([isinstance(each, bytes) for each in packed], dtype=bool),
-        first_part=first,
-        parts=np.stack([starts, starts + lengths], axis=1),
+        run_lengths=outlines.run_lengths[order],
+        first_part=made.first_part,
+        parts=made.parts,
     )
-    return np.frombuffer(block, dtype=np.uint8), between(np.array(stops)), table
+    return np.frombuffer(made.block, dtype=np.uint8), between(made.ends), table
 
 
 def between(ends: np.ndarray) -> np.ndarray:

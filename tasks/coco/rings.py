@@ -5,7 +5,7 @@ What is odd about any of them is left to `segmentation.pack`, which looks at one
 
 from array import array
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -34,23 +34,20 @@ class Rings(NamedTuple):
         """Of the segmentations among `values` that are lists of lists of numbers."""
         numbers = array("d")
         rows: list[int] = []
-        lengths: list[int] = []
-        counts: list[int] = []
         add = numbers.fromlist
         for row, value in enumerate(values):
-            if type(value) is not list or not value:
-                continue
-            held = len(numbers)
-            try:
-                for polygon in value:
-                    add(polygon)
-            except (TypeError, OverflowError):
-                del numbers[held:]
-                continue
-            rows.append(row)
-            counts.append(len(value))
-            lengths.extend(map(len, value))
-        made = (np.array(each, dtype=np.int64) for each in (lengths, counts, rows))
+            if type(value) is list and value:
+                held = len(numbers)
+                try:
+                    for polygon in value:
+                        add(polygon)
+                except (TypeError, OverflowError):
+                    del numbers[held:]
+                    continue
+                rows.append(row)
+        found = [values[row] for row in rows]
+        counts, lengths = map(len, found), map(len, chain.from_iterable(found))
+        made = (np.fromiter(each, dtype=np.int64) for each in (lengths, counts, rows))
         return cls(np.frombuffer(numbers) if len(numbers) else np.zeros(0), *made)
 
     def take(self, kept: np.ndarray) -> Self:
@@ -77,13 +74,11 @@ class Rings(NamedTuple):
         fine = (reach <= far) & (found.areas > SURE_AREA + SURE_SHARE * far**2)
         return rings.take(fine), Measured(found.extents[fine], found.areas[fine])
 
-    def packed(self) -> list[list[bytes]]:
-        """The polygons of each value as `segmentation.Packed`."""
+    def parts(self) -> list[bytes]:
+        """Each polygon as in `segmentation.Packed`."""
         block = self.numbers.tobytes()
         ends = (8 * np.cumsum(self.lengths)).tolist()
-        rings = [block[start:end] for start, end in pairwise([0, *ends])]
-        stops = np.cumsum(self.counts).tolist()
-        return [rings[start:stop] for start, stop in pairwise([0, *stops])]
+        return [block[start:end] for start, end in pairwise([0, *ends])]
 
 
 class Measured(NamedTuple):
