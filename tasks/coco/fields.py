@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import UNSET
 
 from tasks.coco.notes import Notes
 from tasks.columns import bad_value, integers, strings
@@ -34,8 +35,7 @@ def whole_numbers(
     """A column of whole numbers, int64; "7" and 7.0 are read as 7, and noted."""
     values = [row.get(key) for row in rows]
     if {*map(type, values)} <= {int}:
-        with suppress(OverflowError):  # `integers` says where
-            return np.array(values, dtype=np.int64)
+        return integers(path, table, rows, key)
     read = [as_whole(value) for value in values]
     odd = [row for row, value in enumerate(values) if type(value) is not int]
     if None not in read:
@@ -98,8 +98,6 @@ def crowd_flags(path: Path, annotations: Sequence[Row], split: str, notes: Notes
     0 and 1, false and true, also as text, are read as what they say; all else is refused.
     """
     values = [row.get("iscrowd") for row in annotations]
-    if {*map(type, values)} <= {int} and {*values} <= {0, 1}:
-        return np.array(values, dtype=bool)
     flags = np.zeros(len(values), dtype=bool)
     odd = []
     for row, value in enumerate(values):
@@ -122,9 +120,8 @@ def crowd_flags(path: Path, annotations: Sequence[Row], split: str, notes: Notes
     return flags
 
 
-def box_columns(annotations: Sequence[Row]) -> np.ndarray:
-    """x, y, width, height of each annotation, float64 (A, 4); NaN where it has no such box."""
-    values = [row.get("bbox") for row in annotations]
+def box_columns(values: Sequence[Any]) -> np.ndarray:
+    """x, y, width, height of each `bbox`, float64 (A, 4); NaN where that is no such box."""
     boxes = np.full((len(values), 4), np.nan)
     try:
         found = np.array(values)
@@ -138,9 +135,8 @@ def box_columns(annotations: Sequence[Row]) -> np.ndarray:
     return boxes
 
 
-def area_column(annotations: Sequence[Row]) -> np.ndarray:
-    """`area` of each annotation, float64 (A,); NaN where it has none that is a finite number."""
-    values: list[Any] = [row.get("area") for row in annotations]
+def area_column(values: Sequence[Any]) -> np.ndarray:
+    """Each `area`, float64 (A,); NaN where that is no finite number."""
     if {*map(type, values)} <= {int, float}:
         with suppress(OverflowError):  # 10^400
             areas = np.array(values, dtype=np.float64)
@@ -185,9 +181,9 @@ def is_name(name: str) -> bool:
     return b"\0" not in whole and len(whole) < 4096 and max(map(len, whole.split(b"/"))) <= 255
 
 
-def note_ignored(annotations: Sequence[Row], ids: np.ndarray, split: str, notes: Notes) -> None:
+def note_ignored(values: Sequence[Any], ids: np.ndarray, split: str, notes: Notes) -> None:
     """`ignore` means something to other tools alone, which is said."""
-    rows = [row for row, each in enumerate(annotations) if each.get("ignore") not in (None, 0)]
+    rows = [row for row, value in enumerate(values) if value not in (None, 0, UNSET)]
     notes.add(
         f'{split} annotations with "ignore" (taken for ordinary objects, as pycocotools and '
         "detectron2 do)",

@@ -50,24 +50,27 @@ class Outlines:
 
 
 def read_outlines(split: str, tables: Tables, notes: Notes) -> Outlines:
-    """Pack the outlines of a file, which leaves `tables.annotations` without them.
+    """Pack the outlines of a file, which leaves `tables.segmentations` empty.
 
     Raises TaskError where most of those given are of another kind than COCO's, with the kind.
     """
-    count = len(tables.annotations)
+    count = len(tables.ids)
     found = Outlines(Written(count), np.full(count, "", dtype=object), Measures(count))
     dropped: dict[int, int] = {}
     likenesses: Counter[str] = Counter()
     for start in range(0, count, AT_ONCE):
         rows = np.arange(start, min(start + AT_ONCE, count))
-        values = segmentations(tables.annotations[start : start + len(rows)])
+        values = tables.segmentations[start : start + len(rows)]
+        tables.segmentations[start : start + len(rows)] = [None] * len(rows)
         sizes = tables.sizes[tables.images[rows]]
-        rings, measured = Rings.of(values).ordinary(sizes)
+        odd: dict[int, Any] = {}
+        rings, measured = Rings.of(map(decoded, values), odd).ordinary(sizes)
         found.measures.set(start + rings.rows, measured)
         found.written.add(start + rings.rows, rings.counts, rings.parts())
         others: dict[int, Packed] = {}
         for row in np.setdiff1d(rows - start, rings.rows).tolist():
-            value, size = values[row], sizes[row].tolist()
+            value = odd[row] if row in odd else decoded(values[row])
+            size = sizes[row].tolist()
             mask, found.faults[start + row], fewer = pack(value, *size)
             if mask is None:
                 fault = found.faults[start + row]
@@ -79,6 +82,7 @@ def read_outlines(split: str, tables: Tables, notes: Notes) -> Outlines:
             others[start + row] = mask
             found.measures.add(start + row, mask, *size)
         found.written.add_each(others)
+    tables.segmentations.clear()
     found.measures.flush()
     refuse_faulty(tables, found.faults, likenesses)
     reason = f"{split} polygons with fewer than three points"
@@ -86,11 +90,9 @@ def read_outlines(split: str, tables: Tables, notes: Notes) -> Outlines:
     return found
 
 
-def segmentations(annotations: list[dict[str, Any]]) -> list[Any]:
-    """Those of annotations, which are taken out of them."""
-    values = [each.pop("segmentation", None) for each in annotations]
-    decode = DECODER.decode
-    return [decode(each) if type(each) is msgspec.Raw else each for each in values]
+def decoded(value: Any) -> Any:
+    """A segmentation that may still be JSON."""
+    return DECODER.decode(value) if type(value) is msgspec.Raw else value
 
 
 def refuse_faulty(tables: Tables, faults: np.ndarray, likenesses: Counter[str]) -> None:

@@ -107,7 +107,6 @@ def read_file(
     unsized = np.flatnonzero(tables.sizes[:, 0] == 0)
     tables = replace(tables, sizes=looked.sizes)
     outlines = read_outlines(split, tables, after)
-    tables.annotations.clear()  # gigabytes
     tables.boxes[(tables.boxes == 0).all(axis=1)] = np.nan  # what tools write that know none
     cross_check(split, tables, outlines.measures, after)
     boxes = complete_boxes(split, tables, outlines, after)

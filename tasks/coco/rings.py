@@ -4,8 +4,8 @@ What is odd about any of them is left to `segmentation.pack`, which looks at one
 """
 
 from array import array
-from collections.abc import Sequence
-from itertools import chain, pairwise
+from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -30,24 +30,34 @@ class Rings(NamedTuple):
     """which of the values these are, int64 (V,)"""
 
     @classmethod
-    def of(cls, values: Sequence[Any]) -> Self:
-        """Of the segmentations among `values` that are lists of lists of numbers."""
+    def of(cls, values: Iterable[Any], others: dict[int, Any] | None = None) -> Self:
+        """Of the segmentations among `values` that are lists of lists of numbers.
+
+        Those may be made while they are asked for, and are not held: numbers that are freed at once
+        stay in the processor's cache. `others` gets the rest, by row.
+        """
+        rest = {} if others is None else others
         numbers = array("d")
         rows: list[int] = []
-        add = numbers.fromlist
+        lengths: list[int] = []
+        counts: list[int] = []
+        add, note = numbers.fromlist, lengths.append
         for row, value in enumerate(values):
-            if type(value) is list and value:
-                held = len(numbers)
-                try:
-                    for polygon in value:
-                        add(polygon)
-                except (TypeError, OverflowError):
-                    del numbers[held:]
-                    continue
-                rows.append(row)
-        found = [values[row] for row in rows]
-        counts, lengths = map(len, found), map(len, chain.from_iterable(found))
-        made = (np.fromiter(each, dtype=np.int64) for each in (lengths, counts, rows))
+            if type(value) is not list or not value:
+                rest[row] = value
+                continue
+            held, before = len(numbers), len(lengths)
+            try:
+                for polygon in value:
+                    add(polygon)
+                    note(len(polygon))
+            except (TypeError, OverflowError):
+                del numbers[held:], lengths[before:]
+                rest[row] = value
+                continue
+            rows.append(row)
+            counts.append(len(value))
+        made = (np.array(each, dtype=np.int64) for each in (lengths, counts, rows))
         return cls(np.frombuffer(numbers) if len(numbers) else np.zeros(0), *made)
 
     def take(self, kept: np.ndarray) -> Self:

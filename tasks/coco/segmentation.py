@@ -122,7 +122,8 @@ def pack_run_lengths(rle: dict[str, Any], height: int, width: int) -> tuple[byte
         return None, NO_AREA
     if isinstance(counts, str):
         return counts.encode(), ""
-    return mask_api.frPyObjects(rle, height, width)["counts"], ""
+    counted = {"size": [height, width], "counts": lengths.astype(np.uint32)}
+    return mask_api.frPyObjects(counted, height, width)["counts"], ""
 
 
 def list_lengths(counts: Any) -> np.ndarray | None:

@@ -6,19 +6,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
-import msgspec
 import numpy as np
 
 from tasks.coco.fields import (
+    Row,
     area_column,
     box_columns,
-    crowd_flags,
     file_names,
     image_sizes,
     note_ignored,
     whole_numbers,
 )
 from tasks.coco.notes import Notes
+from tasks.coco.rows import Annotation, Annotations
 from tasks.columns import first, rank, read_json, refuse_duplicates, strings
 from tasks.errors import TaskError
 
@@ -38,21 +38,6 @@ class Image(TypedDict, total=False):
     coco_url: Any
     height: Any
     width: Any
-
-
-class Annotation(TypedDict, total=False):
-    """What of an annotation is read; its segmentation stays JSON until it is packed."""
-
-    id: Any
-    image_id: Any
-    category_id: Any
-    iscrowd: Any
-    bbox: Any
-    area: Any
-    ignore: Any
-    caption: Any
-    segments_info: Any
-    segmentation: msgspec.Raw
 
 
 class Content(TypedDict):
@@ -76,8 +61,8 @@ class Tables:
     category_ids: tuple[int, ...]
     """ascending"""
     classes: tuple[str, ...]
-    annotations: list[dict[str, Any]]
-    """as they are in the file; a segmentation may be `msgspec.Raw`"""
+    segmentations: list[Any]
+    """of the annotations; may be `msgspec.Raw`"""
     ids: np.ndarray
     """of the annotations, int64 (A,)"""
     images: np.ndarray
@@ -98,18 +83,19 @@ def read_tables(path: Path, split: str, notes: Notes, unlabelled: bool = False) 
     `unlabelled`: it may lack the table of annotations.
     """
     content = parse(path, unlabelled)
-    images, annotations, categories = (content[name] for name in TABLES)
+    images, categories = content["images"], content["categories"]
     for name, rows in (("images", images), ("categories", categories)):
         if not rows:
             raise TaskError(f"{path} has no {name}; {FORMAT} with at least one")
+    annotations = Annotations(path, content["annotations"], split)
     category_ids = whole_numbers(path, "categories", categories, "id", split, notes)
     image_ids = whole_numbers(path, "images", images, "id", split, notes)
-    ids = whole_numbers(path, "annotations", annotations, "id", split, notes)
+    ids = annotations.whole_numbers("id", notes)
     for name, numbers in zip(TABLES, (image_ids, ids, category_ids), strict=True):
         refuse_duplicates(path, name, numbers)
     by_category, by_image = np.argsort(category_ids), np.argsort(image_ids)
-    of_image = whole_numbers(path, "annotations", annotations, "image_id", split, notes)
-    of_category = whole_numbers(path, "annotations", annotations, "category_id", split, notes)
+    of_image = annotations.whole_numbers("image_id", notes)
+    of_category = annotations.whole_numbers("category_id", notes)
     classes = strings(path, "categories", categories, "name")
     twice = sorted(name for name, count in Counter(classes).items() if count > 1)
     notes.add(f"{split} categories of the same name (kept apart by their ids)", twice)
@@ -122,16 +108,16 @@ def read_tables(path: Path, split: str, notes: Notes, unlabelled: bool = False) 
         category_ids=tuple(category_ids[by_category].tolist()),
         # A lone surrogate, which JSON can spell, is no text that a file or a picture takes.
         classes=tuple(classes[row].encode("utf-8", "replace").decode() for row in by_category),
-        annotations=annotations,
+        segmentations=annotations.values("segmentation"),
         ids=ids,
         images=rank(path, of_image, image_ids[by_image], ids, "image_id"),
         labels=rank(path, of_category, category_ids[by_category], ids, "category_id"),
-        crowds=crowd_flags(path, annotations, split, notes),
-        boxes=box_columns(annotations),
-        areas=area_column(annotations),
+        crowds=annotations.crowd_flags(notes),
+        boxes=box_columns(annotations.values("bbox")),
+        areas=area_column(annotations.values("area")),
     )
     refuse_crowded(found)
-    note_ignored(annotations, ids, split, notes)
+    note_ignored(annotations.values("ignore"), ids, split, notes)
     return found
 
 
@@ -147,7 +133,7 @@ def refuse_crowded(tables: Tables) -> None:
         )
 
 
-def parse(path: Path, unlabelled: bool = False) -> dict[str, list[dict[str, Any]]]:
+def parse(path: Path, unlabelled: bool = False) -> dict[str, list[Any]]:
     """The three tables of an annotation file."""
     content = read_json(path, Content)
     if unlabelled and isinstance(content, dict):
@@ -173,8 +159,8 @@ def parse(path: Path, unlabelled: bool = False) -> dict[str, list[dict[str, Any]
             "those without objects"
         )
     for name in TABLES:
-        if not {*map(type, content[name])} <= {dict}:
-            row = next(at for at, each in enumerate(content[name]) if type(each) is not dict)
+        if not {*map(type, content[name])} <= {dict, Annotation}:
+            row = next(at for at, each in enumerate(content[name]) if not is_object(each))
             raise TaskError(f"{path}: {name}[{row}] is no object; {FORMAT}")
     refuse_other_kinds(path, content["annotations"])
     return {name: content[name] for name in TABLES}
@@ -187,9 +173,14 @@ OTHER_KINDS = {
 """key of its annotations -> what kind of COCO file it is instead"""
 
 
-def refuse_other_kinds(path: Path, annotations: list[dict[str, Any]]) -> None:
+def is_object(row: Any) -> bool:
+    return isinstance(row, dict | Annotation)
+
+
+def refuse_other_kinds(path: Path, annotations: Sequence[Annotation | Row]) -> None:
+    keys = Annotations(path, annotations[:1], "").dicts[0] if annotations else {}
     for key, kind in OTHER_KINDS.items():
-        if annotations and key in annotations[0] and "bbox" not in annotations[0]:
+        if key in keys and "bbox" not in keys:
             raise TaskError(
                 f"{path} is {kind} (its annotations have {key}); {FORMAT}: give the instances "
                 "file, with a box and an outline for each object"
