@@ -1,8 +1,6 @@
 """Lists of a million images, kept for the next process: `tasks.kept` with its checks for them.
 
-Names are current while no folder that holds them has changed. Sizes of files are not looked at
-again one by one, but for a few thousand drawn anew at every start: a file that is written over in
-its place changes no folder.
+As in `tasks.images.keeping`, for images with classes, and lists of them.
 """
 
 import time
@@ -22,17 +20,13 @@ from tasks.classification.labelled import (
     sorted_split,
 )
 from tasks.images.files import FileNames
-from tasks.images.fingerprint import file_sizes, sampled
+from tasks.images.fingerprint import file_sizes
+from tasks.images.keeping import LEAST_IMAGES, sizes_hold, stamps, why_not
 from tasks.kept import Kept, keep
-from tasks.stores import StoredPath
-from tasks.unchanged import SETTLED, identify, is_same, state_of
+from tasks.unchanged import identify, is_same, state_of
 
 VERSION = 1
 """of what is kept and of what reading makes of folders and lists: another one is made anew"""
-LEAST_IMAGES = 20_000
-"""from which on a list is kept"""
-LOOKED_AT = 4096
-"""files whose sizes are compared at every start"""
 
 Facts = dict[str, Any]
 
@@ -58,7 +52,7 @@ def keep_splits(
             and len(lists) == len(files)
             and all(is_same(known, file) for known, file in zip(lists, files, strict=True))
             and stamps(facts["folders"]) == found.arrays["folders"].tolist()
-            and all(sizes_hold(split) for split in splits_of(found, root).values())
+            and all(sizes_hold(each.root, each.names) for each in splits_of(found, root).values())
         )
 
     made: dict[str, Split] = {}
@@ -80,7 +74,7 @@ def keep_splits(
         about = {"version": VERSION, "identity": identity, "files": known, "read": facts}
         about |= {"folders": entered, "roots": relative(splits, root)}
         arrays["folders"] = np.array(stamps(entered), dtype=np.int64).reshape(-1, 3)
-        return Kept(about, arrays, why_not(arrays["folders"], began, before, known))
+        return Kept(about, arrays, why_not(arrays["folders"], began) or changed(before, known))
 
     kept = keep("images", source, is_current, make, one=False)
     return (made if made else splits_of(kept, root)), kept.facts["read"]
@@ -114,12 +108,8 @@ def keep_lists(
     return labelled_images(facts, found["classes"], splits, found["notes"], found["both"])
 
 
-def why_not(
-    folders: np.ndarray, began: int, before: Sequence[Facts], after: Sequence[Facts]
-) -> str | None:
-    """Why a list is of no use to the next process, if so."""
-    if len(folders) and folders[:, 1:].max() > began - SETTLED:
-        return "its folders have been written to just now"
+def changed(before: Sequence[Facts], after: Sequence[Facts]) -> str | None:
+    """Why lists of these states are of no use to the next process, if so."""
     keys = ("size", "times", "place")
     same = all(a[key] == b[key] for a, b in zip(before, after, strict=True) for key in keys)
     return None if same else "its lists have changed while they were read"
@@ -138,25 +128,3 @@ def splits_of(kept: Kept, root: Path) -> dict[str, Split]:
         names.sizes = np.asarray(kept.arrays[f"{name}.sizes"])
         splits[name] = Split(root / below, names, np.asarray(kept.arrays[f"{name}.targets"]))
     return splits
-
-
-def stamps(folders: Sequence[str]) -> list[list[int]]:
-    """Inode, time of writing and of any change of each folder; zeros for one that is not there."""
-    found = []
-    for folder in folders:
-        try:
-            status = StoredPath(folder).stat()
-        except OSError:
-            found.append([0, 0, 0])
-            continue
-        found.append([status.st_ino, status.st_mtime_ns, status.st_ctime_ns])
-    return found
-
-
-def sizes_hold(split: Split) -> bool:
-    """Whether files are as large as they were: those whose contents count, others drawn anew."""
-    assert split.names.sizes is not None
-    drawn = np.random.default_rng().permutation(len(split))[:LOOKED_AT]
-    rows = np.union1d(drawn, np.array(sampled(len(split)), dtype=np.int64))
-    found = file_sizes(split.root, [split.names[row] for row in rows.tolist()])
-    return bool((found == split.names.sizes[rows]).all())

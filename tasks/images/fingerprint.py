@@ -46,14 +46,23 @@ class Fingerprint:
             self._digest.update(len(data).to_bytes(8))
             self._digest.update(data)
 
-    def add_files(self, root: Path | str, names: Sequence[str], sample: int = SAMPLE) -> np.ndarray:
+    def add_files(
+        self,
+        root: Path | str,
+        names: Sequence[str],
+        sample: int = SAMPLE,
+        sizes: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Take in the files `names`, relative to `root`, in their order.
 
         The contents of `sample` of them are read. Returns their sizes; see `file_sizes`.
-        `FileNames` remember them, so that a million files are not looked at twice.
+        `FileNames` remember them, so that a million files are not looked at twice; or they are
+        given.
         """
-        known = names.sizes if isinstance(names, FileNames) else None
-        sizes = file_sizes(root, names) if known is None else known
+        if sizes is None and isinstance(names, FileNames):
+            sizes = names.sizes
+        if sizes is None:
+            sizes = file_sizes(root, names)
         self.add(names.lines() if isinstance(names, FileNames) else "\n".join(names))
         self.add(sizes.astype("<i8"))
         if isinstance(names, FileNames):

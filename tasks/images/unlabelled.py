@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from torch import Tensor
 
 from tasks.errors import TaskError
@@ -17,8 +19,9 @@ from tasks.images.decoding import decode_box
 from tasks.images.files import FileNames
 from tasks.images.fingerprint import Fingerprint
 from tasks.images.jitter import Jitter
+from tasks.images.keeping import kept_walk
 from tasks.images.turned import turned_note
-from tasks.images.walk import OWN_SUFFIXES, empty, plural, walk
+from tasks.images.walk import OWN_SUFFIXES, empty, plural
 from tasks.stores import opened, unread_members
 
 if TYPE_CHECKING:
@@ -62,13 +65,16 @@ class UnlabelledImages:
         if not folders:
             raise TaskError("no image folder is given; expected at least one")
         folders = [opened(folder) for folder in folders]
-        found = walk(folders, OWN_SUFFIXES, leave_held_out=True)
+        found, sizes = kept_walk(folders, OWN_SUFFIXES)
         left_out = []
         for row, folder in enumerate(folders):
             if not found.names[row]:
                 raise TaskError(empty(folder, found))
             for what, files in (leave_out or {}).items():
-                found.names[row], count = without(found.names[row], folder, files)
+                kept = without(found.names[row], folder, files)
+                count = len(kept) - sum(kept)
+                found.names[row] = list(compress(found.names[row], kept))
+                sizes[row] = None if sizes[row] is None else sizes[row][kept]
                 left_out += [f"left out: {plural(count, 'file')}: {what}"] if count else []
             if not found.names[row]:
                 raise TaskError(f"{folder}: {'; '.join(left_out)}; no image is left to train on")
@@ -80,6 +86,8 @@ class UnlabelledImages:
         self._names = FileNames(
             [f"{f}/{name}" for f, names in zip(folders, found.names, strict=True) for name in names]
         )
+        known = [each for each in sizes if each is not None]
+        self._names.sizes = np.concatenate(known) if len(known) == len(folders) else None
         self.folders = folders
         """kept, since a process that is started afresh opens archives in them by these"""
         self.image_size = image_size
@@ -144,8 +152,11 @@ class UnlabelledImages:
         """Names the images by their content, and how they are read; see `Fingerprint`."""
         print_ = Fingerprint()
         print_.add("upright" if self.upright else "as stored")
+        start, sizes = 0, self._names.sizes
         for folder, names in self.relative().items():
-            print_.add_files(folder, names)
+            end = start + len(names)
+            print_.add_files(folder, names, sizes=None if sizes is None else sizes[start:end])
+            start = end
         return print_.hexdigest()
 
     def notes(self) -> list[str]:
@@ -162,9 +173,8 @@ class UnlabelledImages:
         return [f"pre-training on {'; '.join(places)}", *turned, *self.passed_over]
 
 
-def without(names: list[str], folder: Path, files: Sequence[Path]) -> tuple[list[str], int]:
-    """Names of images below a folder that are none of `files`, and how many were."""
+def without(names: list[str], folder: Path, files: Sequence[Path]) -> list[bool]:
+    """Whether images below a folder, by their names, are none of `files`."""
     start = f"{folder.absolute()}/"
     inside = {name[len(start) :] for name in map(str, files) if name.startswith(start)}
-    kept = [name for name in names if name not in inside]
-    return kept, len(names) - len(kept)
+    return [name not in inside for name in names]

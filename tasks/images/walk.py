@@ -63,7 +63,7 @@ class Walk:
     held_out: dict[str, int] = field(default_factory=dict)
     """folder that was left out as one of test images -> images in it"""
     entered: list[str] = field(default_factory=list)
-    """all folders that were looked into"""
+    """all folders that were looked into, those that were left out too"""
 
     def notes(self) -> list[str]:
         """A line for each kind of thing that was not taken."""
@@ -231,7 +231,9 @@ class Walker:
             self.enter(link.path, link.number, link.prefix, link.around)
 
     def count(self, folder: str) -> int:
-        return len(walk([folder], self.suffixes).names[0])
+        inside = walk([folder], self.suffixes)
+        self.found.entered += inside.entered
+        return len(inside.names[0])
 
 
 def passed_over(name: str, suffixes: frozenset[str]) -> str | None:

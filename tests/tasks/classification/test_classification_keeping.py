@@ -16,6 +16,7 @@ from tasks.classification import class_folders, keeping
 from tasks.classification.layout import LabelledImages, read
 from tasks.errors import TaskError
 from tasks.identity import of_split
+from tasks.images import keeping as images_keeping
 
 SIZES = {
     f"{name}_{split}": 30
@@ -29,7 +30,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder for what is kept, which here short lists are, too, and those just written."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(keeping, "LEAST_IMAGES", 0)
-    monkeypatch.setattr(keeping, "SETTLED", 0)
+    monkeypatch.setattr(images_keeping, "SETTLED", 0)
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +158,7 @@ def test_folders_that_were_written_just_now_are_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Another file may come within what the system's clock tells apart."""
-    monkeypatch.setattr(keeping, "SETTLED", unchanged.SETTLED)
+    monkeypatch.setattr(images_keeping, "SETTLED", unchanged.SETTLED)
     read("imagenet1k", folders(tmp_path / "data"))
     assert "read at every start, since its folders have been written" in capsys.readouterr().err
     assert not list(tmp_path.glob("cache/**/*.safetensors"))
@@ -166,8 +167,8 @@ def test_folders_that_were_written_just_now_are_read_again(
 def test_of_many_files_some_are_looked_at_others_each_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keeping, "LOOKED_AT", 1)
-    monkeypatch.setattr(keeping, "sampled", lambda count: [])
+    monkeypatch.setattr(images_keeping, "LOOKED_AT", 1)
+    monkeypatch.setattr(images_keeping, "sampled", lambda count: [])
     root = folders(tmp_path / "data")
     read("imagenet1k", root)
     write_over(root)
