@@ -74,7 +74,8 @@ class UnlabelledImages:
                 kept = without(found.names[row], folder, files)
                 count = len(kept) - sum(kept)
                 found.names[row] = list(compress(found.names[row], kept))
-                sizes[row] = None if sizes[row] is None else sizes[row][kept]
+                known = sizes[row]
+                sizes[row] = None if known is None else known[kept]
                 left_out += [f"left out: {plural(count, 'file')}: {what}"] if count else []
             if not found.names[row]:
                 raise TaskError(f"{folder}: {'; '.join(left_out)}; no image is left to train on")
@@ -86,8 +87,8 @@ class UnlabelledImages:
         self._names = FileNames(
             [f"{f}/{name}" for f, names in zip(folders, found.names, strict=True) for name in names]
         )
-        known = [each for each in sizes if each is not None]
-        self._names.sizes = np.concatenate(known) if len(known) == len(folders) else None
+        all_sizes = [each for each in sizes if each is not None]
+        self._names.sizes = np.concatenate(all_sizes) if len(all_sizes) == len(folders) else None
         self.folders = folders
         """kept, since a process that is started afresh opens archives in them by these"""
         self.image_size = image_size
@@ -169,7 +170,7 @@ class UnlabelledImages:
             inside += [f"the others in {plural(more, 'more folder')}"] if more else []
             what = f"{plural(len(names), 'image')} in {folder}"
             places.append(what if set(tops) == {"."} else f"{what} ({', '.join(inside)})")
-        turned = turned_note(self.names(range(len(self))), self.upright)
+        turned = turned_note(self._names, self.upright)
         return [f"pre-training on {'; '.join(places)}", *turned, *self.passed_over]
 
 
