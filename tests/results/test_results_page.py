@@ -1,18 +1,16 @@
 """The HTML page: read by a parser, and used in a browser where there is one."""
 
 import base64
-import hashlib
 import re
 import subprocess
 import sys
 from datetime import UTC, datetime
-from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
 
 import pytest
-from browser import PROGRAM, Browser
 from made_records import pretrained
+from page_parts import HOSTILE, Page, check_safe, png, shown, whole
 from PIL import Image
 
 import results.formats.html
@@ -36,97 +34,6 @@ from results.formats.html import ShownRun, Unfinished, to_html
 from results.formats.html.pictures import MAX_PICTURES, PICTURE_SIDE
 from results.logs import Log
 from results.text import one_line
-
-VOID = {"meta", "input", "img", "br", "hr", "link"}
-HOSTILE = [
-    "<script>window.stolen = 1</script>",
-    '"><img src=x onerror="window.stolen = 1">',
-    "'><svg onload='window.stolen = 1'>",
-    "</style></title></script><script>window.stolen = 1</script>",
-    "javascript:window.stolen=1",
-    "{{ 7 * 7 }} {% raw %}",
-    "&lt;b&gt; &amp; \x00\x1b[2J\x7f\r\n\u2028",
-    "\u202egnp.exe\u2066 \u200e\u200f\ufeff",
-    "]]> --> <!-- <![CDATA[",
-]
-
-
-class Page(HTMLParser):
-    """Elements with their attributes, and the visible text; fails where a tag does not close."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.elements: list[tuple[str, dict[str, str]]] = []
-        self.open: list[str] = []
-        self.texts: list[tuple[str, str]] = []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attributes):
-        self.elements.append((tag, {name: value or "" for name, value in attributes}))
-        assert len(dict(attributes)) == len(attributes)
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.handle_starttag(tag, attributes)
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.texts.append((self.open[-1] if self.open else "", data))
-
-    def all(self, tag: str) -> list[dict[str, str]]:
-        return [attributes for each, attributes in self.elements if each == tag]
-
-    @property
-    def text(self) -> str:
-        kept = [text for tag, text in self.texts if tag not in ("script", "style")]
-        return " ".join(" ".join(kept).split())
-
-
-def shown(records, **more) -> list[ShownRun]:
-    return [ShownRun(f"runs/{i}", record, **more) for i, record in enumerate(records)]
-
-
-def whole(records, **options) -> str:
-    """A page of everything that records give."""
-    tables = comparison_table(records, published(), costs=True, intervals=True)
-    logs = [Log("run", records[0].protocol, False, (1.0, 2.0, 3.0), (3.0, 2.0, 1.0))]
-    drawn = figures(records, published(), logs)
-    return to_html(tables, drawn, shown(records), **options)
-
-
-def check_safe(text: str) -> Page:
-    """What must hold of any page."""
-    page = Page(text)
-    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
-    assert len(ids) == len(set(ids))
-    for tag, attributes in page.elements:
-        assert not [name for name in attributes if name.startswith("on")]
-        if "href" in attributes:
-            assert attributes["href"].startswith("#")
-            assert attributes["href"][1:] in ids
-        if tag not in ("img", "meta"):
-            assert "src" not in attributes
-        for reference in re.findall(r"url\(([^)]*)\)", " ".join(attributes.values())):
-            assert reference.strip("#\"'") in ids
-    assert all(each["src"].startswith("data:image/jpeg;base64,") for each in page.all("img"))
-    (script,) = [text for tag, text in page.texts if tag == "script"]
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    (policy,) = [m["content"] for m in page.all("meta") if "http-equiv" in m]
-    assert policy == (
-        f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
-        "img-src data:; base-uri 'none'; form-action 'none'"
-    )
-    assert not {"iframe", "object", "embed", "link", "base"} & {tag for tag, _ in page.elements}
-    assert len(page.all("script")) == len(page.all("style")) == 1
-    assert "://" not in re.sub(r"<(script|style)>.*?</\1>", "", text, flags=re.DOTALL)
-    return page
 
 
 @pytest.fixture
@@ -330,11 +237,6 @@ def test_many_configurations_are_bounded_and_counted(make_record, monkeypatch):
     assert "3 more runs are not listed." in page.text
 
 
-def png(file: Path, size=(64, 48), colour=(200, 30, 60)) -> Path:
-    Image.new("RGB", size, colour).save(file)
-    return file
-
-
 def decoded(page: Page) -> list[Image.Image]:
     uris = [each["src"] for each in page.all("img")]
     return [Image.open(BytesIO(base64.b64decode(uri.partition(",")[2]))) for uri in uris]
@@ -434,201 +336,6 @@ def test_left_out_files_are_named():
 def test_importing_results_imports_no_page():
     code = "import results, sys; assert not {'jinja2', 'matplotlib', 'PIL'} & {*sys.modules}"
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-# --- in a browser --------------------------------------------------------------------------
-
-COLUMN = """(n => [...document.querySelectorAll(`#t-0 tbody tr:not([hidden]) > :nth-child(${n})`)]
-    .map(cell => cell.textContent.trim()))"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if PROGRAM is None:
-        pytest.skip("no Chromium here")
-    browser = Browser()
-    yield browser
-    browser.close()
-
-
-@pytest.fixture
-def opened(browser, records, tmp_path):
-    """A whole page with a picture, in a browser; there must be no complaint by the end."""
-    file = tmp_path / "report.html"
-    tables = comparison_table(records, published())
-    runs = shown(records, pictures=(("ground truth", png(tmp_path / "a.png", (900, 700))),))
-    logs = [Log("run", records[0].protocol, False, (1.0, 2.0, 3.0), (3.0, 2.0, 1.0))]
-    file.write_text(to_html(tables, figures(records, published(), logs), runs))
-    browser.open(file)
-    yield browser
-    assert browser.problems == []
-    outside = [url for url in browser.requests if not url.startswith(("file:", "data:"))]
-    assert outside == []
-
-
-def test_sorting(opened):
-    before = opened.run(f"{COLUMN}(3)")
-    header = "document.querySelector('#t-0 thead th:nth-child(3)')"
-    arrow = f"getComputedStyle({header}.querySelector('.what'), '::after').content"
-    assert "↕" in opened.run(arrow)
-    opened.run(f"{header}.querySelector('button').click()")
-    assert "↑" in opened.run(arrow)
-    values = [float(text.split()[0]) for text in opened.run(f"{COLUMN}(3)") if text != "–"]
-    assert values == sorted(values)
-    assert len(values) == 4
-    assert opened.run(f"{COLUMN}(3)")[-1] == "–"  # empty ones are last either way
-    assert opened.run(f"{header}.getAttribute('aria-sort')") == "ascending"
-    opened.run(f"{header}.querySelector('button').click()")
-    assert "↓" in opened.run(arrow)
-    texts = opened.run(f"{COLUMN}(3)")
-    values = [float(text.split()[0]) for text in texts if text != "–"]
-    assert values == sorted(values, reverse=True)
-    assert texts[-1] == "–"
-    assert sorted(texts) == sorted(before)
-    assert opened.run(f"{header}.getAttribute('aria-sort')") == "descending"
-
-
-def test_sorting_with_the_keyboard(opened):
-    header = "document.querySelector('#t-0 thead th:nth-child(2)')"
-    opened.run(f"{header}.querySelector('button').focus()")
-    opened.press("Enter")
-    labels = opened.run(f"{COLUMN}(2)")
-    assert labels == sorted(labels, key=str.lower)
-    assert opened.run("document.querySelectorAll('#t-0 [aria-sort]').length") == 1
-
-
-def test_filtering(opened):
-    kinds = "document.querySelectorAll('.tools [type=checkbox]')"
-    assert not opened.run("document.querySelector('.tools').hidden")
-    opened.run("document.querySelector('[type=search]').focus()")
-    for letter in "beit":
-        opened.press(letter)
-    assert {text.rstrip("abc").lower() for text in opened.run(f"{COLUMN}(2)")} == {"beit"}
-    assert opened.run("document.querySelector('.tools output').textContent").startswith("2 of ")
-    runs = "[...document.querySelectorAll('details.run:not([hidden])')].length"
-    assert opened.run(runs) == 1
-    opened.run("document.querySelector('.tools').reset()")
-    opened.run(f"{kinds}[1].click()")
-    visible = """[...document.querySelectorAll('#t-0 thead th')]
-        .filter(th => getComputedStyle(th).display !== 'none').map(th => th.className)"""
-    assert opened.run(visible) == ["label", "label", "measured", "difference"]
-    assert "–" not in opened.run(f"{COLUMN}(3)")  # rows that only others published are gone
-    opened.run(f"{kinds}[0].click(); {kinds}[2].click()")
-    assert opened.run(f"{COLUMN}(1)") == []
-
-
-def test_a_filter_that_matches_nothing(opened):
-    opened.run("document.querySelector('[type=search]').focus()")
-    for letter in "xyz":
-        opened.press(letter)
-    assert opened.run("document.querySelectorAll('article:not([hidden])').length") == 0
-    assert opened.run("document.querySelector('.tools output').textContent").startswith("0 of ")
-
-
-def test_a_click_on_a_score_opens_what_is_behind_it(opened):
-    assert opened.run("document.querySelectorAll('details[open]').length") == 0
-    opened.run("document.querySelector('#t-0 td.measured a').click()")
-    opened.run("new Promise(done => setTimeout(done, 50))")
-    target = opened.run("location.hash")
-    assert opened.run(f"document.querySelector('{target}').open") is True
-    top = opened.run(f"document.querySelector('{target}').getBoundingClientRect().top")
-    assert -1 <= top < 900
-
-
-def test_pictures_grow_and_shrink(opened):
-    height = "document.querySelector('.zoom img').getBoundingClientRect().height"
-    small = opened.run(height)
-    opened.run("document.querySelector('.zoom').click()")
-    assert opened.run(height) > 1.5 * small
-    opened.run("document.querySelector('.zoom').click()")
-    assert opened.run(height) == small
-
-
-def test_on_a_phone_every_number_is_seen_with_its_name(opened, tmp_path):
-    """A row is a card: nothing is cut off at the right, and no empty cell takes a line."""
-    opened.open(tmp_path / "report.html", width=360, height=740)
-    opened.run("document.querySelectorAll('details').forEach(each => { each.open = true; })")
-    assert opened.run("document.documentElement.scrollWidth") <= 360
-    box = "document.querySelector('#t-0 .scroll')"
-    assert opened.run(f"{box}.scrollWidth <= {box}.clientWidth")
-    cells = "[...document.querySelectorAll('#t-0 td.measured:not(.empty), #t-0 td.published')]"
-    inside = "cell => cell.getBoundingClientRect().right <= 360"
-    assert opened.run(f"{cells}.every({inside})")
-    assert opened.run(f"{cells}.length") > 0
-    named = "getComputedStyle(document.querySelector('#t-0 td.measured'), '::before').content"
-    assert "top-1" in opened.run(named)
-    empty = "document.querySelector('#t-0 td.empty')"
-    assert opened.run(f"getComputedStyle({empty}).display") == "none"
-
-
-def test_it_prints(opened, tmp_path):
-    """No controls on paper, and nothing wider than the page."""
-    opened.open(tmp_path / "report.html", width=700)
-    opened.send("Emulation.setEmulatedMedia", media="print")
-    hidden = "getComputedStyle(document.querySelector('{}')).display"
-    assert opened.run(hidden.format(".tools")) == "none"
-    assert opened.run(hidden.format("nav")) == "none"
-    assert opened.run("document.documentElement.scrollWidth") <= 700
-    opened.send("Emulation.setEmulatedMedia", media="")
-    recipe = "document.querySelector('details .facts').getBoundingClientRect().height"
-    opened.send("Emulation.setEmulatedMedia", media="print")
-    assert opened.run(recipe) > 10  # of a run that nobody opened
-    opened.send("Emulation.setEmulatedMedia", media="")
-    document = opened.pdf()
-    assert document.startswith(b"%PDF")
-    assert document.count(b"/Type /Page\n") >= 2
-
-
-def test_dark_and_light(opened):
-    ink = "getComputedStyle(document.body).color"
-    plot = "getComputedStyle(document.querySelector('svg text')).fill"
-    seen = []
-    for scheme in ("light", "dark"):
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
-        opened.send("Emulation.setEmulatedMedia", features=features)
-        seen.append((opened.run(ink), opened.run(plot)))
-    opened.send("Emulation.setEmulatedMedia", features=[])
-    (light_ink, light_plot), (dark_ink, dark_plot) = seen
-    assert light_ink != dark_ink
-    assert light_plot != dark_plot
-
-
-def test_hostile_text_runs_nothing(browser, make_record, tmp_path):
-    records = [
-        make_record(init=text, name=text, backbone=text, metrics={"top1": float(i), text: 1.0})
-        for i, text in enumerate(HOSTILE)
-    ]
-    file = tmp_path / "report.html"
-    file.write_text(whole(records))
-    browser.open(file)
-    assert browser.problems == []
-    assert browser.run("window.stolen") is None
-    assert browser.run("document.querySelectorAll('script').length") == 1
-    assert browser.run("document.querySelectorAll('details').length") == len(HOSTILE)
-    assert [url for url in browser.requests if not url.startswith("data:")] == [file.as_uri()]
-
-
-def test_the_policy_stops_a_script_that_got_in(browser, tmp_path):
-    """Even if escaping failed somewhere, the page would run no script but its own."""
-    file = tmp_path / "report.html"
-    html = to_html([]).replace("</main>", "<script>window.stolen = 1</script></main>")
-    file.write_text(html.replace("<h1>", "<img src=x onerror='window.stolen = 1'><h1>"))
-    browser.open(file)
-    assert browser.run("window.stolen") is None
-    assert browser.problems  # the browser says what it stopped
-
-
-def test_the_page_loads_itself_again(browser, tmp_path):
-    file = tmp_path / "report.html"
-    file.write_text(to_html([], refresh=1))
-    browser.open(file)
-    assert "refreshes every 1 s" in browser.run("document.querySelector('.lead').textContent")
-    file.write_text(to_html([], title="the second"))
-    while not any(
-        event.get("method") == "Page.loadEventFired" for event in browser.events[-1:]
-    ) or "second" not in browser.run("document.title"):
-        browser.events.append(browser.receive())
-    assert browser.problems == []
 
 
 def test_what_there_is_nothing_to_switch_has_no_switch(make_record):
