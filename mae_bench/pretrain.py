@@ -177,7 +177,7 @@ def apart(backbone: str, tokens: Tokenizer | None) -> list[str]:
 
     The published tokens are DALL-E's; the miniature world's are of a tokenizer of ours.
     """
-    if tokens is None or not tokens.metadata or backbone == QUICK:
+    if tokens is None or not tokens.is_ours or backbone == QUICK:
         return []
     return [f"tokens by a tokenizer of ours ({tokens.name}, sha256 {tokens.sha256[:12]})"]
 

@@ -4,7 +4,7 @@ Imported where torch is needed anyway.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,10 +73,15 @@ class Tokenizer:
     """of its file"""
     sha256: str
     metadata: dict[str, str]
-    """of a file of ours; empty for DALL-E's"""
+    """of a file of ours; empty for DALL-E's, unless somebody has put it into another file"""
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether a run of ours has trained it."""
+        return is_ours(self.metadata)
 
     def __str__(self) -> str:
-        kind = "of ours" if self.metadata else "DALL-E's layout"
+        kind = "of ours" if self.is_ours else "DALL-E's layout"
         return (
             f"tokenizer {self.name} ({kind}, {self.encoder.codebook:,} codes, "
             f"sha256 {self.sha256[:12]})"
@@ -125,11 +130,15 @@ def tensors_of(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     tensors = {
         key: value
         for key, value in named.items()
-        if isinstance(value, Tensor) and not (metadata and key.startswith(DECODER))
+        if isinstance(value, Tensor) and not (is_ours(metadata) and key.startswith(DECODER))
     }
     for key, value in tensors.items():
         refuse_odd(file, key, value)
     return {key: value.detach() for key, value in tensors.items()}, metadata
+
+
+def is_ours(metadata: Mapping[str, str]) -> bool:
+    return metadata.get("method") == "tokenizer"
 
 
 def plain(key: str) -> str:

@@ -62,6 +62,11 @@ class BeitRecipe(PretrainRecipe):
         require(self, "num_masked", fits, f"at most the {side**2} patches of an image")
         fits = self.min_block <= self.num_masked
         require(self, "min_block", fits, f"at most num_masked {self.num_masked}")
+        fits = self.min_block <= (side - 1) ** 2
+        most = (
+            f"at most {(side - 1) ** 2}: a block leaves a row and a column of {side} x {side} free"
+        )
+        require(self, "min_block", fits, most)
         fits = self.max_block is None or self.max_block >= self.min_block
         require(self, "max_block", fits, f"at least min_block {self.min_block}")
 

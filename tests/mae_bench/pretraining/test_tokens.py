@@ -143,7 +143,10 @@ def test_tokens_that_are_not_dall_es_are_told(made: Path) -> None:
     tokens = read_tokenizer(made / "tok" / "tokenizer.safetensors")
     (said,) = apart("vit_b", tokens)
     assert said.startswith("tokens by a tokenizer of ours (tokenizer.safetensors, sha256 ")
-    assert apart("vit_b", replace(tokens, metadata={})) == []
+    for metadata in ({}, {"format": "pt"}):  # DALL-E's, as it is or in a file of safetensors
+        theirs = replace(tokens, metadata=metadata)
+        assert apart("vit_b", theirs) == []
+        assert "DALL-E's layout" in str(theirs)
     assert apart("vit_mini", tokens) == apart("vit_b", None) == []
 
 
@@ -196,6 +199,10 @@ def test_both_numbers_of_a_tokenizer_are_annealed(world: Path) -> None:
         ({"target": "tokens", "norm_pix": ""}, "norm_pix is True; expected False with target"),
         ({"method": "beit", "token_size": 64}, "expected 32: a code stands for 8 x 8 pixels"),
         ({"method": "beit", "num_masked": 17}, "at most the 16 patches of an image"),
+        (
+            {"method": "beit", "num_masked": 16, "min_block": 10},
+            "min_block is 10; expected at most 9: a block leaves a row and a column",
+        ),
         ({"method": "tokenizer", "image_size": 30}, "image_size is 30; expected a multiple of 8"),
         (
             {"method": "beit", "tokenizer": "tok", "checkpoint": "file"},
