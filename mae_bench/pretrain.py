@@ -179,7 +179,7 @@ def apart(backbone: str, tokens: Tokenizer | None) -> list[str]:
     """
     if tokens is None or not tokens.is_ours or backbone == QUICK:
         return []
-    return [f"tokens by a tokenizer of ours ({tokens.name}, sha256 {tokens.sha256[:12]})"]
+    return ["tokens by a tokenizer of ours, not DALL-E's"]
 
 
 def evaluated(task: Pretraining, how: Scoring, images: int) -> Scored:
