@@ -58,18 +58,20 @@ def environment(
 ) -> Environment:
     """Versions, device, processes, commit and command of this process.
 
-    `precision`: of the run's recipe; `earlier`: where it was trained before.
+    `precision`: of the run's recipe; `earlier`: where it was trained, of which what was here is no
+    other place.
     """
+    here = (device_name(accelerator.device), accelerator.num_processes, sharded)
     return Environment(
         python=platform.python_version(),
         torch=torch.__version__,
         versions={name: importlib.metadata.version(name) for name in LIBRARIES}
         | {name: importlib.metadata.version(name) for name in OPTIONAL if is_installed(name)},
-        device=device_name(accelerator.device),
+        device=here[0],
         bf16=bf16_of_cpu() if precision == "bf16" and accelerator.device.type == "cpu" else None,
         processes=accelerator.num_processes,
         sharded=sharded,
-        earlier=list(earlier),
+        earlier=[e for e in earlier if (e.device, e.processes, e.sharded) != here],
         commit=commit(),
         command=command(accelerator.num_processes),
     )

@@ -130,12 +130,13 @@ class Keeper:
 
     def state(self) -> dict[str, Any]:
         """In the first process; all have to ask for that of a sharded network."""
+        seconds = self.seconds()
         return {name: whole(part.state_dict()) for name, part in self.parts.items()} | {
             "epoch_losses": self.epoch_losses,
             "skipped": [tuple(each) for each in self.bad.found.values()],
-            "seconds": self.seconds(),
+            "seconds": seconds,
             "started": self.started,
-            "places": [(*place, spent) for place, spent in self.places().items()],
+            "places": [(*place, spent) for place, spent in self.places(seconds).items()],
         }
 
     def write_unreadable(self) -> None:
@@ -160,13 +161,13 @@ class Keeper:
         """Training time so far, earlier parts of a resumed run included."""
         return self.before + time.monotonic() - self.began
 
-    def places(self) -> dict[Place, float]:
-        """Seconds of training by where they were spent; those of which nothing is known are here's.
+    def places(self, seconds: float) -> dict[Place, float]:
+        """All `seconds` by where they were spent; those of which nothing is known are here's.
 
         A state from before this was written down tells nothing.
         """
         elsewhere = sum(spent for place, spent in self.earlier.items() if place != self.place)
-        return self.earlier | {self.place: self.seconds() - elsewhere}
+        return self.earlier | {self.place: seconds - elsewhere}
 
     def fitted(self, model: Task, plan: MicroBatches) -> Fitted:
         seconds = self.seconds()
@@ -178,7 +179,7 @@ class Keeper:
             sharded=self.is_sharded,
             earlier=tuple(
                 Earlier(device=device, processes=processes, sharded=sharded, seconds=spent)
-                for (device, processes, sharded), spent in self.places().items()
+                for (device, processes, sharded), spent in self.places(seconds).items()
                 if (device, processes, sharded) != self.place
             ),
         )

@@ -29,7 +29,7 @@ from mae_bench.recipes import recipe
 from mae_bench.run.files import MODEL_FILE, RECORD_FILE, RUN_FILE, STATE_FOLDER, STATES
 from mae_bench.run.writing import read_state
 from mae_bench.setup import Spent
-from results import Checkpoint, Data, ResultsError, Sweep, parse_record
+from results import Checkpoint, Data, Earlier, ResultsError, Sweep, parse_record
 from results.objects import read_object
 from results.protocol import ProtocolId
 from tasks.errors import TaskError
@@ -127,6 +127,10 @@ def read_trained(folder: Path) -> Trained:
             seconds=float(state["seconds"]),
             images_per_second=step * effective.batch_size / max(float(state["seconds"]), 1e-9),
             skipped=tuple(restored(state["skipped"])),
+            earlier=tuple(
+                Earlier(device=device, processes=processes, sharded=sharded, seconds=seconds)
+                for device, processes, sharded, seconds in state.get("places", ())
+            ),
         )
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise RunError(

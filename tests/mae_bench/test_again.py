@@ -72,6 +72,17 @@ def test_a_failed_score_is_made_up_for_in_the_run_s_own_folder(data, unscored, t
     assert made.deviations == usual.deviations
     assert made.complete
     assert parse_record((unscored / "run/record.json").read_bytes()) == made
+    assert made.environment.earlier == []
+
+
+def test_a_score_elsewhere_tells_where_the_training_was(data, unscored, monkeypatch):
+    """The hours are the training's, the device is that of who scores."""
+    monkeypatch.setattr("mae_bench.provenance.device_name", lambda device: "another")
+    made = again(unscored)
+    assert made is not None
+    (before,) = made.environment.earlier
+    assert made.environment.device == "another" != before.device
+    assert made.cost.seconds == before.seconds
 
 
 def test_the_same_command_goes_on_with_another_test_set(data, unscored, capsys):
