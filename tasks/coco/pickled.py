@@ -27,7 +27,6 @@ BEFORE = (b"]\x94", b"]\x94(", b"", b"", b"")
 AFTER = (b"\x94a", b"\x94", b"\x94", b"\x94e", b"\x94")
 """around such a part: "]" begins a list, to which "a" appends one entry, "e" all since "("; 0x94
 remembers what was written last"""
-BEFORE_BYTES, AFTER_BYTES = (np.array([*map(len, texts)]) for texts in (BEFORE, AFTER))
 
 
 class Written:

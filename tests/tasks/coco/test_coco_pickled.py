@@ -6,10 +6,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from tasks.coco.pickled import BATCH, FRAME, Written, pickled
+from tasks.coco.pickled import Written, pickled
 from tasks.coco.segmentation import Packed
 
 Outlines = list[Packed | None]
+BATCH, FRAME = 1000, 2**16
+"""pickle's own: entries of a list at once, and bytes"""
 
 
 def own(outline: Packed | None) -> Packed | None:
