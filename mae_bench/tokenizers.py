@@ -6,7 +6,6 @@ A tokenizer is a file, a run, or the newest one.
 from pathlib import Path
 from typing import Any
 
-from mae_bench.data import is_miniature
 from mae_bench.errors import RunError
 from mae_bench.pretraining.methods import METHODS
 from mae_bench.run.files import RECORD_FILE, RUN_FILE, TOKENIZER_FILE
@@ -35,6 +34,8 @@ def tokenizer_file(
         if given is not None:
             raise RunError("--tokenizer: this recipe predicts no tokens; leave it out")
         return None, ()
+    from mae_bench.data import is_miniature  # slow, and --help needs it not
+
     who = "--method beit" if method == "beit" else f"--method {method} --target tokens"
     return find_tokenizer(given, out, recipe.backbone, is_miniature(data), who)
 
