@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import data_loading
+import side_by_side
 import torch
-from pretrain_step import NOTES, WORKLOADS, Workload, machine, matmul_peak
+from pretrain_step import WORKLOADS, Workload, machine, matmul_peak
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, record_function
 
@@ -217,15 +218,17 @@ def main() -> None:
         work = replace(work, batch=arguments.batch or work.batch)
         for precision in ("fp32", "bf16"):
             tables.append(measure(work, precision, arguments.rounds, clock))
-            print(tables[-1], flush=True)
     loaded = f"The loader takes {1000 * loading():.1f} ms of another process for an image."
-    text = "\n\n".join([*tables, loaded, machine(arguments.threads)]) + "\n"
-    print(f"{loaded}\n\n{machine(arguments.threads)}")
-    if arguments.write:
-        file = Path(__file__).with_suffix(".md")
-        _, heading, notes = file.read_text().partition(NOTES) if file.exists() else ("", "", "")
-        title = "# What limits a pre-training step on a CPU\n\n`python benchmarks/cpu_limit.py`\n\n"
-        file.write_text(title + text + (f"\n{heading}{notes}" if notes else ""))
+    tables = [*tables, f"### Loading\n\n{loaded}"]
+    tables = [f"{table}\n\n{machine(arguments.threads)}" for table in tables]
+    title = "What limits a pre-training step on a CPU"
+    side_by_side.publish(__file__, title, [*tables, EXPLANATION], arguments.write, keep_tables=True)
+
+
+EXPLANATION = (
+    "The peak is the speed of large matrix products, measured between the steps; GFLOP are those "
+    "of matrix products alone, forward and backward."
+)
 
 
 if __name__ == "__main__":

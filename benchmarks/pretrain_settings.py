@@ -266,7 +266,7 @@ def main() -> None:
     made: dict[str, Callable[[], str]] = {
         "steps": lambda: steps_table(arguments.backbone, arguments.batch, arguments.rounds),
         "loading": lambda: loading_table(arguments.rounds),
-        "claims": lambda: claims_table(1, arguments.rounds),
+        "claims": lambda: claims_table(4, arguments.rounds),
     }
     tables = [f"{made[name]()}\n\n{machine(1)}" for name in arguments.only or made]
     title = "Settings of masked pre-training"

@@ -56,7 +56,7 @@ class Workload:
 
 SMALL_DECODER = {"decoder_dim": 128, "decoder_depth": 4, "decoder_heads": 4}
 WORKLOADS = (Workload("vit_b", 8), Workload("vit_t", 32, SMALL_DECODER))
-LARGE = Workload("vit_l", 1, optimised=False)
+LARGE = Workload("vit_l", 4, optimised=False)
 PAIRS = (Workload("vit_b", 4), Workload("vit_t", 16))
 """of MoCo v3, whose images are pairs of views"""
 

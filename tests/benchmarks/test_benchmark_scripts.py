@@ -69,6 +69,49 @@ def test_all_that_the_scripts_import_can_be_asked_for():
     assert named - there == set()
 
 
+def defined(file: Path) -> set[str]:
+    """Names that a module has, read without importing it."""
+    names: set[str] = set()
+    for node in ast.parse(file.read_text()).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {each.id for one in targets for each in ast.walk(one) if hasattr(each, "id")}
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {each.asname or each.name for each in node.names}
+    return names
+
+
+def missing(module: str, names: set[str]) -> set[str] | None:
+    """Names that a module of this repository does not have; None of any other module.
+
+    Packages are imported, whose names may come when they are asked for; modules are only read.
+    """
+    for root in (HERE, HERE.parent):
+        place = root / module.replace(".", "/")
+        if place.with_suffix(".py").exists():
+            return names - defined(place.with_suffix(".py"))
+        if (place / "__init__.py").exists():
+            package = importlib.import_module(module)
+            submodules = {each.stem for each in place.iterdir()}
+            return {each for each in names - submodules if not hasattr(package, each)}
+    return None
+
+
+def test_what_the_scripts_take_from_each_other_and_from_here_is_there():
+    wrong, looked = [], 0
+    for file in HERE.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if not isinstance(node, ast.ImportFrom):
+                continue
+            found = missing(str(node.module), {each.name for each in node.names})
+            looked += found is not None
+            wrong += [f"{file.name}: {name} of {node.module}" for name in sorted(found or ())]
+    assert wrong == []
+    assert looked > 100
+
+
 def test_everybody_takes_turns_and_the_warm_up_is_not_counted():
     called = []
     now = iter(range(1000))
