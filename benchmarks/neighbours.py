@@ -2,7 +2,7 @@
 
     python benchmarks/neighbours.py            # prints the tables
     python benchmarks/neighbours.py --write    # and writes them to neighbours.md
-    python benchmarks/neighbours.py --queries 4096 --rounds 5
+    python benchmarks/neighbours.py --queries 8192 --rounds 5
 
 Features of 768 channels are drawn around a thousand centres: 1,281,167 of training images, or a
 part of them, and some test images. Everybody finds the most similar training images, by cosine, in
@@ -34,7 +34,7 @@ SPREAD = 5.0
 """standard deviation of a channel around its centre's, which is drawn with 1"""
 SHARES = (32, 16, 8)
 """the training images are divided by"""
-QUERIES = 128
+QUERIES = 2048
 SAME_NEIGHBOURS = 0.999
 """share of the neighbours; rounding exchanges the last of them"""
 SAME_VOTES = 0.1

@@ -117,3 +117,45 @@ def test_a_feature_of_zeros_is_near_to_nothing() -> None:
     similarities, rows = knn.nearest(torch.zeros(1, 3), torch.eye(3), 2)
     assert similarities.tolist() == [[0.0, 0.0]]
     assert rows.tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize("digits", [1, 2, 6])
+@pytest.mark.parametrize("k", [1, 5, 30])
+def test_the_largest_by_groups_are_those_of_a_stable_sort(digits: int, k: int) -> None:
+    rng = torch.Generator().manual_seed(0)
+    values = torch.randn(64, 64 * knn.GROUP, generator=rng).round(decimals=digits)
+    expected = values.sort(dim=1, descending=True, stable=True)
+    found, columns = knn.top(values, k)
+    assert torch.equal(found, expected.values[:, :k])
+    assert torch.equal(columns, expected.indices[:, :k])
+
+
+@pytest.mark.parametrize("rows", [2048, 512, 100])
+def test_parts_of_the_bank_give_what_all_of_it_at_once_gives(rows: int, monkeypatch) -> None:
+    """Of features whose similarities are multiples of a quarter, exactly: most are equal."""
+    rng = torch.Generator().manual_seed(0)
+    signs = torch.randint(2, (2000, 4), generator=rng) * 2.0 - 1
+    alone = torch.eye(4)[torch.randint(4, (2000,), generator=rng)]
+    bank = torch.where(torch.rand(2000, 1, generator=rng) < 0.5, signs, signs * alone)
+    queries = bank[:40]
+    exact = torch.nn.functional.normalize(queries) @ torch.nn.functional.normalize(bank).T
+    assert torch.equal(exact * 4, (exact * 4).round())
+    expected = exact.sort(dim=1, descending=True, stable=True)
+    monkeypatch.setattr(knn, "BANK_ROWS", rows)
+    found, indices = knn.nearest(queries, bank, 7)
+    assert torch.equal(found, expected.values[:, :7])
+    assert torch.equal(indices, expected.indices[:, :7])
+
+
+def test_later_parts_of_the_bank_with_few_that_are_near_enough(monkeypatch) -> None:
+    rng = torch.Generator().manual_seed(0)
+    bank, queries = torch.randn(4096, 16, generator=rng), torch.randn(40, 16, generator=rng)
+    exact = (
+        torch.nn.functional.normalize(queries.double())
+        @ torch.nn.functional.normalize(bank.double()).T
+    )
+    expected = exact.sort(dim=1, descending=True, stable=True)
+    monkeypatch.setattr(knn, "BANK_ROWS", 512)
+    found, indices = knn.nearest(queries, bank, 7)
+    assert torch.allclose(found.double(), expected.values[:, :7], rtol=0, atol=1e-6)
+    assert torch.equal(indices, expected.indices[:, :7])
