@@ -275,8 +275,8 @@ def main() -> None:
 
 EXPLANATION = (
     "Times are medians over the rounds of (setting / default) in the same round. A setting costs "
-    "no more than it must where its time grows no more than its arithmetic does; the last column "
-    "has that, counted by torch."
+    "no more than it must where its time grows no more than its arithmetic does, which torch "
+    "counted."
 )
 
 
