@@ -83,16 +83,22 @@ def suite_spec(layouts: Iterable[Layout], seeds: int, few: int, short: bool) -> 
 
 
 Done = Sequence[tuple[SuiteRun, Record]]
+TOKENIZER = "tokenizer"
+"""name of the run whose tokens BEiT and Table 1d predict"""
 
 
 def finished(runs: Sequence[SuiteRun], out: Path) -> Done:
     """Those of the runs that have a record, made by the recipe that they have now."""
     records = {record.name: record for record in read_records(out)[0]}
+    done = []
     for run in runs:
-        made = records.get(run.name)
+        name = TOKENIZER if run.protocol == "tokenizer" else run.name
+        made = records.get(name)
         if made is not None and made.recipe_hash != run.recipe.digest():
-            raise SystemExit(f"{out / run.name} was made by another recipe: move it away")
-    return [(run, records[run.name]) for run in runs if run.name in records]
+            raise SystemExit(f"{out / name} was made by another recipe: move it away")
+        if made is not None:
+            done.append((run, made))
+    return done
 
 
 def grouped(layouts: Sequence[Layout], done: Done) -> Groups:
@@ -224,7 +230,7 @@ def carry_out(runs: Sequence[SuiteRun], file: Path, options: argparse.Namespace)
     if any(run.protocol == BEIT or dict(run.overrides).get("target") == "tokens" for run in runs):
         short = SHORTER if options.shortened else {}
         mae_bench.pretrain(
-            BACKBONE, out=options.out, name="tokenizer", execution=how, method="tokenizer", **short
+            BACKBONE, out=options.out, name=TOKENIZER, execution=how, method="tokenizer", **short
         )
     records = mae_bench.suite(file, out=options.out, jobs=options.jobs, execution=how)
     return list(zip(runs, records, strict=True))
