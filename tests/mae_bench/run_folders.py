@@ -121,3 +121,17 @@ def rescored(argv: list[str], capsys) -> tuple[int, str]:
         code = int(end.code or 0)
     told = capsys.readouterr()
     return code, told.out + told.err
+
+
+def filled(root: Path) -> Path:
+    """A folder of finished runs, a stopped one, broken ones, and what is no run."""
+    finished(root / "one")
+    finished(root / "study/other", init="moco_v3", seed=3, metrics={"top1": 84.25}, intervals={})
+    begun(root / "half", 8, 16)
+    (root / "broken").mkdir()
+    (root / "broken/record.json").write_text('{"name": ')
+    (root / "empty").mkdir()
+    (root / "empty/run.json").write_text("[]")
+    (root / "notes").mkdir()
+    (root / "notes/thesis.txt").write_text("mine")
+    return root

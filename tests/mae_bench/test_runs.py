@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from run_folders import IDENTITY, begun, files, finished, line_of, lines, record, rescored
+from run_folders import IDENTITY, begun, files, filled, finished, line_of, lines, record, rescored
 from small_runs import SMALL_MAE, flags, log_of, steps_logged, wait_for
 
 from mae_bench import runs
@@ -20,18 +20,7 @@ from results.bundle import open_bundle
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Finished runs, a stopped one, broken ones, and what is no run."""
-    root = tmp_path / "runs"
-    finished(root / "one")
-    finished(root / "study/other", init="moco_v3", seed=3, metrics={"top1": 84.25}, intervals={})
-    begun(root / "half", 8, 16)
-    (root / "broken").mkdir()
-    (root / "broken/record.json").write_text('{"name": ')
-    (root / "empty").mkdir()
-    (root / "empty/run.json").write_text("[]")
-    (root / "notes").mkdir()
-    (root / "notes/thesis.txt").write_text("mine")
-    return root
+    return filled(tmp_path / "runs")
 
 
 def test_list_has_a_line_for_each_run(root, capsys):

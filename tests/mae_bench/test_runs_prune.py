@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
-from run_folders import begun, files, finished, lines, record
+from run_folders import files, filled, finished, lines, record
 
 from mae_bench import runs
 from mae_bench.run.finding import read_run, state
@@ -15,18 +15,7 @@ from results import write_record
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Finished runs, a stopped one, broken ones, and what is no run."""
-    root = tmp_path / "runs"
-    finished(root / "one")
-    finished(root / "study/other", init="moco_v3", seed=3, metrics={"top1": 84.25}, intervals={})
-    begun(root / "half", 8, 16)
-    (root / "broken").mkdir()
-    (root / "broken/record.json").write_text('{"name": ')
-    (root / "empty").mkdir()
-    (root / "empty/run.json").write_text("[]")
-    (root / "notes").mkdir()
-    (root / "notes/thesis.txt").write_text("mine")
-    return root
+    return filled(tmp_path / "runs")
 
 
 def test_prune_says_what_it_would_do(root, capsys):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from run_folders import ALONE, IDENTITY, begun, finished, rescored
+from run_folders import ALONE, IDENTITY, filled, finished, rescored
 from small_runs import SMALL
 
 import mae_bench
@@ -22,18 +22,7 @@ from results.bundle import open_bundle
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Finished runs, a stopped one, broken ones, and what is no run."""
-    root = tmp_path / "runs"
-    finished(root / "one")
-    finished(root / "study/other", init="moco_v3", seed=3, metrics={"top1": 84.25}, intervals={})
-    begun(root / "half", 8, 16)
-    (root / "broken").mkdir()
-    (root / "broken/record.json").write_text('{"name": ')
-    (root / "empty").mkdir()
-    (root / "empty/run.json").write_text("[]")
-    (root / "notes").mkdir()
-    (root / "notes/thesis.txt").write_text("mine")
-    return root
+    return filled(tmp_path / "runs")
 
 
 def test_pack_writes_beside_the_run_or_where_it_is_told(root, tmp_path, capsys):

@@ -110,3 +110,23 @@ def check_safe(text: str) -> Page:
 def png(file: Path, size=(64, 48), colour=(200, 30, 60)) -> Path:
     Image.new("RGB", size, colour).save(file)
     return file
+
+
+def of_three_methods(make_record):
+    """Three methods with seeds, a shortened run, two sizes."""
+    found = [
+        make_record(seed=seed, metrics={"top1": 83.5 + seed / 10, "top5": 96.0})
+        for seed in range(3)
+    ]
+    found += [
+        make_record(backbone="vit_l", metrics={"top1": 85.8}, intervals={"top1": (85.5, 86.1)}),
+        make_record(init="moco_v3", metrics={"top1": 83.0}, name="moco"),
+        make_record(
+            init="beit",
+            metrics={"top1": 81.0},
+            deviations=["epochs 100 -> 10"],
+            recipe={"epochs": 10, "betas": (0.9, 0.999), "clip_grad": None, "ema": True},
+            recipe_hash="ba9876543210",
+        ),
+    ]
+    return found

@@ -1,5 +1,7 @@
 """Pre-trainings with their transfers, and cells of a table of the paper."""
 
+from results import Checkpoint, Named
+
 PRETRAINED = {
     "mask_ratio": 0.75,
     "norm_pix": False,
@@ -36,3 +38,38 @@ def line(table, *labels: str) -> dict[tuple[str, str], object]:
         row for row in table.rows if [cell.value for cell in row[: len(labels)]] == list(labels)
     ]
     return {(c.kind, c.title): cell for c, cell in zip(table.columns, row, strict=True)}
+
+
+def studies(make_record):
+    """What makes the record of a pre-training, and those of its transfers."""
+
+    def make(hash_: str, backbone="vit_l", deviations=(), *, standard=True, **recipe):
+        data = make_record().data.model_copy(update={"standard": standard})
+        pretrain = make_record(
+            kind="pretrain",
+            protocol="pretrain/mae@1",
+            task="pretrain",
+            init="scratch",
+            checkpoint=None,
+            backbone=backbone,
+            data=data,
+            recipe={**PRETRAINED, **recipe},
+            recipe_hash=hash_ * 6,
+            deviations=list(deviations),
+            metrics={"loss": 0.4},
+        )
+        file = Checkpoint(
+            file="b.safetensors",
+            sha256=hash_ * 32,
+            recipe_hash=hash_ * 6,
+            data=Named(name=data.name, fingerprint=data.fingerprint),
+            seed=0,
+        )
+        shared = {"backbone": backbone, "checkpoint": file}
+        return [
+            pretrain,
+            make_record(**shared, metrics={"top1": 85.0}),
+            make_record(**shared, protocol=LINEAR, metrics={"top1": 73.2}),
+        ]
+
+    return make

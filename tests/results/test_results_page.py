@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from made_records import pretrained
-from page_parts import HOSTILE, Page, check_safe, png, shown, whole
+from page_parts import HOSTILE, Page, check_safe, of_three_methods, png, shown, whole
 from PIL import Image
 
 import results.formats.html
@@ -38,23 +38,7 @@ from results.text import one_line
 
 @pytest.fixture
 def records(make_record):
-    """Three methods with seeds, a shortened run, two sizes."""
-    found = [
-        make_record(seed=seed, metrics={"top1": 83.5 + seed / 10, "top5": 96.0})
-        for seed in range(3)
-    ]
-    found += [
-        make_record(backbone="vit_l", metrics={"top1": 85.8}, intervals={"top1": (85.5, 86.1)}),
-        make_record(init="moco_v3", metrics={"top1": 83.0}, name="moco"),
-        make_record(
-            init="beit",
-            metrics={"top1": 81.0},
-            deviations=["epochs 100 -> 10"],
-            recipe={"epochs": 10, "betas": (0.9, 0.999), "clip_grad": None, "ema": True},
-            recipe_hash="ba9876543210",
-        ),
-    ]
-    return found
+    return of_three_methods(make_record)
 
 
 def test_an_empty_page():

@@ -1,7 +1,7 @@
 """The paper's tables against values typed by hand from it (arXiv 2111.06377v2)."""
 
 import pytest
-from paper_studies import LINEAR, PRETRAINED, line, notes, values
+from paper_studies import line, notes, studies, values
 
 from results import (
     PAPER_TABLES,
@@ -21,38 +21,7 @@ from results import (
 
 @pytest.fixture
 def study(make_record):
-    """The record of a pre-training, and those of its transfers."""
-
-    def make(hash_: str, backbone="vit_l", deviations=(), *, standard=True, **recipe):
-        data = make_record().data.model_copy(update={"standard": standard})
-        pretrain = make_record(
-            kind="pretrain",
-            protocol="pretrain/mae@1",
-            task="pretrain",
-            init="scratch",
-            checkpoint=None,
-            backbone=backbone,
-            data=data,
-            recipe={**PRETRAINED, **recipe},
-            recipe_hash=hash_ * 6,
-            deviations=list(deviations),
-            metrics={"loss": 0.4},
-        )
-        file = Checkpoint(
-            file="b.safetensors",
-            sha256=hash_ * 32,
-            recipe_hash=hash_ * 6,
-            data=Named(name=data.name, fingerprint=data.fingerprint),
-            seed=0,
-        )
-        shared = {"backbone": backbone, "checkpoint": file}
-        return [
-            pretrain,
-            make_record(**shared, metrics={"top1": 85.0}),
-            make_record(**shared, protocol=LINEAR, metrics={"top1": 73.2}),
-        ]
-
-    return make
+    return studies(make_record)
 
 
 N = None
