@@ -79,8 +79,10 @@ def added_settings(record: Record, before: Pretrainings | None = None) -> list[s
 def made(pretraining: Record) -> tuple:
     """`Checkpoint.origin` of the weights that a pre-training of ours wrote."""
     before = pretraining.checkpoint
-    return (
+    known = (
         pretraining.recipe_hash,
         pretraining.data.fingerprint,
         before.origin if before else (),
     )
+    tokenizer = pretraining.tokenizer
+    return known if tokenizer is None else (*known, tokenizer.origin)

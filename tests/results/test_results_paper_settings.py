@@ -3,7 +3,8 @@
 import pytest
 from paper_studies import line, notes, studies
 
-from results import Checkpoint, Cost, Earlier, paper_table, published
+from results import Checkpoint, Cost, Earlier, Named, paper_table, published
+from results.origins import Pretrainings
 
 
 @pytest.fixture
@@ -214,3 +215,27 @@ def test_a_pre_training_that_began_from_other_weights_says_so(study, make_record
     assert notes(table, cell)[-1] == (
         "pre-trained otherwise than the paper: begun from dino (x.pth)."
     )
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_what_predicted_tokens_is_found_by_its_tokenizer(study, other):
+    """Weights name the tokenizer whose tokens they predicted: by it they find their pre-training,
+    and not by another one."""
+    tokens = Checkpoint(
+        file="tokenizer.safetensors",
+        sha256="e" * 64,
+        recipe_hash="e" * 12,
+        data=Named(name="images", fingerprint="f" * 20),
+        seed=0,
+    )
+    pretrain, *transfers = study("d1", target="tokens", codebook=8192)
+    pretrain = pretrain.model_copy(update={"tokenizer": tokens})
+    used = tokens.model_copy(update={"recipe_hash": "a" * 12}) if other else tokens
+    records = [
+        each.model_copy(
+            update={"checkpoint": each.checkpoint.model_copy(update={"tokenizer": used})}
+        )
+        for each in transfers
+    ]
+    found = Pretrainings([pretrain, *records])
+    assert [found.of(each) for each in records] == [None if other else pretrain] * 2
