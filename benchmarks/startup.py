@@ -4,11 +4,12 @@
     python benchmarks/startup.py FOLDER --write    # and writes them to benchmarks/startup.md
     python benchmarks/startup.py FOLDER --share 0.1
 
-Made-up data of the official sizes: COCO's annotation files (`large_coco.py`), ImageNet's and
-iNaturalist 2018's images as empty files. Each reading is a process of its own, from the page cache;
-imports are not counted. The readers take turns, and ratios are of one round: the machine's speed
-cancels out. What is read is compared: pycocotools' images, annotations and boxes, ImageFolder's
-names and classes, and fingerprints of first and later starts.
+Made-up data of the official sizes: COCO's annotation files (`large_coco.py`), the images of
+ImageNet, iNaturalist 2018 and ADE20K as empty files. Each reading is a process of its own, from the
+page cache; imports are not counted. The readers take turns, and ratios are of one round: the
+machine's speed cancels out. What is read is compared: pycocotools' images, annotations and boxes,
+names and classes of ImageFolder and mmsegmentation, and fingerprints of first and later starts.
+`--write` leaves what stands below the table.
 """
 
 import argparse
@@ -21,20 +22,28 @@ import subprocess
 import sys
 from pathlib import Path
 
+import side_by_side
 from large_coco import write_data_set
 
 CLASSES, PER_CLASS, VAL = 1000, 1281, 50
 """of ImageNet: classes, and images of each in both splits (1,281,000 and 50,000)"""
 SPECIES, INAT = 8142, {"train": 437_513, "val": 24_426}
+ADE = {"training": 20_210, "validation": 2_000}
 
 MEASURE = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
+
+def most_memory():
+    # MB; not resource's ru_maxrss, which counts the process that started this one
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+
 {imports}
 wall, cpu = time.perf_counter(), time.process_time()
 {read}
 found = [time.perf_counter() - wall, time.process_time() - cpu,
-         resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]
+         most_memory()]
 {tell}
 print(json.dumps(found))
 """
@@ -76,6 +85,43 @@ JSON_ALONE = {
     "('train', 'val')]",
     "tell": "found += [None, [len(each['images']) for each in data], None, None]",
 }
+
+
+UNLABELLED = {
+    "imports": "from tasks.images import UnlabelledImages",
+    "read": """data = UnlabelledImages([Path(sys.argv[1])], 224)
+notes, fingerprint = data.notes(), data.fingerprint""",
+    "tell": """import hashlib
+found += [data.fingerprint, [len(data)], None, hashlib.sha256("".join(
+          path[len(sys.argv[1]) + 1:] for path in data.all_names).encode()).hexdigest()]""",
+}
+ONE_IMAGE_FOLDER = {
+    "imports": "from torchvision.datasets import ImageFolder",
+    "read": "data = ImageFolder(sys.argv[1])",
+    "tell": """import hashlib
+found += [None, [len(data)], None, hashlib.sha256("".join(
+          path[len(sys.argv[1]) + 1:] for path, _ in data.samples).encode()).hexdigest()]""",
+}
+ADE20K = {
+    "imports": "from tasks.ade20k.layout import read",
+    "read": "data = read(sys.argv[1])",
+    "tell": """import hashlib
+found += [data.fingerprint, [len(each) for each in (data.train, data.val)], None, hashlib.sha256(
+          "".join([*data.train.names, *data.val.names]).encode()).hexdigest()]""",
+}
+MMSEGMENTATION = {
+    "imports": "import warnings\nwarnings.simplefilter('ignore')\n"
+    "from mmseg.datasets import ADE20KDataset",
+    "read": """data = [ADE20KDataset(data_root=sys.argv[1], pipeline=[], data_prefix={"img_path":
+        f"images/{s}", "seg_map_path": f"annotations/{s}"}) for s in ("training", "validation")]""",
+    "tell": """import hashlib
+found += [None, [len(each) for each in data], None, hashlib.sha256("".join(data[s][row]["img_path"][
+          len(sys.argv[1]) + 1:] for s in (0, 1) for row in range(len(data[s]))).encode(
+          )).hexdigest()]""",
+}
+
+SAME = slice(4, 7)
+"""of what a reader tells: the number of images, and what they are"""
 
 
 def measure(script: dict[str, str], *arguments: str) -> list:
@@ -159,27 +205,40 @@ def make_inaturalist(root: Path, share: float) -> Path:
     return root
 
 
+def make_ade20k(root: Path, share: float) -> Path:
+    for split, total in ADE.items():
+        for kind, suffix in (("images", "jpg"), ("annotations", "png")):
+            folder = root / kind / split
+            folder.mkdir(parents=True)
+            for number in range(max(1, int(total * share))):
+                (folder / f"ADE_{split[:-3]}_{number:08d}.{suffix}").touch()
+    return root
+
+
 def table(folder: Path, share: float, count: int) -> str:
     os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
     made = {
         "coco": lambda root: write_data_set(root, share),
         "imagenet": lambda root: make_imagenet(root, share),
         "inat2018": lambda root: make_inaturalist(root, share),
+        "ade20k": lambda root: make_ade20k(root, share),
     }
     for name, make in made.items():
         if not (folder / name).is_dir():
             make(folder / name)
-    rows = lines(
-        "COCO", "pycocotools", rounds(count, COCO, PYCOCOTOOLS, slice(4, 7), f"{folder}/coco")
-    )
-    found = rounds(count, LISTS, IMAGE_FOLDER, slice(4, 7), f"{folder}/imagenet", "imagenet1k")
+    rows = lines("COCO", "pycocotools", rounds(count, COCO, PYCOCOTOOLS, SAME, f"{folder}/coco"))
+    found = rounds(count, LISTS, IMAGE_FOLDER, SAME, f"{folder}/imagenet", "imagenet1k")
     rows += lines("ImageNet", "torchvision's ImageFolder", found)
     found = rounds(count, LISTS, JSON_ALONE, slice(4, 5), f"{folder}/inat2018", "inat2018")
     rows += lines("iNaturalist 2018", "json.loads alone", found)
+    found = rounds(count, UNLABELLED, ONE_IMAGE_FOLDER, SAME, f"{folder}/imagenet/train")
+    rows += lines("pre-training folder", "torchvision's ImageFolder", found)
+    found = rounds(count, ADE20K, MMSEGMENTATION, SAME, f"{folder}/ade20k")
+    rows += lines("ADE20K", "mmsegmentation's ADE20KDataset", found)
     head = [
-        f"{count} rounds (medians), {share:g} of the official sizes; Python "
-        f"{platform.python_version()}, {os.cpu_count()} cores, shared with other work. Ratios are "
-        "of one round, by wall time and by CPU time.",
+        f"{count} rounds (medians), {share:g} of the official sizes; {side_by_side.processor()}, "
+        f"load average {os.getloadavg()[1]:.1f} on {os.cpu_count()} processors; Python "
+        f"{platform.python_version()}. Ratios are of one round, by wall time and by CPU time.",
         "",
         "| data | reader | s | CPU s | MB at most | wall ratio | CPU ratio |",
         "|---|---|---|---|---|---|---|",
@@ -197,10 +256,10 @@ def main() -> None:
     text = table(given.folder.absolute(), given.share, given.rounds)
     print(text)
     if given.write:
-        head = (
-            "# From the start of reading to a data set\n\n`python benchmarks/startup.py FOLDER`\n\n"
-        )
-        Path(__file__).with_suffix(".md").write_text(head + text)
+        page = Path(__file__).with_suffix(".md")
+        head = "# From the start of reading to a data set\n\n`python benchmarks/startup.py FOLDER`"
+        _, _, below = page.read_text().rpartition("|\n")
+        page.write_text(f"{head}\n\n{text}{below}")
 
 
 if __name__ == "__main__":

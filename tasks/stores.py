@@ -183,14 +183,16 @@ def listing(folder: Path | str) -> list[Entry]:
         inside = member.archive.inside(member.name)
         found = [Entry(name, f"{folder}/{name}", is_folder) for name, is_folder in inside]
     else:
-        mounts = MOUNTS.get(str(folder), [])
-        read_here = {mount.archive.path.name for mount in mounts}
         with os.scandir(folder) as entries:
             found = [
                 Entry(entry.name, entry.path, leads_to_folder(entry), entry.is_symlink())
                 for entry in entries
-                if entry.name not in read_here
             ]
+        mounts = MOUNTS.get(str(folder))
+        if not mounts:
+            return sorted(found)
+        read_here = {mount.archive.path.name for mount in mounts}
+        found = [entry for entry in found if entry.name not in read_here]
         found += [
             Entry(name, f"{folder}/{name}", is_folder)
             for mount in mounts

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,8 +20,11 @@ PIECE = 2**16
 """bytes read at the start, in the middle and at the end of a long file"""
 THREADS = 16
 """for storage on a network, where a look at a file takes a millisecond"""
-BLOCK = 4096
-"""files that a thread looks at in a row"""
+SLOW = 5e-5
+"""seconds that a look takes there at least; where files are near it takes a twentieth, and threads
+that wait for each other's Python double it"""
+BLOCK = 512
+"""files that are looked at in a row"""
 GONE = -1
 """size of a file that is not there: a link that leads nowhere"""
 
@@ -46,21 +50,13 @@ class Fingerprint:
             self._digest.update(len(data).to_bytes(8))
             self._digest.update(data)
 
-    def add_files(
-        self,
-        root: Path | str,
-        names: Sequence[str],
-        sample: int = SAMPLE,
-        sizes: np.ndarray | None = None,
-    ) -> np.ndarray:
+    def add_files(self, root: Path | str, names: Sequence[str], sample: int = SAMPLE) -> np.ndarray:
         """Take in the files `names`, relative to `root`, in their order.
 
         The contents of `sample` of them are read. Returns their sizes; see `file_sizes`.
-        `FileNames` remember them, so that a million files are not looked at twice; or they are
-        given.
+        `FileNames` remember them, so that a million files are not looked at twice.
         """
-        if sizes is None and isinstance(names, FileNames):
-            sizes = names.sizes
+        sizes = names.sizes if isinstance(names, FileNames) else None
         if sizes is None:
             sizes = file_sizes(root, names)
         self.add(names.lines() if isinstance(names, FileNames) else "\n".join(names))
@@ -84,11 +80,16 @@ def sampled(count: int, sample: int = SAMPLE) -> list[int]:
 def file_sizes(root: Path | str, names: Sequence[str]) -> np.ndarray:
     """Bytes of each of the files, int64 (N,); `GONE` for those that cannot be looked at."""
     blocks = [names[start : start + BLOCK] for start in range(0, len(names), BLOCK)]
-    if len(blocks) < 2:
-        return np.array([size for block in blocks for size in look(root, block)], dtype=np.int64)
+    found: list[list[int]] = []
+    while blocks:
+        began = time.perf_counter()
+        found.append(look(root, blocks.pop(0)))
+        if time.perf_counter() - began > SLOW * len(found[-1]):
+            break
     with ThreadPoolExecutor(THREADS) as pool:
-        found = list(pool.map(lambda block: look(root, block), blocks))
-    return np.concatenate([np.array(sizes, dtype=np.int64) for sizes in found])
+        found += pool.map(lambda block: look(root, block), blocks)
+    sizes = [np.array(block, dtype=np.int64) for block in found]
+    return np.concatenate(sizes or [np.zeros(0, np.int64)])
 
 
 def look(root: Path | str, names: Sequence[str]) -> list[int]:

@@ -30,15 +30,13 @@ LOOKED_AT = 4096
 Facts = dict[str, Any]
 
 
-def kept_walk(
-    folders: Sequence[Path], suffixes: frozenset[str]
-) -> tuple[Walk, list[np.ndarray | None]]:
-    """`walk` that leaves out what is held out, and bytes of the files in each folder, int64.
+def kept_walk(folders: Sequence[Path], suffixes: frozenset[str]) -> tuple[Walk, list[FileNames]]:
+    """`walk` that leaves out what is held out, without names, and the names in each folder.
 
-    None in place of these where there are so few files that nothing is kept.
+    These know the sizes of their files, unless there are so few that nothing is kept.
     """
     identity = {"folders": [str(each) for each in folders], "suffixes": sorted(suffixes)}
-    made: list[Walk] = []
+    made: list[tuple[Walk, list[FileNames]]] = []
 
     def is_current(found: Kept) -> bool:
         facts, arrays = found.facts, found.arrays
@@ -52,34 +50,36 @@ def kept_walk(
     def make() -> Kept:
         began = time.time_ns()
         found = walk(folders, suffixes, leave_held_out=True)
-        made.append(found)
-        if sum(map(len, found.names)) < LEAST_IMAGES or not all(found.names):
+        all_names = [FileNames(names) for names in found.names]
+        facts = {name: value for name, value in vars(found).items() if name != "names"}
+        made.append((Walk(**facts), all_names))
+        if sum(map(len, all_names)) < LEAST_IMAGES or not all(map(len, all_names)):
             return Kept({}, {}, "")
         arrays = {"stamps": np.array(stamps(found.entered), dtype=np.int64).reshape(-1, 3)}
-        for at, (folder, names) in enumerate(zip(folders, found.names, strict=True)):
-            arrays[f"{at}.names"] = FileNames(names).as_array()
-            arrays[f"{at}.sizes"] = file_sizes(folder, names)
-        facts = {name: value for name, value in vars(found).items() if name != "names"}
+        for at, (folder, names) in enumerate(zip(folders, all_names, strict=True)):
+            names.sizes = file_sizes(folder, names)
+            arrays[f"{at}.names"], arrays[f"{at}.sizes"] = names.as_array(), names.sizes
         about = {"version": VERSION, "identity": identity, "walk": facts}
         return Kept(about, arrays, why_not(arrays["stamps"], began))
 
     source = ",".join(str(folder.absolute()) for folder in folders)
     kept = keep("walks", source, is_current, make, one=False)
-    sizes = [kept.arrays.get(f"{at}.sizes") for at in range(len(folders))]
-    return (made[0] if made else walk_of(kept.facts["walk"], kept.arrays, len(folders))), sizes
+    if made:
+        return made[0]
+    names = [names_of(kept.arrays, at) for at in range(len(folders))]
+    return walk_of(kept.facts["walk"]), names
 
 
 def names_of(arrays: Mapping[str, np.ndarray], at: int) -> FileNames:
     """The names that were kept of one of the folders, with sizes."""
     names = FileNames.of_array(arrays[f"{at}.names"])
-    names.sizes = np.asarray(arrays[f"{at}.sizes"])
+    names.sizes = arrays[f"{at}.sizes"]
     return names
 
 
-def walk_of(facts: Facts, arrays: Mapping[str, np.ndarray], count: int) -> Walk:
-    """The walk over so many folders that was kept."""
+def walk_of(facts: Facts) -> Walk:
+    """The walk that was kept, without names."""
     found = Walk(**facts)
-    found.names = [list(names_of(arrays, at)) for at in range(count)]
     found.passed = Counter(facts["passed"])
     found.twice = [(second, first) for second, first in facts["twice"]]
     return found

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +14,7 @@ from tasks.errors import TaskError
 from tasks.images.batches import load_batch
 from tasks.images.crops import Crop, draw_crop, resize, sample_rng, square_box
 from tasks.images.decoding import decode_box
-from tasks.images.files import FileNames
+from tasks.images.files import FileNames, Paths
 from tasks.images.fingerprint import Fingerprint
 from tasks.images.jitter import Jitter
 from tasks.images.keeping import kept_walk
@@ -65,30 +63,24 @@ class UnlabelledImages:
         if not folders:
             raise TaskError("no image folder is given; expected at least one")
         folders = [opened(folder) for folder in folders]
-        found, sizes = kept_walk(folders, OWN_SUFFIXES)
-        left_out = []
-        for row, folder in enumerate(folders):
-            if not found.names[row]:
+        found, all_names = kept_walk(folders, OWN_SUFFIXES)
+        left_out, parts = [], {}
+        for folder, names in zip(folders, all_names, strict=True):
+            if not len(names):
                 raise TaskError(empty(folder, found))
             for what, files in (leave_out or {}).items():
-                kept = without(found.names[row], folder, files)
-                count = len(kept) - sum(kept)
-                found.names[row] = list(compress(found.names[row], kept))
-                known = sizes[row]
-                sizes[row] = None if known is None else known[kept]
+                before = len(names)
+                names = without(names, folder, files)
+                count = before - len(names)
                 left_out += [f"left out: {plural(count, 'file')}: {what}"] if count else []
-            if not found.names[row]:
+            if not len(names):
                 raise TaskError(f"{folder}: {'; '.join(left_out)}; no image is left to train on")
-        self.parts = {str(f): len(names) for f, names in zip(folders, found.names, strict=True)}
-        """folder -> images in it"""
+            parts[str(folder)] = names
         members = dict.fromkeys(line for folder in folders for line in unread_members(folder))
         self.passed_over = [*found.notes(), *left_out, *members]
         """lines about what was not taken"""
-        self._names = FileNames(
-            [f"{f}/{name}" for f, names in zip(folders, found.names, strict=True) for name in names]
-        )
-        all_sizes = [each for each in sizes if each is not None]
-        self._names.sizes = np.concatenate(all_sizes) if len(all_sizes) == len(folders) else None
+        self.all_names = Paths(parts)
+        """paths of the images, folder by folder"""
         self.folders = folders
         """kept, since a process that is started afresh opens archives in them by these"""
         self.image_size = image_size
@@ -99,7 +91,7 @@ class UnlabelledImages:
         self.colour_jitter = colour_jitter
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self.all_names)
 
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Batch:
         """The samples (epoch, index) as `load_batch` returns them."""
@@ -112,12 +104,12 @@ class UnlabelledImages:
         finish: Callable[[Crop], Tensor],
     ) -> Batch:
         """The same with other functions than `load` and `resize`."""
-        return load_batch(keys, load, self._names, finish=finish)
+        return load_batch(keys, load, self.all_names, finish=finish)
 
     def load(self, epoch: int, index: int) -> Crop:
         """One sample before it is resized. Raises UnreadableImage."""
         rng = sample_rng(self.seed, epoch, index)
-        path = self._names[index]
+        path = self.all_names[index]
         if self.augmentation in ("none", "crop_fixed"):
             moves = rng if self.augmentation == "crop_fixed" else None
             share = self.fixed_crop
@@ -132,50 +124,36 @@ class UnlabelledImages:
         resized = resize(crop.pixels, self.image_size, crop.flip)
         return crop.jitter.apply_to(resized) if crop.jitter else resized
 
-    @property
-    def all_names(self) -> FileNames:
-        return self._names
-
     def names(self, indices: Sequence[int]) -> list[str]:
-        return [self._names[index] for index in indices]
-
-    def relative(self) -> dict[str, list[str]]:
-        """Folder -> names of its images, relative to it."""
-        found, start = {}, 0
-        for folder, count in self.parts.items():
-            skip = len(folder) + 1
-            found[folder] = [name[skip:] for name in self._names[start : start + count]]
-            start += count
-        return found
+        return [self.all_names[index] for index in indices]
 
     @cached_property
     def fingerprint(self) -> str:
         """Names the images by their content, and how they are read; see `Fingerprint`."""
         print_ = Fingerprint()
         print_.add("upright" if self.upright else "as stored")
-        start, sizes = 0, self._names.sizes
-        for folder, names in self.relative().items():
-            end = start + len(names)
-            print_.add_files(folder, names, sizes=None if sizes is None else sizes[start:end])
-            start = end
+        for folder, names in self.all_names.parts.items():
+            print_.add_files(folder, names)
         return print_.hexdigest()
 
     def notes(self) -> list[str]:
         """How many images, where, how turned, and what was not taken; a line each."""
         places = []
-        for folder, names in self.relative().items():
-            tops = Counter(name.partition("/")[0] if "/" in name else "." for name in names)
+        for folder, names in self.all_names.parts.items():
+            tops = names.in_first_folders()
             inside = [f"{count:,} in {top}" for top, count in tops.most_common(NAMED)]
             more = len(tops) - len(inside)
             inside += [f"the others in {plural(more, 'more folder')}"] if more else []
             what = f"{plural(len(names), 'image')} in {folder}"
             places.append(what if set(tops) == {"."} else f"{what} ({', '.join(inside)})")
-        turned = turned_note(self._names, self.upright)
+        turned = turned_note(self.all_names, self.upright)
         return [f"pre-training on {'; '.join(places)}", *turned, *self.passed_over]
 
 
-def without(names: list[str], folder: Path, files: Sequence[Path]) -> list[bool]:
-    """Whether images below a folder, by their names, are none of `files`."""
+def without(names: FileNames, folder: Path, files: Sequence[Path]) -> FileNames:
+    """The names of images below a folder that are none of `files`."""
     start = f"{folder.absolute()}/"
     inside = {name[len(start) :] for name in map(str, files) if name.startswith(start)}
-    return [name not in inside for name in names]
+    if not inside:
+        return names
+    return names.take(np.flatnonzero([name not in inside for name in names]))

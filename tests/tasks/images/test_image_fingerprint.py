@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,10 +71,21 @@ def test_each_part_is_apart_from_the_next() -> None:
     assert len({of_parts(*parts) for parts in (("ab",), ("a", "b"), ("", "ab"), ("ab", ""))}) == 4
 
 
+@pytest.mark.parametrize("slow", [0, 1e9])
 def test_sizes_are_those_of_the_files_in_their_order(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    slow: float, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """By threads, as on storage that is slow, and one after the other."""
     monkeypatch.setattr(fingerprint, "BLOCK", 7)
+    monkeypatch.setattr(fingerprint, "SLOW", slow)
+    started: list[str] = []
+    look = fingerprint.look
+
+    def looking(*arguments: Any) -> list[int]:
+        started.append(threading.current_thread().name)
+        return look(*arguments)
+
+    monkeypatch.setattr(fingerprint, "look", looking)
     names = []
     for number in range(100):
         (folder / f"{number}.bin").write_bytes(bytes(number))
@@ -80,6 +93,8 @@ def test_sizes_are_those_of_the_files_in_their_order(
     names.insert(50, "gone.bin")
     expected = [*range(50), GONE, *range(50, 100)]
     assert file_sizes(folder, names).tolist() == expected
+    assert len(started) == 15
+    assert {name == "MainThread" for name in started[1:]} == {bool(slow)}
 
 
 def test_a_large_data_set_is_sampled_and_sized_whole(

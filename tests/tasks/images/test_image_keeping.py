@@ -39,7 +39,7 @@ def everything(folders: list[Path]) -> dict[str, Any]:
     data = UnlabelledImages(folders, 8, leave_out=left_out)
     return {
         "names": list(data.all_names),
-        "parts": data.parts,
+        "parts": {folder: list(names) for folder, names in data.all_names.parts.items()},
         "notes": data.notes(),
         "fingerprint": data.fingerprint,
     }

@@ -1,6 +1,8 @@
 """Finding and decoding image files: the bits that Pillow and torchvision's ImageFolder give."""
 
 import io
+import pickle
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from torchvision.datasets.folder import pil_loader
 
 from tasks.errors import TaskError
 from tasks.images import FileNames, UnreadableImage, decode, decode_box, decoding, walk_images
+from tasks.images.files import Paths
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -105,6 +108,35 @@ def test_file_names_read_as_the_list_they_were_made_from() -> None:
     assert stored[1:3] == names[1:3]
     assert len(stored) == 4
     assert list(stored.take(np.array([3, 0]))) == ["c", "a/b.jpg"]
+    stored.sizes = np.arange(4)
+    for there in (stored, FileNames.of_array(stored.as_array())):
+        there.sizes = stored.sizes
+        here = pickle.loads(pickle.dumps(there))
+        assert list(here) == names
+        assert here.sizes.tolist() == [0, 1, 2, 3]
+
+
+def test_names_are_counted_by_their_first_folders() -> None:
+    names = sorted(
+        ["a", "a b/1", "a/1", "a/b/2", "a/c", "ab", "ab/x", "b.jpg", "é/1", "é/2", "\udcff/1"]
+    )
+    expected = Counter(name.partition("/")[0] if "/" in name else "." for name in names)
+    assert FileNames(names).in_first_folders() == expected
+    assert FileNames([]).in_first_folders() == {}
+    assert FileNames(["x", "y"]).in_first_folders() == {".": 2}
+
+
+def test_paths_are_those_of_each_folder_in_turn() -> None:
+    paths = Paths({"/one": FileNames(["a", "b/c"]), "/none": FileNames([]), "two": FileNames("d")})
+    expected = ["/one/a", "/one/b/c", "two/d"]
+    assert list(paths) == expected
+    assert [paths[row] for row in (-3, -2, -1)] == expected
+    assert paths[1:] == expected[1:]
+    assert paths[::-2] == expected[::-2]
+    for row in (3, -4):
+        with pytest.raises(IndexError, match="of 3 paths"):
+            paths[row]
+    assert list(pickle.loads(pickle.dumps(paths))) == expected
 
 
 # Decoding
