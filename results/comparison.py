@@ -1,7 +1,7 @@
 """From records and published rows to the tables of a report. Pure functions."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from results.cells import (
@@ -31,16 +31,16 @@ from results.labels import (
     task_order,
     trained_blocks,
 )
-from results.origins import Pretrainings, added_settings
+from results.origins import Pretrainings
 from results.published import Published, headline, same_recipe
 from results.record import Record
 from results.showing import (
     BACKBONE,
     Show,
     init_column,
-    init_title,
     measured_column,
     metrics_of,
+    weights_title,
 )
 from results.table import Cell, Column, Table
 from results.wide_tables import as_wide, wide_table
@@ -127,8 +127,8 @@ def _table(family: str, records: list[Record], published: list[Published], show:
     for backbone in dict.fromkeys(c.first.backbone for c in found):
         ours = [c for c in found if c.first.backbone == backbone]
         for c in ours:
-            settings = added_settings(c.first, show.before)
-            labels = _labels(c.first.protocol, backbone, init_title(c.first), is_curve, settings)
+            name = weights_title(c.first, show.before)
+            labels = _labels(c.first.protocol, backbone, name, is_curve)
             labels[1] = Entry(replace(labels[1].cell, marks=identities.marks(c, plan.notes)))
             lines.append(labels + _scores(plan, c.first.protocol, backbone, c.first.init, c))
         shown = {(c.first.protocol, plain(c.first.init)) for c in ours}
@@ -177,11 +177,7 @@ def _blocks(protocol: str) -> float:
     return float(trained_blocks(protocol) or 0)
 
 
-def _labels(
-    protocol: str, backbone: str, init: str, is_curve: bool, settings: Sequence[str] = ()
-) -> list[Entry]:
-    """`settings` of a pre-training that set it apart from others of its method."""
-    name = ", ".join([init, *settings])
+def _labels(protocol: str, backbone: str, name: str, is_curve: bool) -> list[Entry]:
     texts = [backbone, name, trained_blocks(protocol)] if is_curve else [backbone, name]
     return [Entry(Cell(text)) for text in texts]
 

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from results.errors import ResultsError
 from results.formats.texts import owner_of
+from results.origins import Pretrainings
 from results.record import Record
+from results.showing import weights_title
 
 if TYPE_CHECKING:
     import pandas
@@ -22,16 +24,20 @@ def records_frame(records: Iterable[Record]) -> pandas.DataFrame:
 
     Scores are as in the record (percent from 0 to 100); `<metric>_low` and `<metric>_high` are the
     ends of the 95 % interval over test images, where a run has one. What a run does not have is
-    missing (NaN). Times are in UTC, `hours` of training, `peak_gib` of one process's memory.
+    missing (NaN). `weights` is `init` with what our pre-training did otherwise than its protocol,
+    as tables name it, where its record is there. Times are in UTC, `hours` of training, `peak_gib`
+    of one process's memory.
     """
-    parts = [(_about(record), _scores(record), _rest(record)) for record in records]
+    records = list(records)
+    before = Pretrainings(records)
+    parts = [(_about(record, before), _scores(record), _rest(record)) for record in records]
     # The scores of all runs stand together, whichever run has which.
     names = dict.fromkeys(name for part in zip(*parts, strict=True) for row in part for name in row)
     rows = [about | scores | rest for about, scores, rest in parts]
     return _pandas().DataFrame(rows, columns=list(names))
 
 
-def _about(record: Record) -> dict[str, Any]:
+def _about(record: Record, before: Pretrainings) -> dict[str, Any]:
     return {
         "name": record.name,
         "kind": record.kind,
@@ -39,6 +45,7 @@ def _about(record: Record) -> dict[str, Any]:
         "protocol": record.protocol,
         "backbone": record.backbone,
         "init": record.init,
+        "weights": weights_title(record, before),
         "seed": record.seed,
     }
 

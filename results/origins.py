@@ -1,7 +1,9 @@
 """The pre-training runs that checkpoints come from."""
 
+import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from results.protocol import ProtocolId
@@ -15,6 +17,10 @@ ADDED_SETTINGS: Mapping[str, Any] = {
 }
 """of MAE's pre-training: what records have that are older than these fields"""
 
+TOLD_FIRST = ("decoder_depth", "decoder_dim", *ADDED_SETTINGS, "norm_pix", "mask_ratio")
+"""settings in the order of names, others after them and epochs last"""
+TITLES: Mapping[str, str] = {"decoder_dim": "decoder width"}
+"""settings that papers call otherwise than recipes"""
 
 SCRATCH, SUPERVISED = "scratch", "supervised"
 """A classifier that was trained from random weights is a supervised pre-training for other runs."""
@@ -61,19 +67,52 @@ def method_of(pretraining: Record) -> str:
     return SUPERVISED if pretraining.kind == "transfer" else name
 
 
-def added_settings(record: Record, before: Pretrainings | None = None) -> list[str]:
-    """ "mask block": what a pre-training does otherwise than its method of itself.
+def changed_settings(
+    record: Record,
+    before: Pretrainings | None = None,
+    but: Collection[str] = (),
+    than: Mapping[str, Any] = MappingProxyType({}),
+) -> list[str]:
+    """ "decoder depth 4", "800 epochs": what a pre-training does otherwise than its protocol.
 
-    Of the record, or of the pre-training `before` it.
+    Of the record, or of the pre-training `before` it, without the fields `but` and those that
+    follow from others; `than`: settings of MAE to compare with in place of the protocol's. It
+    depends on no other run: a name made of it stays the same in any report.
     """
     origin = record if record.kind == "pretrain" else before and before.of(record)
-    if not origin or method_of(origin) != "mae":
+    if not origin:
         return []
-    return [
-        f"{name.replace('_', ' ')} {value}"
-        for name, standard in ADDED_SETTINGS.items()
-        if (value := origin.recipe.get(name, standard)) != standard
-    ]
+    changed = {each.field: each.value for each in origin.changed}
+    if method_of(origin) == "mae":
+        recipe = {**ADDED_SETTINGS, **origin.recipe}
+        usual = {**ADDED_SETTINGS, **than}
+        changed = {k: value for k, value in changed.items() if k not in usual}
+        changed |= {k: recipe[k] for k in usual if recipe.get(k, usual[k]) != usual[k]}
+    left_out = {*but, *following(origin)}
+    names = dict.fromkeys([*TOLD_FIRST, *(k for k in changed if k != "epochs"), "epochs"])
+    return [_setting(k, changed[k]) for k in names if k in changed and k not in left_out]
+
+
+def _setting(name: str, value: Any) -> str:
+    if name == "norm_pix":
+        return "w/ norm" if value else "w/o norm"
+    if name == "epochs":
+        return f"{value} epoch{'' if value == 1 else 's'}"
+    return f"{TITLES.get(name, name.replace('_', ' '))} {value}"
+
+
+def following(pretraining: Record) -> set[str]:
+    """Changed fields of a recipe that follow from others, so that no name needs them: a warmup
+    that is as long, of all epochs, as the protocol's, and what another target brings with it."""
+    changed = {each.field: each for each in pretraining.changed}
+    found = {"norm_pix", "codebook"} & changed.keys() if "target" in changed else set()
+    warmup, epochs = changed.get("warmup_epochs"), changed.get("epochs")
+    if warmup and epochs:
+        numbers = (warmup.value, epochs.standard, warmup.standard, epochs.value)
+        if all(isinstance(each, int | float) for each in numbers):
+            a, b, c, d = map(float, numbers)  # type: ignore[arg-type]
+            found |= {"warmup_epochs"} if math.isclose(a * b, c * d, rel_tol=1e-6) else set()
+    return found
 
 
 def made(pretraining: Record) -> tuple:

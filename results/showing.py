@@ -25,7 +25,7 @@ from results.labels import (
     metric_title,
     shown,
 )
-from results.origins import Pretrainings
+from results.origins import Pretrainings, changed_settings
 from results.record import Record
 from results.table import Cell, Column
 
@@ -49,6 +49,11 @@ def init_title(record: Record) -> str:
     """What a run began from: "mae"; of a pre-training "random weights" where it had no others."""
     made = record.kind == "pretrain"
     return "random weights" if made and is_from_scratch(record) else record.init
+
+
+def weights_title(record: Record, before: Pretrainings) -> str:
+    """The same with what our pre-training did otherwise than its protocol: "mae, mask block"."""
+    return ", ".join([init_title(record), *changed_settings(record, before)])
 
 
 @dataclass(frozen=True)

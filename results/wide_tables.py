@@ -10,15 +10,15 @@ from results.cells import COST_COLUMNS, OURS, Entry, Identities, Notes, with_bes
 from results.configuration import Configuration, configurations
 from results.gains import GAIN, finetuning_family, gain_column
 from results.labels import data_title, protocol_order, protocol_title
-from results.origins import Pretrainings, added_settings
+from results.origins import Pretrainings
 from results.record import Record
 from results.showing import (
     BACKBONE,
     Show,
     init_column,
-    init_title,
     measured_column,
     metrics_of,
+    weights_title,
 )
 from results.table import Cell, Column, Note, Table
 
@@ -85,11 +85,13 @@ def as_wide(table: Table, records: list[Record]) -> Table:
 
 
 def _rows(found: list[Configuration], before: Pretrainings) -> list[Row]:
-    """As many rows for each backbone and its weights as it takes."""
-    rows: dict[tuple[str, str], list[Row]] = {}
-    taken: Counter[tuple[str, str, str]] = Counter()
+    """As many rows for each backbone and its weights as it takes; other weights of the same name
+    never share one."""
+    rows: dict[tuple[str, str, str], list[Row]] = {}
+    taken: Counter[tuple[str, str, str, str]] = Counter()
     for c in found:
-        key, family = (c.first.backbone, weights(c, before)), finetuning_family(c.first.protocol)
+        key = (c.first.backbone, weights_title(c.first, before), c.origin)
+        family = finetuning_family(c.first.protocol)
         place = taken[*key, family]
         taken[*key, family] += 1
         group = rows.setdefault(key, [])
@@ -99,15 +101,10 @@ def _rows(found: list[Configuration], before: Pretrainings) -> list[Row]:
     return [row for group in rows.values() for row in group]
 
 
-def weights(c: Configuration, before: Pretrainings) -> str:
-    """What a run began with: "mae, mask block"."""
-    return ", ".join([init_title(c.first), *added_settings(c.first, before)])
-
-
 def _labels(row: Row, identities: Identities, notes: Notes) -> list[Entry]:
     any_run = next(iter(row.values()))
     marks = dict.fromkeys(mark for c in row.values() for mark in identities.marks(c, notes))
-    name = weights(any_run, identities.before)
+    name = weights_title(any_run.first, identities.before)
     return [Entry(Cell(any_run.first.backbone)), Entry(Cell(name, marks=tuple(marks)))]
 
 

@@ -1,7 +1,7 @@
 """Figures of quality against what it costs: of our runs alone, for nobody publishes costs."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from matplotlib.figure import Figure
@@ -9,10 +9,11 @@ from matplotlib.figure import Figure
 from results.axes import amount_axis
 from results.cells import device_hours, device_names
 from results.configuration import Configuration, configurations
-from results.drawing import LABEL_LENGTH, Line, Panel, draw_panels, method_title
-from results.figures.lines import headline_metric, our_line, place_of, point_of, title_of
+from results.drawing import LABEL_LENGTH, Line, Panel, draw_panels
+from results.figures.lines import headline_metric, our_label, our_line, place_of, point_of, title_of
 from results.gains import finetuning_family
 from results.labels import trained_blocks
+from results.origins import Pretrainings, changed_settings
 from results.record import Record
 from results.text import one_line
 
@@ -36,6 +37,8 @@ PRICES = (
 HOURS, *_, LATENCY = PRICES
 SHORTER = ((60.0, "minutes"), (3600.0, "seconds"))
 """of an hour, for runs that take a small part of one"""
+SAME = 1.01
+"""times the smallest amount, up to which all count as the same and have no panel"""
 
 
 def cost_curve(protocol: str, records: Sequence[Record]) -> tuple[Figure | None, str]:
@@ -55,8 +58,9 @@ def cost_curve(protocol: str, records: Sequence[Record]) -> tuple[Figure | None,
     used = Counter(" and ".join(device_names([r])) for r in same)
     device, _ = used.most_common(1)[0]
     panels: list[Panel] = []
+    origins = Pretrainings(records)
     for price in PRICES:
-        if price == LATENCY and len({_network(r) for r in same}) == 1:
+        if price == LATENCY and _one_network(same):
             continue  # then its differences are noise of the clock
         found = [
             c
@@ -65,8 +69,9 @@ def cost_curve(protocol: str, records: Sequence[Record]) -> tuple[Figure | None,
         ]
         price = _in_its_unit(price, found)
         title = f"{title_of(protocol)}{place_of(same)}"
-        panel = Panel(title, metric, tuple(_lines(found, price, metric)), price.title)
-        if panel.drawable:  # one below the other, under one title
+        panel = Panel(title, metric, tuple(_lines(found, price, metric, origins)), price.title)
+        if panel.drawable and _differ(p.x for line in panel.lines for p in line.points):
+            # one below the other, under one title
             panels.append(replace(panel, title="" if panels else title))
     others = len(same) - used[device]
     caption = f"Times on {one_line(device, LABEL_LENGTH)}"
@@ -74,9 +79,17 @@ def cost_curve(protocol: str, records: Sequence[Record]) -> tuple[Figure | None,
     return draw_panels(panels, "", amount_axis), f" {caption}."
 
 
-def _network(record: Record) -> tuple[str, int | None, float | None]:
-    """What a latency is of."""
-    return record.backbone, record.cost.parameters, record.cost.forward_flops
+def _one_network(records: Sequence[Record]) -> bool:
+    """Whether all latencies are in effect of one network."""
+    costs = [(r.cost.parameters, r.cost.forward_flops) for r in records]
+    known = [[value for value in values if value] for values in zip(*costs, strict=True)]
+    return len({r.backbone for r in records}) == 1 and not any(map(_differ, known))
+
+
+def _differ(amounts: Iterable[float]) -> bool:
+    """Whether some amounts above zero are not all the same, but for hundredths."""
+    there = list(amounts)
+    return bool(there) and max(there) > SAME * min(there)
 
 
 def _in_its_unit(price: Price, found: Sequence[Configuration]) -> Price:
@@ -91,18 +104,23 @@ def _in_its_unit(price: Price, found: Sequence[Configuration]) -> Price:
     return replace(price, title=title, of=lambda r: _scaled(device_hours(r), 1 / parts))
 
 
-def _lines(found: Sequence[Configuration], price: Price, metric: str) -> list[Line]:
-    """A line for each method over its backbones, and another for what a backbone did again."""
-    groups: dict[tuple[str, bool, int], list[Configuration]] = defaultdict(list)
-    times: Counter[tuple[str, bool, str]] = Counter()
-    for c in found:
-        this = c.first.init, c.first.comparable, c.first.backbone
-        groups[*this[:2], times[this]].append(c)
+def _lines(
+    found: Sequence[Configuration], price: Price, metric: str, before: Pretrainings
+) -> list[Line]:
+    """A line for each method and what its pre-training changed, over its backbones, and another
+    for what a backbone did again."""
+    groups: dict[tuple[str, str, bool, int], list[Configuration]] = defaultdict(list)
+    times: Counter[tuple[str, str, bool, str]] = Counter()
+    # Where there are too many lines, those of the protocols as they are stay.
+    for c in sorted(found, key=lambda c: len(changed_settings(c.first, before))):
+        label = our_label(c.first, before)
+        this = c.first.init, label, c.first.comparable, c.first.backbone
+        groups[*this[:3], times[this]].append(c)
         times[this] += 1
     lines = []
-    for (init, *_), group in groups.items():
+    for (_, label, *_), group in groups.items():
         points = [point_of(c, _mean(c, price), metric) for c in group]
-        lines.append(our_line(group[0].first, method_title(init), points))
+        lines.append(our_line(group[0].first, label, points))
     return lines
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from results.configuration import Configuration
-from results.drawing import LABEL_LENGTH, Line, Owner, Point
+from results.drawing import LABEL_LENGTH, Line, Owner, Point, method_title
 from results.errors import ResultsError
 from results.labels import (
     as_title,
@@ -17,6 +17,7 @@ from results.labels import (
     trained_blocks,
 )
 from results.logs import Log
+from results.origins import Pretrainings, changed_settings
 from results.record import Record
 from results.text import middle_cut
 
@@ -65,6 +66,13 @@ def point_of(c: Configuration, x: float | None, metric: str) -> Point | None:
     if x is None or not isinstance(cell.value, float):
         return None
     return Point(float(x), cell.value, cell.std)
+
+
+def our_label(record: Record, before: Pretrainings, *more: str) -> str:
+    """ "MAE, ViT-L, decoder depth 4": a run's method, `more`, and what its pre-training did
+    otherwise than its protocol."""
+    parts = [method_title(record.init), *more, *changed_settings(record, before)]
+    return middle_cut(", ".join(parts), LABEL_LENGTH)
 
 
 def our_line(record: Record, label: str, points: Iterable[Point | None], like: bool = True) -> Line:

@@ -19,7 +19,7 @@ from results.figures.lines import (
     title_of,
     told_apart,
 )
-from results.origins import Pretrainings, added_settings, made, method_of
+from results.origins import Pretrainings, changed_settings, following, made, method_of
 from results.published import Published
 from results.record import Record
 from results.text import middle_cut
@@ -102,12 +102,20 @@ def _pretraining_panels(
 
 def _tells(axis: str, origin: Record) -> bool:
     """Whether the axis and the names of the lines tell all that a pre-training did otherwise."""
-    return not origin.other_deviations and {e.field for e in origin.changed} <= TOLD[axis]
+    changed = {each.field for each in origin.changed} - _with_epochs(axis, origin)
+    return not origin.other_deviations and changed <= TOLD[axis]
+
+
+def _with_epochs(axis: str, origin: Record) -> set[str]:
+    """What an axis of epochs tells beside these: a warmup that is the same part of them."""
+    return following(origin) & {"warmup_epochs"} if axis == "epochs" else set()
 
 
 def _all_but(axis: str, record: Record, origin: Record) -> str:
     """What the points of one line share."""
-    rest = {key: value for key, value in origin.recipe.items() if key != axis}
+    standard = {each.field: each.standard for each in origin.changed}
+    same = {key: standard[key] for key in _with_epochs(axis, origin)}
+    rest = {key: value for key, value in (origin.recipe | same).items() if key != axis}
     mine = (record.init, record.recipe_hash, record.data.fingerprint, record.complete)
     before = made(origin)[1:]  # without the recipe, which is told apart from its axis
     return repr((mine, sorted(record.deviations), before, sorted(rest.items())))
@@ -121,5 +129,5 @@ def _pretraining_label(axis: str, origin: Record) -> str:
         parts.append(f"{origin.recipe['epochs']} ep")
     if origin.recipe.get("norm_pix"):
         parts.append("norm. pixels")
-    parts += added_settings(origin)
+    parts += changed_settings(origin, but={axis, "epochs", "norm_pix"})
     return middle_cut(", ".join(parts), LABEL_LENGTH)

@@ -14,6 +14,7 @@ from results.figures.lines import (
     headline_metric,
     in_rows,
     joined,
+    our_label,
     our_line,
     place_of,
     point_of,
@@ -33,7 +34,7 @@ def partial_curve(
 ) -> Figure | None:
     """Scores of `task` over the number of blocks that train, beside MAE's Figure 9."""
     same = [r for r in records if r.task == task and blocks_of(r.protocol) is not None]
-    ours = []
+    origins, ours = Pretrainings(records), []
     versions = {ProtocolId.read(r.protocol).version for r in same}
     for group in _grouped(
         configurations(same),
@@ -41,9 +42,10 @@ def partial_curve(
     ):
         first = group[0].first
         points = [point_of(c, blocks_of(c.first.protocol), "top1") for c in group]
-        label = f"{method_title(first.init)}, {size_title(first.backbone)}"
+        more = [size_title(first.backbone)]
         if len(versions) > 1:
-            label += f", protocol version {ProtocolId.read(first.protocol).version}"
+            more.append(f"protocol version {ProtocolId.read(first.protocol).version}")
+        label = our_label(first, origins, *more)
         ours.append((first, our_line(first, label, points)))
     lines = told_apart(ours)
     theirs = [row for row in published if row.task == task and row.source == "mae2021"]
@@ -78,7 +80,7 @@ def size_curve(
         first, origin = group[0].first, origins.only(group[0].first)
         like = origin is None or not origin.deviations
         points = [point_of(c, SIZES.index(c.first.backbone), metric) for c in group]
-        label = method_title(first.init)
+        label = our_label(first, origins)
         ours += [(first, our_line(first, label, line, like)) for line in in_rows(points)]
     theirs = published_lines(
         (row.method, method_title(row.method), Point(SIZES.index(size), row.value))

@@ -26,6 +26,7 @@ from results.cells import (
 )
 from results.configuration import Configuration
 from results.labels import better, decimals_of, plain, protocol_title
+from results.origins import changed_settings
 from results.paper.layout import LARGE, OF_PRETRAINING, Score
 from results.paper.places import Line, Places, Spot, our_protocols, settings
 from results.paper.ratios import flops_ratio, speed_up
@@ -51,7 +52,7 @@ class Filling:
         used = [c for line in lines for c in line.ours.values()]
         self.identities = Identities(used)
         columns = [Column(f"label {text}", text, "label") for text in self.spec.labels]
-        entries = [[Entry(Cell(text)) for text in line.spots[0].row.labels] for line in lines]
+        entries = [[Entry(Cell(text)) for text in self.labels(line)] for line in lines]
         for index, score in enumerate(self.spec.scores):
             for column, added in self.columns(index, score, lines):
                 columns.append(column)
@@ -59,6 +60,26 @@ class Filling:
                     row_entries.append(entry)
         body = with_best(columns, entries)
         return Table(self.spec.title, tuple(columns), tuple(body), self.listed(columns, body, used))
+
+    def labels(self, line: Line) -> list[str]:
+        """Those of its row. A line without numbers of the paper adds what our pre-training did
+        otherwise, where that is the same all along it."""
+        labels = list(line.spots[0].row.labels)
+        found = {self.told(line.spots[0], c) for c in line.ours.values()}
+        printed = line.is_first and any(spot.theirs is not None for spot in line.spots)
+        if len(found) == 1 and not printed:
+            index = self.spec.method_label or 0
+            labels[index] = ", ".join([labels[index], *found.pop()])
+        return labels
+
+    def told(self, spot: Spot, c: Configuration) -> tuple[str, ...]:
+        """What our pre-training did otherwise than its row and the paper say, or than its protocol
+        in the miniature world, in few words."""
+        before = self.places.before(c)
+        if before is None:
+            return ()
+        paper = {} if before.data.miniature else self.spec.pretrained
+        return tuple(changed_settings(before, but=spot.row.pretrained or {}, than=paper))
 
     def columns(
         self, index: int, score: Score, lines: Sequence[Line]
@@ -120,7 +141,8 @@ class Filling:
         marks: tuple[str, ...] = (self.notes.ours(otherwise),) if otherwise else ()
         if metric == "hours":
             marks += (devices(c.records, self.notes),)
-            return measured_cell(c.records, lambda r: r.cost.seconds, 1, 3600, marks)
+            decimals = 3 if c.first.data.miniature else 1
+            return measured_cell(c.records, lambda r: r.cost.seconds, decimals, 3600, marks)
         chosen = spot.row.pretrained or {}
         is_reference = all(chosen.get(name) == value for name, value in score.ratio_to.items())
         if metric == "speedup" and is_reference:
@@ -164,7 +186,7 @@ class Filling:
         parts, told = [], set[str]()
         if plain(self.places.method(c)) == "mae":
             changed = spot.row.pretrained or {}
-            paper = {"epochs": self.spec.epochs, "norm_pix": self.spec.norm_pix, **changed}
+            paper = {**self.spec.pretrained, **changed}
             told, given = set(paper), settings(before)
             parts = [
                 f"{name} {given.get(name)} (paper: {value})"

@@ -72,6 +72,11 @@ class PaperTable:
     best: bool = False
     """whether the best of a column is marked: its rows are rivals"""
 
+    @property
+    def pretrained(self) -> Settings:
+        """Settings of the paper's pre-training in all rows that do not say otherwise."""
+        return {"epochs": self.epochs, "norm_pix": self.norm_pix}
+
 
 SIZES = {"vit_b": "ViT-B", "vit_l": "ViT-L", "vit_h": "ViT-H", "vit_h_448": "ViT-H, 448 pixels"}
 

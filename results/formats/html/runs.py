@@ -11,8 +11,9 @@ from results.drawing import size_title
 from results.figures.lines import title_of
 from results.formats.html.tables import MAX_CONFIGURATIONS, Links
 from results.labels import decimals_of, is_own, metric_title, shown
+from results.origins import Pretrainings
 from results.record import Record
-from results.showing import init_title
+from results.showing import weights_title
 from results.table import Table
 
 MAX_RUNS = 50
@@ -59,6 +60,7 @@ def behind_rows(
 ) -> list[dict[str, Any]]:
     """What lies behind a row of a table: recipe, environment and runs."""
     names = {id(run.record): run.name for run in runs}
+    before = Pretrainings(run.record for run in runs)
     rows: dict[int, dict[tuple[int, int], str]] = defaultdict(dict)
     for (t, r, _), index in links.items():
         rows[index][t, r] = tables[t].title
@@ -70,7 +72,7 @@ def behind_rows(
                 "first": c.first,
                 "title": title_of(c.first.protocol),
                 "size": size_title(c.first.backbone),
-                "init": "from " * (c.first.kind == "pretrain") + init_title(c.first),
+                "init": "from " * (c.first.kind == "pretrain") + weights_title(c.first, before),
                 "headline": _headline(c),
                 "verdict": _verdict(c.first),
                 "own": is_own(c.first),
