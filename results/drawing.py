@@ -145,7 +145,8 @@ def draw_losses(logs: Sequence[Log], title: str) -> Figure:
     with matplotlib.rc_context(RC):
         more = _further_lines(title)
         figure = Figure(figsize=(WIDTH, PANEL_HEIGHT + more))
-        axes = _add_axes(figure, 0, [log.name for log in logs], TITLE, more)
+        names = told_in_short([log.name for log in logs])
+        axes = _add_axes(figure, 0, names, TITLE, more)
         ends = []
         colours = [colour for colour, _ in (*STYLES.values(), *OTHERS)]
         for number, log in enumerate(logs):
@@ -155,7 +156,7 @@ def draw_losses(logs: Sequence[Log], title: str) -> Figure:
             dash = DASHES[number % len(DASHES)]
             axes.plot(log.epochs, smooth, color=colour, linewidth=1.6, linestyle=dash)
             end = (log.epochs[-1], float(smooth[-1]))
-            ends.append((end, middle_cut(log.name, LABEL_LENGTH), colour, "normal"))
+            ends.append((end, names[number], colour, "normal"))
         smoothed = np.concatenate([line.get_ydata() for line in axes.lines[1::2]])
         raw = np.concatenate([line.get_ydata() for line in axes.lines[::2]])
         low, high = np.quantile(raw, (0.001, 0.995))
@@ -166,6 +167,16 @@ def draw_losses(logs: Sequence[Log], title: str) -> Figure:
         axes.set_title(_in_lines(title))
         name_ends(axes, ends)
     return figure
+
+
+def told_in_short(names: Sequence[str]) -> list[str]:
+    """Names of runs as labels; long ones without the words that all begin with."""
+    if max(map(len, names)) > LABEL_LENGTH and len(set(names)) > 1:
+        words = [name.split("-") for name in names]
+        same = itertools.takewhile(lambda each: len(set(each)) == 1, zip(*words, strict=False))
+        start = min(len(list(same)), min(map(len, words)) - 1)
+        names = ["-".join(["…"] * bool(start) + each[start:]) for each in words]
+    return [middle_cut(name, LABEL_LENGTH) for name in names]
 
 
 def running_mean(values: np.ndarray, width: int) -> np.ndarray:

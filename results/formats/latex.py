@@ -21,8 +21,8 @@ DOCUMENT = r"""\documentclass{article}
 \end{document}
 """
 
-LABEL_LIMIT = 40
-"""characters of a label or a column's title; TeX has a largest width"""
+CELL_LIMIT, TITLE_LIMIT = 80, 40
+"""characters of a label and of a column's title; TeX has a largest width"""
 TITLE_WIDTH = 15
 """characters of a column's title in one line"""
 PAGE_LINES = 45
@@ -164,7 +164,7 @@ def _header(columns: Sequence[Column]) -> list[list[str]]:
     lines = [[escape(owner) for owner, _ in owners], [escape(source) for _, source in owners]]
     titles = []
     for column in columns:
-        title = one_line(column.title, LABEL_LIMIT) + (f" ({column.unit})" if column.unit else "")
+        title = one_line(column.title, TITLE_LIMIT) + (f" ({column.unit})" if column.unit else "")
         parts = [escape(part) for part in textwrap.wrap(title, TITLE_WIDTH)] or [""]
         titles.append([*parts[:-1], parts[-1] + _superscript(column.marks)])
     height = max(map(len, titles))
@@ -177,7 +177,7 @@ def _row(texts: Iterable[str]) -> str:
 
 
 def _cell(column: Column, cell: Cell) -> str:
-    text = escape(one_line(cell_text(column, cell), LABEL_LIMIT))
+    text = escape(one_line(cell_text(column, cell), CELL_LIMIT))
     if isinstance(cell.value, float):
         text = re.sub(r"(?<!\d)(?:-\{\}|\+)(?=\d)", lambda sign: f"${sign[0][0]}$", text)
     return (rf"\textbf{{{text}}}" if cell.best else text) + _superscript(cell.marks)

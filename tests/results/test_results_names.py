@@ -15,6 +15,7 @@ from results import (
     to_latex,
     to_markdown,
 )
+from results.drawing import told_in_short
 from results.figures.cost import cost_curve
 from results.figures.pretraining import schedule_curve
 from results.figures.protocols import partial_curve, size_curve
@@ -191,3 +192,17 @@ def test_schedules_with_a_warmup_of_the_same_part_are_one_line():
     own = study(3, {"metrics": {"top1": 60.0}}, epochs=30, warmup_epochs=20.0)
     figure = schedule_curve([*short, *whole, *own], [])
     assert list(figure.axes[0].containers[0][0].get_xdata()) == [20.0, 800.0]
+
+
+def test_long_names_of_runs_are_told_by_what_differs():
+    begin = "pretrain-vit_mini-epochs-3-mask"
+    long = [f"{begin}-grid-seed0", f"{begin}-block-mask_ratio-0.5-seed0"]
+    assert told_in_short(long) == ["…-grid-seed0", "…-block-mask_ratio-0.5-seed0"]
+    assert told_in_short(["mae-seed0", "mae-seed1"]) == ["mae-seed0", "mae-seed1"]
+    assert told_in_short(long[1:]) == ["pretrain-vit_min…k_ratio-0.5-seed0"]
+
+
+def test_latex_holds_a_long_name_whole():
+    """Its end often is what tells it from the next."""
+    runs = study(1, augmentation="crop_random_jitter", mask="block", mask_ratio=0.5, epochs=3)
+    assert "mask ratio 0.5, 3 epochs" in to_latex(comparison_table(runs, []))

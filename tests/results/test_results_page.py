@@ -4,12 +4,12 @@ import base64
 import re
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
 
 import pytest
-from made_records import pretrained
+from made_records import START, pretrained
 from page_parts import HOSTILE, Page, check_safe, of_three_methods, png, shown, whole
 from PIL import Image
 
@@ -31,7 +31,7 @@ from results import (
 from results.drawing import INK, MUTED, OTHERS, PAPER, RULE, STYLES
 from results.figures import figures
 from results.formats.html import ShownRun, Unfinished, to_html
-from results.formats.html.pictures import MAX_PICTURES, PICTURE_SIDE
+from results.formats.html.pictures import MAX_PICTURES, PICTURE_SIDE, encoded_pictures
 from results.logs import Log
 from results.text import one_line
 
@@ -309,6 +309,19 @@ def test_runs_under_way():
     assert float(bar["value"]) == 0.25
     assert "25 % 200.00 of 800 0.43" in page.text
     assert "2 not finished" in page.text
+
+
+def test_each_protocol_has_a_picture_before_another_seed_of_any(make_record, tmp_path):
+    file = png(tmp_path / "a.png", (8, 8))
+    many = [make_record(name=f"mae-{seed}", seed=seed) for seed in range(MAX_PICTURES)]
+    old = START + timedelta(seconds=1)
+    linear = make_record(name="probed", protocol="imagenet1k/linear@1", finished=old)
+    beit = make_record(name="beit", init="beit", finished=old)
+    runs = shown([*many, linear, beit], pictures=(("p", file),))
+    found, left_out = encoded_pictures(runs)
+    of_old = {f"runs/{MAX_PICTURES}", f"runs/{MAX_PICTURES + 1}"}
+    assert of_old < {each["run"] for each in found}
+    assert (len(found), left_out) == (MAX_PICTURES, 2)
 
 
 def test_left_out_files_are_named():

@@ -6,7 +6,8 @@ import re
 import struct
 import xml.etree.ElementTree as ElementTree
 import zlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,14 @@ COLOUR = re.compile(r"#([0-9a-f]{6})\b")
 
 
 def encoded_pictures(runs: Sequence[ShownRun]) -> tuple[list[dict[str, Any]], int]:
-    """Pictures as data URIs, the newest runs first, and how many were left out."""
+    """Pictures as data URIs, and how many were left out.
+
+    The newest runs first, but one of each protocol, and there one of each method, before the second
+    of any.
+    """
     newest = sorted(runs, key=lambda run: run.record.finished, reverse=True)
+    newest = _in_turn(newest, lambda run: (run.record.protocol, run.record.init))
+    newest = _in_turn(newest, lambda run: run.record.protocol)
     # One picture of each run before the second of any.
     ranked = itertools.zip_longest(*(run.pictures for run in newest))
     queue = [
@@ -76,6 +83,16 @@ def encoded_pictures(runs: Sequence[ShownRun]) -> tuple[list[dict[str, Any]], in
     for index, each in enumerate(found):
         each["index"] = index
     return found, left_out
+
+
+def _in_turn(runs: Iterable[ShownRun], kind: Callable[[ShownRun], Hashable]) -> list[ShownRun]:
+    """The first of each kind, then the second of each, and so on."""
+    seen: Counter[Hashable] = Counter()
+    turns = []
+    for run in runs:
+        turns.append((seen[kind(run)], run))
+        seen[kind(run)] += 1
+    return [run for _, run in sorted(turns, key=lambda each: each[0])]
 
 
 OTHER_GROUP = "Predictions"
