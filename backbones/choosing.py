@@ -25,6 +25,13 @@ ANCHOR = re.compile(
     r"embeddings\.patch_embeddings\.projection\.weight|embedding/kernel)$"
 )
 """the tensor that each ViT has once, under the names of every layout"""
+AROUND_BLOCKS = re.compile(
+    r"(?<=\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_fpw_module)\."
+)
+"""what wrappers of single blocks put into names: torch.compile, FSDP, activation checkpointing
+(torch's and fairscale's)"""
+FLAT = re.compile(r"(^|\.)_?flat_param(_\d+)?$")
+"""what FSDP calls the parameters of a wrapped module that it keeps as one row"""
 
 
 @dataclass
@@ -136,6 +143,7 @@ def choose_network(file: Path, chosen: Chosen, reading: Reading) -> Chosen:
         prefix = named_prefix(file, tensors, reading.prefix)
         return cut(chosen, prefix, reading.format, () if prefix else networks - {""})
     if not networks:
+        refuse_flattened(file, tensors)
         return chosen
     own = "anatomy" in chosen.metadata or "producer" in chosen.metadata
     cuts: dict[str, str | None] = {}
@@ -214,13 +222,37 @@ def cut(chosen: Chosen, prefix: str, format: str | None, others: Collection[str]
         if key.startswith(prefix) and not key.startswith(tuple(others))
     }
     chosen.outside = {k: v for k, v in chosen.tensors.items() if k not in kept}
-    inside = under(kept, prefix)
+    inside, wrappers = unwrapped(under(kept, prefix))
     for key in chosen.outside:
         chosen.skipped[key] = f"outside of the network ({key.partition('.')[0]})"
     if prefix:
         chosen.said.append(f"prefix {prefix} taken off")
+    if wrappers:
+        chosen.said.append(f"{' and '.join(wrappers)} taken out of the names of tensors")
     chosen.tensors, chosen.format, chosen.prefix = inside, format, prefix
     return chosen
+
+
+def unwrapped(tensors: Tensors) -> tuple[Tensors, list[str]]:
+    """The tensors without the names of wrappers inside of theirs, and these wrappers.
+
+    All stay as they are where two would have one name: strict loading tells of those.
+    """
+    out = {AROUND_BLOCKS.sub("", key): value for key, value in tensors.items()}
+    if len(out) < len(tensors):
+        return tensors, []
+    return out, sorted({name for key in tensors for name in AROUND_BLOCKS.findall(key)})
+
+
+def refuse_flattened(file: Path, tensors: Tensors) -> None:
+    """Raise `BackboneError` for a state of FSDP whose parameters are rows without their shapes."""
+    flat = sorted(key for key in tensors if FLAT.search(key))
+    if flat:
+        raise BackboneError(
+            f"checkpoint {file}: holds the flattened parameters of FSDP ({shorten(flat)}), whose "
+            "names and shapes are lost; expected whole ones: write the file again with "
+            "StateDictType.FULL_STATE_DICT"
+        )
 
 
 def shorten(names: list[str], most: int = 4) -> str:

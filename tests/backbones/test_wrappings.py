@@ -82,6 +82,31 @@ def test_one_prefix_is_taken_off_with_a_word(prefix: str, tmp_path: Path) -> Non
     assert report.skipped == {"criterion.weight": "outside of the network (criterion)"}
 
 
+@pytest.mark.parametrize(
+    "names",
+    [["_orig_mod"], ["_fsdp_wrapped_module"], ["_checkpoint_wrapped_module"],
+     ["_checkpoint_wrapped_module", "_fsdp_wrapped_module"]],
+)  # fmt: skip
+def test_wrappers_of_blocks_are_taken_out_with_a_word(names: list[str], tmp_path: Path) -> None:
+    model, file = vit(), tmp_path / "x.pth"
+    inside = "".join(f"{name}." for name in names)
+    wrapped = {re.sub(r"^(blocks\.\d+\.)", rf"\1{inside}", key): value
+               for key, value in model.state_dict().items()}  # fmt: skip
+    torch.save({"model": under("module.", wrapped)}, file)
+    report = equal(file, model.forward_features)
+    assert f"{' and '.join(names)} taken out of the names of tensors" in report.said
+    twice = wrapped | {"blocks.0.norm1.bias": model.state_dict()["blocks.0.norm1.bias"]}
+    torch.save(twice, file)
+    assert f"unexpected blocks.0.{inside}attn.proj.bias" in refusal(file)
+
+
+def test_flattened_parameters_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "flat.pth"
+    torch.save({"_fsdp_wrapped_module._flat_param": torch.zeros(9)}, file)
+    assert "the flattened parameters of FSDP" in refusal(file)
+    assert "StateDictType.FULL_STATE_DICT" in refusal(file)
+
+
 def test_of_two_networks_one_is_asked_for(tmp_path: Path) -> None:
     one, other, file = vit(), vit(1), tmp_path / "two.ckpt"
     state = under("teacher.", one.state_dict()) | under("student.", other.state_dict())
