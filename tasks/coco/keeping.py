@@ -18,7 +18,7 @@ from tasks.kept import Kept, keep
 from tasks.stores import StoredPath
 from tasks.unchanged import identify, is_same, state_of
 
-VERSION = 1
+VERSION = 2
 """of what is kept and of what reading makes of a file: another one is made anew"""
 LEAST_BYTES = 2**24
 """of the two files together from which on what they hold is kept: smaller ones are read at once"""

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 
+import msgspec
 import numpy as np
 
 from tasks.coco.crosscheck import cross_check
@@ -106,6 +107,7 @@ def read_file(
     looked = look(split, place, Said(tables.path, tables.names, tables.sizes))
     unsized = np.flatnonzero(tables.sizes[:, 0] == 0)
     tables = replace(tables, sizes=looked.sizes)
+    note_repeated(split, tables, after)  # before outlines are let go
     outlines = read_outlines(split, tables, after)
     tables.boxes[(tables.boxes == 0).all(axis=1)] = np.nan  # what tools write that know none
     cross_check(split, tables, outlines.measures, after)
@@ -133,6 +135,26 @@ def note_twice(split: str, tables: Tables, notes: Notes) -> None:
     times = Counter(tables.names)
     what = f"{split} files that several images name (kept; each counts with its own objects alone)"
     notes.add(what, [name for name, count in times.items() if count > 1])
+
+
+def note_repeated(split: str, tables: Tables, notes: Notes) -> None:
+    """Note objects with a box that the file has twice, as merged exports do; crowds are none."""
+    rows = np.flatnonzero(np.isfinite(tables.boxes).all(axis=1) & ~tables.crowds)
+    keys = np.column_stack((tables.images, tables.labels, tables.boxes.view(np.int64)))[rows]
+    odd = np.array([3, 5, 7, 11, 13, 17], dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    hashes = (keys.view(np.uint64) * odd).sum(axis=1, dtype=np.uint64)
+    order = np.argsort(hashes, kind="stable")
+    near = np.flatnonzero(np.diff(hashes[order]) == 0)
+    seen, again = set[tuple[bytes, str]](), list[int]()
+    for row in order[np.union1d(near, near + 1)].tolist():
+        outline = tables.segmentations[rows[row]]
+        text = str(bytes(outline) if isinstance(outline, msgspec.Raw) else outline)
+        if (key := (keys[row].tobytes(), text)) in seen:
+            again.append(tables.ids[rows[row]].item())
+        seen.add(key)
+    why = "kept; a detection is right for one of them alone" if split == "val" else "kept"
+    what = f"{split} annotations that repeat another's image, class, box and outline ({why})"
+    notes.add(what, sorted(again))
 
 
 def note_untrained(

@@ -102,6 +102,21 @@ def test_run_lengths_by_rows_without_boxes(tmp_path: Path) -> None:
     read(build(tmp_path / "columns", unboxed(by_columns)))
 
 
+def test_objects_that_a_file_has_twice_are_noted(tmp_path: Path) -> None:
+    """Exact detections of such a test file score half of all."""
+    categories = [{"id": 3, "name": "cat"}, {"id": 7, "name": "ball"}]
+    once = [thing(1, 1), thing(2, 1, category_id=7)]
+    write(tmp_path, "train", content([image(1)], once, categories))
+    again = [thing(1, 3), thing(2, 3), thing(3, 3, category_id=7), thing(9, 3)]
+    crowds = [thing(4, 3, iscrowd=1), thing(5, 3, iscrowd=1)]
+    write(tmp_path, "val", content([image(3)], again + crowds, categories))
+    found = {what: some for what, some in read(tmp_path).examples.items() if "repeat" in what}
+    (what,) = found
+    assert found[what] == (2, 9)
+    assert what.startswith("val annotations that repeat another's image, class, box and outline")
+    assert read(tmp_path).counts[what] == 2
+
+
 def test_files_and_classes_that_are_in_one_place_alone_are_noted(tmp_path: Path) -> None:
     categories = [{"id": 3, "name": "cat"}, {"id": 7, "name": "ball"}]
     twice = [image(1), image(2) | {"file_name": image(1)["file_name"]}]

@@ -459,7 +459,8 @@ def test_images_stay_as_in_detectron2(tmp_path: Path) -> None:
 def test_val_keeps_every_image(tmp_path: Path) -> None:
     small(tmp_path)
     faulty = thing(5, 3, bbox=[1, 1, 0, 0])
-    write(tmp_path, "val", content([image(3), image(4)], [faulty, thing(6, 3), thing(7, 3)]))
+    other = thing(7, 3, bbox=[10, 10, 20, 20.5])
+    write(tmp_path, "val", content([image(3), image(4)], [faulty, thing(6, 3), other]))
     data = read(tmp_path)
     assert data.val.image_ids.tolist() == [3, 4]
     assert data.val.left_out.tolist() == [5]
