@@ -23,7 +23,7 @@ from tasks.classification.labelled import (
     refuse_one_class,
     untested,
 )
-from tasks.classification.one_folder import is_one_folder, split_folder
+from tasks.classification.one_folder import LEARN, TEST, called_as, is_one_folder, split_folder
 from tasks.errors import TaskError
 from tasks.images.files import FileNames, shorten
 from tasks.images.fingerprint import Fingerprint
@@ -44,11 +44,12 @@ def read_class_folders(facts: DatasetFacts, root: Path, own: bool = False) -> La
         root = root / KAGGLE
     for split in ("train", "val"):
         if not (root / split).is_dir():
-            raise TaskError(f"data folder {root} has no {split}/; {expected(facts)}")
+            hint = other_name(root, split)
+            raise TaskError(f"data folder {root} has no {split}/; {expected(facts)}{hint}")
     suffixes = OWN_SUFFIXES if own else SUFFIXES
     classes = class_folders(facts, root, "train", suffixes)
     train, notes, deep_notes = read_split(root, "train", classes, suffixes)
-    refuse_empty(root, classes, train)
+    refuse_empty(root, classes, train, notes)
     if len(classes) == 1:
         refuse_one_class(root / "train", classes, inner_folders(root, classes))
     flat = read_flat(facts, root, classes)
@@ -64,6 +65,7 @@ def read_class_folders(facts: DatasetFacts, root: Path, own: bool = False) -> La
     notes += [*found, *alike(classes), *deep_notes, *untested(classes, val)]
     notes += find_twins(train, val, *sizes).line(train, val)
     if own:
+        notes += other_splits(root)
         paths = [f"{root}/{name}" for split in (train, val) for name in split.names]
         notes += turned_note(paths, upright=True)
     return LabelledImages(facts, tuple(classes), train, val, fingerprint.hexdigest(), tuple(notes))
@@ -211,13 +213,29 @@ def read_flat(
     return split, [f"val/ has no class folders: its labels come from {source}"]
 
 
-def refuse_empty(root: Path, classes: Sequence[str], train: Split) -> None:
+def other_splits(root: Path) -> list[str]:
+    """A note about folders beside train/ and val/, of which nothing is read."""
+    others = [name for name in visible(root)[0] if name not in ("train", "val")]
+    if not others:
+        return []
+    return [f"folders beside train/ and val/ are passed over: {shorten(others)}"]
+
+
+def other_name(root: Path, split: str) -> str:
+    """A hint at the folders that may be a split under another name."""
+    folders = [name for name, below in in_folder(root) if below]
+    found = called_as(folders, LEARN if split == "train" else TEST)
+    return f"; if {split}/ is called {' or '.join(found)} here, rename that" if found else ""
+
+
+def refuse_empty(root: Path, classes: Sequence[str], train: Split, notes: Sequence[str]) -> None:
     counts = np.bincount(train.targets, minlength=len(classes))
     empty = [name for name, count in zip(classes, counts, strict=True) if not count]
     if empty:
         raise TaskError(
             f"{root / 'train'}: {len(empty)} of {len(classes)} class folders hold no image: "
             f"{shorten(empty)}; add images, or remove the folders"
+            + "".join(f" ({note})" for note in notes)
         )
 
 

@@ -6,6 +6,7 @@ image that is added later changes the side of few others. Copies of an image sta
 """
 
 import hashlib
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,10 +25,37 @@ TEST_SHARE = 0.2
 """of the images of each class"""
 SPLIT_SEED = 0
 
+LEARN = frozenset({"train", "training", "learn"})
+TEST = frozenset({"val", "valid", "validation", "test", "testing", "eval", "dev"})
+"""what public data sets call the folders of their splits; of Kaggle's also training_set,
+seg_train and the like"""
+AROUND = frozenset({"set", "data", "dataset", "images", "image", "imgs", "img", "split", "seg"})
+
 
 def is_one_folder(folders: Sequence[str]) -> bool:
     """Whether a folder that holds these folders is one of classes, without a split."""
     return bool(folders) and not {"train", "val"} & set(folders)
+
+
+def called_as(folders: Sequence[str], names: frozenset[str]) -> list[str]:
+    """Those of the folders that are called as one of `names`, in any case and with words around."""
+    found = []
+    for folder in folders:
+        words = set(re.findall("[a-z]+", folder.lower())) - AROUND
+        if words and words <= names:
+            found.append(folder)
+    return found
+
+
+def refuse_splits(root: Path, folders: Sequence[str]) -> None:
+    """Raise `TaskError` for folders that are splits by their names, and would be classes."""
+    learn, test = called_as(folders, LEARN), called_as(folders, TEST)
+    if learn and test:
+        raise TaskError(
+            f"{root}: its folders {', '.join(learn + test)} are called as splits are, and would be "
+            f"classes; expected train/<class>/* and val/<class>/*: rename {learn[0]} to train, and "
+            f"{test[0]} to val (or the one that is for testing)"
+        )
 
 
 def split_folder(
@@ -42,6 +70,7 @@ def split_folder(
 
     Raises `TaskError` for one class, and for a class that cannot be on both sides.
     """
+    refuse_splits(root, classes)
     refuse_one_class(root, classes)
     labels = np.repeat(np.arange(len(classes), dtype=np.int64), counts)
     groups = copies(root, names)

@@ -61,6 +61,52 @@ def test_the_split_is_the_same_anywhere_and_stays(photos: Path, tmp_path: Path) 
     assert read("folder", photos).fingerprint != fingerprint
 
 
+@pytest.mark.parametrize(
+    ("learn", "test"),
+    [("Train", "Val"), ("training", "testing"), ("training_set", "test_set"),
+     ("seg_train", "seg_test"), ("TRAIN", "valid"), ("train-images", "test-images")],
+)  # fmt: skip
+def test_splits_of_other_names_are_not_taken_for_classes(
+    learn: str, test: str, photos: Path, tmp_path: Path
+) -> None:
+    for name in (learn, test):
+        shutil.copytree(photos, tmp_path / "data" / name)
+    with pytest.raises(TaskError, match=f"{learn}, {test} are called as splits are.*rename"):
+        read("folder", tmp_path / "data")
+    shutil.copytree(photos, tmp_path / "data" / "Meta")
+    with pytest.raises(TaskError, match="rename"):
+        read("folder", tmp_path / "data")
+
+
+def test_classes_may_be_called_as_splits_are(photos: Path) -> None:
+    (photos / "bird").rename(photos / "Train")
+    (photos / "cat").rename(photos / "test tubes")
+    assert read("folder", photos).classes == ("Train", "dog", "test tubes")
+
+
+def test_splits_of_other_names_are_hinted_at_and_more_ones_are_noted(
+    photos: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "data"
+    for name in ("train", "test"):
+        shutil.copytree(photos, root / name)
+    with pytest.raises(TaskError, match=r"has no val/.*if val/ is called test here, rename that"):
+        read("folder", root)
+    assert not [note for note in read("folder", photos).notes if "passed over" in note]
+    shutil.copytree(photos, root / "val")
+    notes = read("folder", root).notes
+    assert "folders beside train/ and val/ are passed over: test" in notes
+
+
+def test_a_class_of_files_without_suffixes_is_told_of_them(photos: Path, tmp_path: Path) -> None:
+    for name in ("train", "val"):
+        shutil.copytree(photos, tmp_path / "data" / name)
+    for each in (tmp_path / "data" / "train" / "dog").iterdir():
+        each.rename(each.with_suffix(""))
+    with pytest.raises(TaskError, match=r"hold no image: dog;.*2 files of other kinds"):
+        read("folder", tmp_path / "data")
+
+
 def test_copies_stay_on_one_side(photos: Path) -> None:
     for each in range(20):
         shutil.copy(photos / "bird" / f"{each}.png", photos / "bird" / f"copy-{each}.png")
