@@ -1,6 +1,7 @@
 """Flags made from recipes, and a parser's complaints in one line. Imports no torch."""
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, field, fields, is_dataclass, make_dataclass
@@ -138,9 +139,24 @@ def fault(
         case rejections.InstantiationFailure():
             name = called(event.argument) if event.argument else command
             several = "\n" in event.message and event.argument  # tried as each type of a union
-            wanted = event.argument.lowered.metavar if event.argument else ""
-            return f"{name}: expected {wanted}" if several else f"{name}: {event.message}"
+            wanted = str(event.argument.lowered.metavar) if event.argument else ""
+            wanted = wanted.removeprefix("{None}|").strip("{}")
+            return f"{name}: expected {wanted}" if several else f"{name}: {plainly(event.message)}"
     return None
+
+
+def plainly(message: str) -> str:
+    """What Python says of a word that is no number, in ours."""
+    number = NO_NUMBER.fullmatch(message)
+    if number is None:
+        return message
+    return f"expected a {'whole ' * bool(number['whole'])}number, not {number['word']}"
+
+
+NO_NUMBER = re.compile(
+    r"(?:(?P<whole>invalid literal for int\(\) with base 10)|could not convert string to float): "
+    r"(?P<word>.*)"
+)
 
 
 def called(argument: Any) -> str:
@@ -152,12 +168,15 @@ def unrecognized(tokens: list[str], command: str, commands: Mapping[str, type]) 
     """What to say of words that a command does not take: near flags, or who does take them."""
     typed = [token.partition("=")[0] for token in tokens if token.startswith("--")]
     there = flag_names(commands[command]) if command in commands else []
-    near = [flag for each in typed for flag in similar(each, there)]
+    near = [flag for each in typed for flag in containing(each, there)]
     group = [name for name in commands if name.split()[0] == command.partition(" ")[0]]
     all_takers = [name for name in commands if set(typed) & set(flag_names(commands[name]))]
     takers = [name for name in all_takers if name in group] or all_takers
     hint = f"; {' and '.join(takers)} would" if takers else ""
-    others = of_methods(typed) if command == recipes.PRETRAIN else []
+    if not near and not takers:
+        near = [flag for each in typed for flag in similar(each, there)]
+    asked_methods = command == recipes.PRETRAIN or (command == "transfer" and not near)
+    others = of_methods(typed) if asked_methods else []
     if others:
         hint = f"; {' and '.join(others)} would"
     elif near:
@@ -185,9 +204,14 @@ def flag_names(kind: type) -> list[str]:
     return names
 
 
-def similar(flag: str, there: list[str]) -> list[str]:
-    """Flags of which `flag` is a part, or else those that are written almost the same."""
+def containing(flag: str, there: list[str]) -> list[str]:
+    """Flags of which `flag` is a part."""
     name = flag.removeprefix("--").replace("_", "-")
-    part = [each for each in there if name and name in each]
+    return [each for each in there if name and name in each]
+
+
+def similar(flag: str, there: list[str]) -> list[str]:
+    """Flags that are written almost the same."""
+    name = flag.removeprefix("--").replace("_", "-")
     names = [each.removeprefix("--") for each in there]
-    return part or [f"--{n}" for n in difflib.get_close_matches(name, names, n=2, cutoff=0.75)]
+    return [f"--{n}" for n in difflib.get_close_matches(name, names, n=2, cutoff=0.75)]

@@ -85,13 +85,20 @@ def print_tables(tables: Iterable[Table]) -> None:
         console.print(renderable, soft_wrap=False)
 
 
+MEANT = {"markdown": "md", "latex": "tex", "htm": "html"}
+"""other names of formats, for a hint"""
+
+
 def output_files(chosen: Path, formats: Collection[str]) -> dict[str, Path]:
     """The file of each format that is asked for, or that `chosen` ends in; `RunError` if a format
     is none."""
     there_are = [name for name in FORMATS if name not in SHOWN]
     for name in formats:
         if name not in there_are:
-            raise RunError(f"unknown format {name!r}; there are {', '.join(there_are)}")
+            words = [MEANT.get(word, word) for word in name.lower().replace(",", " ").split()]
+            meant = bool(words) and set(words) <= set(there_are)
+            hint = f"did you mean --formats {' '.join(words)}? " if meant else ""
+            raise RunError(f"unknown format {name!r}; {hint}there are {', '.join(there_are)}")
     ending = chosen.suffix.removeprefix(".")
     files: dict[str, Path] = {}
     for name in there_are:

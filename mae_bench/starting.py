@@ -76,6 +76,9 @@ def settle(
         found: str | Path = run
         chosen.set(str(run))
         said = (*said, line)
+        if init is not None:
+            names = ", ".join(BASELINES)
+            said = (*said, f"--init {init}: their label in tables (released are {names})")
     else:
         found, more = located(checkpoint, out)
         said = (*said, *more)

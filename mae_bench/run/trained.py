@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -171,6 +172,8 @@ def newest_state(folder: Path) -> tuple[Path, dict[str, Any]]:
 def read_run_file(folder: Path) -> dict[str, Any]:
     """The content of run.json; `RunError` if there is none."""
     file = folder / RUN_FILE
+    if folder.is_dir() and not os.path.lexists(file):
+        raise RunError(f"{folder} has no {RUN_FILE}; expected the folder of a run")
     try:
         return read_object(file, MOST_BYTES)
     except ResultsError as error:
@@ -189,8 +192,10 @@ def read_identity(folder: Path) -> Identity:
             f"{file}: {where}: {reason['msg']}; expected the run of a downstream task"
         ) from None
     if found.task not in tasks.known():
-        what = "a pre-training has no scores" if found.task == "pretrain" else "no task of ours"
-        raise RunError(f"run {folder}: is of {found.task!r}: {what}; nothing to evaluate")
+        what = "no task of ours"
+        if found.task == "pretrain":
+            what = "a pre-training has no head and no scores; transfer it first"
+        raise RunError(f"run {folder}: is of {found.task!r}: {what}")
     return found
 
 

@@ -104,7 +104,11 @@ def test_help_imports_nothing_slow(command):
         ("transfer --backbone vit_bb", "did you mean vit_b"),
         ("transfer --protocol finetun", "did you mean finetune"),
         ("transfer --epoch 3", "did you mean --epochs"),
-        ("pretrain --epochs many", "--epochs: invalid literal for int()"),
+        ("pretrain --epochs many", "--epochs: expected a whole number, not 'many' (see"),
+        ("pretrain --mask-ratio half", "--mask-ratio: expected a number, not 'half' (see"),
+        ("pretrain --task coco", "does not take --task coco; transfer and runs list would (see"),
+        ("transfer --mask-ratio 0.5", "does not take --mask-ratio 0.5; pretrain --method mae wo"),
+        ("report --compare one", "--compare: expected STR STR (see"),
         (
             "pretrain --precision fp16",
             "--precision is 'fp16'; expected fp32, bf16 (see",

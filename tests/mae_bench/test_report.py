@@ -115,6 +115,8 @@ def test_names_of_files(output, formats, expected):
 def test_bad_input(runs, tmp_path):
     with pytest.raises(RunError, match="unknown format 'docx'; there are md, html, tex, csv"):
         mae_bench.report(runs, formats=("docx",))
+    with pytest.raises(RunError, match=r"did you mean --formats html md tex\? there are md,"):
+        mae_bench.report(runs, formats=("html,markdown,LaTeX",))
     with pytest.raises(RunError, match="is a folder; expected the name of a file"):
         mae_bench.report(runs, tmp_path)
     with pytest.raises(ResultsError, match="unknown table '8'"):

@@ -91,6 +91,7 @@ def test_the_newest_finished_pretraining_of_a_backbone(out: Path) -> None:
     assert settle("coco", None, None, None, None, out).checkpoint.parent.name == "other"
     labelled = settle("coco", None, "vit_mini", None, "mine", out)
     assert (labelled.checkpoint, labelled.init) == (found.checkpoint, "mine")
+    assert labelled.said[-1].startswith("--init mine: their label in tables (released are mae, ")
     assert settle("coco", None, "vit_mini", None, "scratch", out).checkpoint is None
 
 
