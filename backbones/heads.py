@@ -61,7 +61,8 @@ def classifier_in(file: Path, converted: Converted) -> Head:
     }
     found = [key for key, value in parts.items() if LINEAR.search(key) and value.ndim == 2]
     if not found:
-        seen = ", ".join(sorted(converted.beside)[:4]) or "nothing"
+        homeless = sorted(filter(LINEAR.search, converted.state))
+        seen = ", ".join([*homeless, *sorted(converted.beside)][:4]) or "nothing"
         raise BackboneError(
             f"checkpoint {file}: has no head.weight and no head.bias, so it is no classifier, nor "
             f"by another name (beside its encoder: {seen}); expected a fine-tuned model, or the "
@@ -88,6 +89,11 @@ def classifier_in(file: Path, converted: Converted) -> Head:
     tensors = {name: parts[name] for name in used if name in parts}
     refuse_no_weights(file, tensors)
     refuse_not_finite(file, tensors)
+    if not weight.any():
+        raise BackboneError(
+            f"checkpoint {file}: its classifier {key} holds nothing but zeros, so that it was "
+            "never trained; expected a fine-tuned model"
+        )
     width = len(converted.state.get(PATCHES, ()))
     shapes = [weight.shape[1:], *(t.shape for _, t in norm.values())]
     shapes += [t.shape for t in (mean, variance) if t is not None]

@@ -107,6 +107,21 @@ def neighbours(file: Path, converted: Converted) -> dict[str, Any]:
     return {} if timms is None else told_by_timm(timms.pretrained_cfg, converted)
 
 
+def labels_beside(file: Path, converted: Converted) -> list[str] | None:
+    """The names of classes in the order of a head's outputs, if config.json beside it has them."""
+    beside = file.with_name(CONFIG)
+    labels: Any = None
+    if converted.format.startswith("hf_"):
+        config = read_side_file(beside, Config)
+        if config is not None and isinstance(config.id2label, dict):
+            labels = [config.id2label.get(str(index)) for index in range(len(config.id2label))]
+    else:
+        timms = read_side_file(beside, TimmFile)
+        labels = None if timms is None else timms.label_names
+    named = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
+    return labels if named else None
+
+
 def told_beside(file: Path, converted: Converted, facts: dict[str, Any]) -> list[str]:
     """A line about the configurations beside a file: what is taken from them, or that nothing is.
 

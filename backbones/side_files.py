@@ -49,6 +49,8 @@ class TimmFile(SideFile):
 
     pretrained_cfg: TimmConfig = TimmConfig()
     global_pool: str | None = None
+    label_names: Any = None
+    """of the classes; looked at by `labels_beside` alone"""
 
 
 class Config(SideFile):
@@ -62,6 +64,8 @@ class Config(SideFile):
     use_mean_pooling: bool = False
     image_size: Pixels | tuple[Pixels, Pixels] | None = None
     patch_size: Pixels | tuple[Pixels, Pixels] | None = None
+    id2label: Any = None
+    """index -> name of a class; looked at by `labels_beside` alone"""
 
 
 class Processor(SideFile):

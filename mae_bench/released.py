@@ -10,6 +10,7 @@ from backbones.baselines import name_of
 from backbones.conversion import Converted
 from backbones.formats import PATCHES
 from backbones.heads import Head, classifier_in
+from backbones.hub import CONFIG, labels_beside
 from backbones.loading import build, read
 from backbones.precision import as_they_are
 from backbones.reading import Reading, ReadingOptions
@@ -24,7 +25,7 @@ from results.protocol import ProtocolId
 from tasks.classification import recipes
 from tasks.classification.classifier import Classifier
 from tasks.classification.recipe import ClassificationRecipe
-from tasks.learnt import read_classes
+from tasks.learnt import read_listed
 
 PROTOCOL = ProtocolId("imagenet1k", "released", "1")
 KNOWN_POOLING = ("moco_v3", "deit", "augreg", "torchvision", "hf_vit", "hf_beit", "dino")
@@ -108,12 +109,13 @@ def read_released(
     reading = Reading(**{k: v for k, v in options.items() if k not in names})  # type: ignore[arg-type]
     first, converted, report = read(file, reading)
     head = classifier_in(file, converted)
-    outputs, wnids = head.outputs, imagenet_wnids() if classes is None else read_classes(classes)
+    outputs, wnids = head.outputs, imagenet_wnids() if classes is None else read_listed(classes)
     if outputs != len(wnids):
         raise RunError(
             f"checkpoint {file}: its head has {outputs} outputs; expected {len(wnids)}, for the "
             + ("classes of ImageNet-1k" if classes is None else f"lines of {classes}")
         )
+    refuse_other_order(first, converted, wnids, classes)
     how = settle_test(file, backbone, converted, head, report, options)
     vit = build(backbone, first, converted, report, how.recipe.image_size)
     model = with_head(how.recipe, vit, head)
@@ -125,6 +127,24 @@ def read_released(
         f"    at {how.recipe.image_size} pixels, {how.recipe.crop_ratio:.3g} of the resized image"
     )
     return Released(name_of(file), model, report, label, wnids, how.changed)
+
+
+def refuse_other_order(
+    file: Path, converted: Converted, classes: list[str], given: Path | None
+) -> None:
+    """Raise `RunError` if the configuration beside a file has its classes in another order."""
+    labels = labels_beside(file, converted)
+    if labels is None or set(labels) != set(classes) or labels == classes:
+        return
+    row = next(
+        row for row, pair in enumerate(zip(labels, classes, strict=False)) if len({*pair}) > 1
+    )
+    raise RunError(
+        f"{file.with_name(CONFIG)}: has the classes in another order than "
+        f"{given or 'ImageNet-1k'}: output {row} is {labels[row]!r} there and {classes[row]!r} "
+        "here; expected one order: correct the file that is wrong"
+        + ("" if given else ", or name the classes with --classes")
+    )
 
 
 @dataclass(frozen=True)

@@ -98,6 +98,40 @@ def test_what_is_refused(sets, classes, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_classifier_that_was_never_trained_is_refused(sets, classes, tmp_path, capsys):
+    """Its score would be that of one class."""
+    theirs, file = classifier("token"), tmp_path / "x.pth"
+    torch.nn.init.zeros_(theirs.head.weight)
+    torch.save(theirs.state_dict(), file)
+    assert run(file, "imagenet1k", sets, tmp_path / "out", "--classes", str(classes),
+               "--backbone", "vit_mini") == 2  # fmt: skip
+    assert "its classifier head.weight holds nothing but zeros" in capsys.readouterr().err
+
+
+def test_classes_in_another_order_than_the_configurations_are_refused(
+    sets, classes, tmp_path, capsys
+):
+    flags = ["--backbone", "vit_mini", "--init", "x", "--classes", str(classes)]
+    wnids, file = classes.read_text().split(), tmp_path / "a" / "model.safetensors"
+    file.parent.mkdir()
+    of_transformers(tmp_path, file)
+    config = file.with_name("config.json")
+    content = json.loads(config.read_text())
+    for order, code in ((sorted(wnids), 2), (wnids, 0)):
+        content["id2label"] = dict(enumerate(order))
+        config.write_text(json.dumps(content))
+        assert run(file, "imagenet1k", sets, tmp_path / f"{code}", *flags) == code
+        said = f"output 0 is {order[0]!r} there and {wnids[0]!r} here"
+        assert (said in capsys.readouterr().err) == bool(code)
+    theirs, plain = classifier("token"), tmp_path / "b" / "x.pth"
+    plain.parent.mkdir()
+    torch.save(theirs.state_dict(), plain)
+    config = plain.with_name("config.json")
+    config.write_text(json.dumps({"label_names": sorted(wnids), "pretrained_cfg": {}}))
+    assert run(plain, "imagenet1k", sets, tmp_path / "timm", *flags) == 2
+    assert "has the classes in another order than" in capsys.readouterr().err
+
+
 def test_imagenets_classes_are_in_order():
     wnids = imagenet_wnids()
     assert len(wnids) == len(set(wnids)) == 1000
