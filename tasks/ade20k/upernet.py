@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tasks.ade20k.datasets import IGNORED
 from tasks.ade20k.recipes import NUM_TAPS, Ade20kRecipe
+from tasks.ade20k.resized import conv_of_resized
 from tasks.errors import TaskError
 from tasks.norms import SyncBatchNorm
 
@@ -92,7 +93,11 @@ class UperNet(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Logits (B, K, 4 h, 4 w) of maps (B, C, h, w)."""
-        return self.head(self.neck(maps))
+        return self.logits(self.head, self.neck(maps))
+
+    def logits(self, head: Any, levels: Sequence[Tensor]) -> Tensor:
+        """Of either head, from the pyramid's levels."""
+        return head.cls_seg(features(head, levels)) if head is self.head else head(levels)
 
     def losses(self, maps: Sequence[Tensor], labels: Tensor) -> dict[str, Tensor]:
         """Cross-entropies of both heads, the auxiliary one weighted.
@@ -103,12 +108,38 @@ class UperNet(nn.Module):
         heads = {"loss_seg": self.head, "loss_aux": self.aux}
         return {
             name: head.loss_decode(
-                resize(head(levels), labels.shape[1:]), labels, ignore_index=IGNORED
+                resize(self.logits(head, levels), labels.shape[1:]), labels, ignore_index=IGNORED
             )
             for name, head in heads.items()
         }
 
 
+def features(head: Any, levels: Sequence[Tensor]) -> Tensor:
+    """What UperNet's classifier sees of the pyramid's levels, at the finest one's sides.
+
+    Source: mmsegmentation, UPerHead._forward_feature, whose modules these are; its resizing before
+    the wide convolutions comes after their products here (`conv_of_resized`).
+    """
+    top = levels[-1]
+    laterals = [conv(level) for conv, level in zip(head.lateral_convs, levels[:-1], strict=True)]
+    pooled = [pool(top) for pool in head.psp_modules]
+    laterals.append(convolved(head.bottleneck, [top, *pooled]))
+    for finer in reversed(range(len(laterals) - 1)):
+        size = laterals[finer].shape[2:]
+        coarser = F.interpolate(laterals[finer + 1], size, mode="bilinear", align_corners=False)
+        laterals[finer] = laterals[finer] + coarser
+    outs = [conv(lateral) for conv, lateral in zip(head.fpn_convs, laterals[:-1], strict=True)]
+    return convolved(head.fpn_bottleneck, [*outs, laterals[-1]])
+
+
+def convolved(module: Any, maps: Sequence[Tensor]) -> Tensor:
+    """mmcv's ConvModule of maps that are resized to the first one's sides and joined."""
+    found: Tensor = module.activate(module.norm(conv_of_resized(module.conv, maps)))
+    return found
+
+
 def resize(logits: Tensor, size: Sequence[int]) -> Tensor:
     """Logits (B, K, h, w) to `size` (height, width) in fp32, bilinearly, corners not aligned."""
-    return F.interpolate(logits.float(), tuple(size), mode="bilinear", align_corners=False)
+    # Class by class in memory: a softmax over classes would copy the large ones to have it so.
+    logits = logits.float().contiguous()
+    return F.interpolate(logits, tuple(size), mode="bilinear", align_corners=False)
