@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from detection_attention import explicit
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -29,6 +30,7 @@ from backbones.vit import (
 )
 from gpu_kit.part import Bench
 from mae_bench.mae import MaskedAutoencoder
+from tasks.ade20k.resized import conv_of_resized
 from tasks.coco.pyramid import SimplePyramid, norm_layer
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -124,6 +126,12 @@ def try_functions(bench: Bench, judge: Judge, precision: str, kind: torch.dtype)
         for name, ours in {"": attend_decomposed, ", compiled": compiled}.items():
             compare = functools.partial(function_error, bench, kind, ours, explicit, inputs)
             judge.attempt(f"relative positions, {side} x {side}{name}", precision, compare, most)
+    sides, channels = bench.choose((64, 32, 16, 8), (8, 4, 2, 1)), bench.choose(256, 8)
+    inputs = [torch.randn(channels, 4 * channels, 3, 3) / (36 * channels) ** 0.5]
+    inputs += [torch.randn(2, channels, side, side) for side in sides]
+    ours, theirs = resized_after, resized_first
+    compare = functools.partial(function_error, bench, kind, ours, theirs, inputs)
+    judge.attempt("UperNet's convolution of resized maps", precision, compare, most)
 
 
 def try_modules(bench: Bench, judge: Judge, precision: str) -> None:
@@ -220,6 +228,16 @@ def attend_by(kernel: SDPBackend | None, heads: int, qkv: Tensor) -> Tensor:
 def biased(heads: int, fused: bool, qkv: Tensor, table: Tensor) -> Tensor:
     way = attend if fused else plain
     return way(qkv, heads, None, class_token_bias(table))
+
+
+def resized_after(weight: Tensor, *maps: Tensor) -> Tensor:
+    return conv_of_resized(weight, maps)
+
+
+def resized_first(weight: Tensor, *maps: Tensor) -> Tensor:
+    size = maps[0].shape[2:]
+    resized = [F.interpolate(each, size, mode="bilinear", align_corners=False) for each in maps]
+    return F.conv2d(torch.cat(resized, 1), weight, padding=1)
 
 
 def function_error(

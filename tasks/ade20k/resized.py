@@ -10,31 +10,29 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 TAPS = 3
 """rows and columns of the convolution"""
 
 
-def conv_of_resized(conv: nn.Conv2d, maps: Sequence[Tensor]) -> Tensor:
-    """`conv` of `maps` (B, C_i, h_i, w_i), resized to h_0 and w_0 and joined in order.
+def conv_of_resized(weight: Tensor, maps: Sequence[Tensor]) -> Tensor:
+    """A convolution, padding 1, of `maps` (B, C_i, h_i, w_i), resized to h_0 and w_0 and joined.
 
-    Bilinearly, corners not aligned. `conv`: 3 x 3, padding 1, without bias. Returns (B, O, h_0,
-    w_0).
+    Bilinearly, corners not aligned. `weight`: (O, C_0 + C_1 + ..., 3, 3). Returns (B, O, h_0, w_0).
     """
-    assert (conv.kernel_size, conv.padding, conv.bias) == ((TAPS, TAPS), (1, 1), None)
     first, *others = maps
-    weight, *weights = conv.weight.split([each.shape[1] for each in maps], dim=1)
-    found = F.conv2d(first, weight, padding=1)
+    of_first, *of_others = weight.split([each.shape[1] for each in maps], dim=1)
+    found = F.conv2d(first, of_first, padding=1)
     batch, channels, height, width = found.shape
     found = found.flatten(0, 1)
-    for small, weight in zip(others, weights, strict=True):
+    for small, of_small in zip(others, of_others, strict=True):
         h, w = small.shape[2:]
         across = taps_of_resized(w, width, small).mT.reshape(TAPS, w, width)
         down = taps_of_resized(h, height, small)
         rows: Any = None  # (B, 3 O h, w_0): by rows of the weights, at the final width
         for column in range(TAPS):  # one after the other, which needs no transposed copies
-            taps = weight[..., column].mT.reshape(1, channels * TAPS, -1)
+            taps = of_small[..., column].mT.reshape(1, channels * TAPS, -1)
             seen = taps.expand(batch, -1, -1) @ small.flatten(2)
             seen = seen.view(batch, channels * TAPS * h, w)
             to = across[column].expand(batch, -1, -1)

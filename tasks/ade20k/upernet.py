@@ -134,7 +134,7 @@ def features(head: Any, levels: Sequence[Tensor]) -> Tensor:
 
 def convolved(module: Any, maps: Sequence[Tensor]) -> Tensor:
     """mmcv's ConvModule of maps that are resized to the first one's sides and joined."""
-    found: Tensor = module.activate(module.norm(conv_of_resized(module.conv, maps)))
+    found: Tensor = module.activate(module.norm(conv_of_resized(module.conv.weight, maps)))
     return found
 
 
