@@ -93,7 +93,16 @@ class UperNet(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Logits (B, K, 4 h, 4 w) of maps (B, C, h, w)."""
-        return self.logits(self.head, self.neck(maps))
+        return self.logits(self.head, self.levels(maps))
+
+    def levels(self, maps: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The pyramid, channel by channel in memory.
+
+        As mmsegmentation's backbone gives its maps; token by token a CPU's convolutions take up to
+        three times as long backward.
+        """
+        found: Sequence[Tensor] = self.neck([each.contiguous() for each in maps])
+        return found
 
     def logits(self, head: Any, levels: Sequence[Tensor]) -> Tensor:
         """Of either head, from the pyramid's levels."""
@@ -104,7 +113,7 @@ class UperNet(nn.Module):
 
         `labels` (B, S, S): uint8 classes, 255 where nothing counts. Logits are resized to them.
         """
-        levels, labels = self.neck(maps), labels.long()
+        levels, labels = self.levels(maps), labels.long()
         heads = {"loss_seg": self.head, "loss_aux": self.aux}
         return {
             name: head.loss_decode(
