@@ -16,6 +16,7 @@ from tasks import check_known, miniature
 from tasks.check import MAX_BAD_IMAGES, Check, refuse
 from tasks.classification.datasets import KAGGLE
 from tasks.errors import TaskError
+from tasks.stores import is_archive
 
 MINI = "mini"
 SHEET = "contact_sheet.png"
@@ -30,19 +31,27 @@ def task_root(task: str, data: str | Path) -> Path:
 
     What the task takes instead of a folder, as "TRAIN.json,VAL.json" for COCO, passes as it is.
     """
-    face = tasks.face_of(task) if task in tasks.checked() else None
     if str(data) == MINI:
         refuse_without_twin(task, "--data")
         return miniature_world() / task
+    refuse_place(task, "--data", data)
+    return Path(data)
+
+
+def refuse_place(task: str, flag: str, data: str | Path) -> None:
+    """Raise `RunError` where nothing lies, or a file that is no archive."""
     root = Path(data)
-    if face and face.takes(data):
-        return root
+    if task in tasks.checked() and tasks.face_of(task).takes(data):
+        return
     if not root.exists():
-        raise RunError(
-            f"--data {root}: no such folder; expected the {task} data set, or mini for the "
-            "built-in world"
-        )
-    return root
+        fault = "no such folder"
+    elif root.is_file() and not is_archive(root):
+        fault = "is a file"
+    else:
+        return
+    raise RunError(
+        f"{flag} {root}: {fault}; expected the {task} data set, or mini for the built-in world"
+    )
 
 
 def refuse_without_twin(name: str, flag: str) -> None:
@@ -132,6 +141,8 @@ def check_data(name: str, root: str | Path) -> bool:
 
     if str(root) == MINI:
         refuse_without_twin(name, "--root")
+    else:
+        refuse_place(name, "--root", root)
     place = miniature_world() / name if str(root) == MINI else root
     say(f"reading what is in {place} ...")
     return show(look_at(name, place).findings)

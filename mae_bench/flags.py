@@ -140,7 +140,8 @@ def fault(
             name = called(event.argument) if event.argument else command
             several = "\n" in event.message and event.argument  # tried as each type of a union
             wanted = str(event.argument.lowered.metavar) if event.argument else ""
-            wanted = wanted.removeprefix("{None}|").strip("{}")
+            if wanted.startswith("{None}|"):
+                wanted = f"{wanted.removeprefix('{None}|').strip('{}')} or None"
             return f"{name}: expected {wanted}" if several else f"{name}: {plainly(event.message)}"
     return None
 

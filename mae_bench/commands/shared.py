@@ -34,7 +34,7 @@ class RunFlags:
 
     backbone: str = "vit_mini"
     """vit_mini, vit_t, vit_s, vit_b, vit_l or vit_h; timm:<model> for any plain ViT of timm;
-    FILE.py:<name> or <module>:<name> for your own, see backbones/plugin.py"""
+    FILE.py:<name> or <module>:<name> for your own, see docs/own_backbone.md"""
     data: str = "mini"
     """folder of the data set, or mini for the built-in miniature world"""
     out: Path = Path("runs")

@@ -108,7 +108,7 @@ def test_help_imports_nothing_slow(command):
         ("pretrain --mask-ratio half", "--mask-ratio: expected a number, not 'half' (see"),
         ("pretrain --task coco", "does not take --task coco; transfer and runs list would (see"),
         ("transfer --mask-ratio 0.5", "does not take --mask-ratio 0.5; pretrain --method mae wo"),
-        ("report --compare one", "--compare: expected STR STR (see"),
+        ("report --compare one", "--compare: expected STR STR or None (see"),
         (
             "pretrain --precision fp16",
             "--precision is 'fp16'; expected fp32, bf16 (see",
@@ -121,6 +121,9 @@ def test_help_imports_nothing_slow(command):
         ("pretrain --mask-ratio 1.5", "mask_ratio"),
         ("transfer", "needs --checkpoint"),
         ("transfer --protocol scratch --data /no/such/folder", "no such folder"),
+        (f"transfer --protocol scratch --data {__file__}", f"--data {__file__}: is a file; expe"),
+        ("data check coco --root /no/such/folder", "--root /no/such/folder: no such folder; exp"),
+        (f"data check imagenet1k --root {__file__}", f"--root {__file__}: is a file; expected"),
         ("report --runs /no/such/folder", "no such folder"),
         ("transfer --bogus 1", "transfer does not take --bogus 1 (see mae-bench transfer --help)"),
         ("pretrain --limit 3", "does not take --limit 3; transfer and evaluate would (see"),
