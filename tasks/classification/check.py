@@ -1,5 +1,6 @@
 """Whether a classification data set on disk is whole: archives, counts, a sample of images."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from tasks.classification.robustness_sets import (
     wnid_folders,
 )
 from tasks.errors import TaskError
-from tasks.images import decode
+from tasks.images import UnreadableImage, decode
 from tasks.images.files import entries, shorten
 from tasks.images.turned import turned_note
 from tasks.stores import opened
@@ -62,7 +63,18 @@ def check(
         splits: dict[str, Split] = {"training": data.train, "test": data.val}
     else:
         splits = data.splits if len(data.splits) > 1 else {"test": only(data.splits)}
+    broken: dict[int, list[int]] = {id(split): [] for split in splits.values()}
+
+    def decode_row(split: Split, row: int) -> None:
+        try:
+            decode(split.path(row))
+        except UnreadableImage:
+            broken[id(split)].append(row)
+            raise
+
     findings += images(splits, decode_row, on_progress, samples, max_bad_images)
+    if isinstance(data, LabelledImages):
+        findings += broken_classes(data, broken[id(data.train)], broken[id(data.val)])
     stored = [split for split in splits.values() if not split.upright]
     paths = [split.path(row) for split, row in sample(stored, max(samples, len(stored)))]
     findings += [Finding("note", line) for line in turned_note(paths, upright=False)]
@@ -146,9 +158,24 @@ def balance(data: LabelledImages) -> Finding:
     return Finding("ok", f"a class has {' and '.join(parts)}")
 
 
-def decode_row(split: Split, row: int) -> None:
-    """Decode an image; `UnreadableImage` if that fails."""
-    decode(split.path(row))
+def broken_classes(data: LabelledImages, train: Sequence[int], val: Sequence[int]) -> list[Finding]:
+    """The classes of whose images none can be read, by rows of those that cannot."""
+    number, findings = len(data.classes), list[Finding]()
+    for kind, split, rows in (("training", data.train, train), ("test", data.val, val)):
+        there = np.bincount(split.targets, minlength=number)
+        bad = np.bincount(split.targets[list(rows)], minlength=number)
+        names = [data.classes[label] for label in np.flatnonzero((bad > 0) & (bad == there))]
+        if not names or len(rows) == len(split):  # the latter has been said
+            continue
+        what = f"{len(names)} of {number} classes have no {kind} image that can be read: "
+        if kind == "test":
+            findings.append(
+                Finding("note", what + shorten(names), "they have no part in the score")
+            )
+        else:
+            fix = "nothing would train for them: get these files again, or remove the folders"
+            findings.append(Finding("problem", what + shorten(names), fix))
+    return findings
 
 
 def only(splits: dict[str, Split]) -> Split:

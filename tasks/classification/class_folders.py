@@ -29,7 +29,7 @@ from tasks.images.files import FileNames, shorten
 from tasks.images.fingerprint import Fingerprint
 from tasks.images.turned import turned_note
 from tasks.images.twins import find_twins
-from tasks.images.walk import OWN_SUFFIXES, SUFFIXES, in_folder, is_image_name, walk
+from tasks.images.walk import OWN_SUFFIXES, SUFFIXES, in_folder, is_image_name, listing, walk
 from tasks.stores import title
 
 
@@ -49,6 +49,7 @@ def read_class_folders(facts: DatasetFacts, root: Path, own: bool = False) -> La
     suffixes = OWN_SUFFIXES if own else SUFFIXES
     classes = class_folders(facts, root, "train", suffixes)
     train, notes, deep_notes = read_split(root, "train", classes, suffixes)
+    notes += [f"{split}/: {note}" for split in ("train", "val") for note in hidden(root / split)]
     refuse_empty(root, classes, train, notes)
     if len(classes) == 1:
         refuse_one_class(root / "train", classes, inner_folders(root, classes))
@@ -78,7 +79,7 @@ def read_own_folders(facts: DatasetFacts, root: Path) -> LabelledImages:
     if not is_one_folder(folders):
         return read_class_folders(facts, root, own=True)
     names, counts, notes, _ = images_of(root, folders, OWN_SUFFIXES)
-    notes += alike(folders)
+    notes += hidden(root) + alike(folders)
     if loose:
         notes.append(f"{len(loose)} images outside class folders are left out: {shorten(loose)}")
     return split_folder(facts, root, folders, names, counts, notes)
@@ -111,6 +112,13 @@ def named_by_wnids(folder: Path) -> bool:
     """Whether a folder holds ImageNet's class folders, and no other."""
     names = [name for name, below in in_folder(folder) if below] if folder.is_dir() else []
     return bool(names) and all(WNID.fullmatch(name) for name in names)
+
+
+def hidden(folder: Path) -> list[str]:
+    """A note about hidden folders in a folder of classes, which are none."""
+    names = [each.name for each in listing(str(folder)) if each.is_folder]
+    found = [name for name in names if name.startswith(".")]
+    return [f"hidden folders passed over: {shorten(found)}"] if found else []
 
 
 class ReadSplit(NamedTuple):

@@ -174,6 +174,33 @@ def test_broken_images_are_counted(tmp_path: Path) -> None:
     assert said.startswith("9 of 9 training images cannot be read: 9 images: is empty (0 bytes)")
 
 
+def test_classes_of_broken_images_alone_are_told(tmp_path: Path) -> None:
+    """The scores of the others would be lower without a word."""
+    for name in ("train/a/1", "train/a/2", "train/b/1", "train/b/2", "val/a/1", "val/b/1"):
+        picture(tmp_path / f"{name}.jpg")
+    (tmp_path / "train/b/1.jpg").write_text("<html>")
+    (tmp_path / "val/a/1.jpg").write_bytes(b"")
+    assert not lines("folder", tmp_path, "problem")
+    notes = " ".join(lines("folder", tmp_path, "note"))
+    assert "1 of 2 classes have no test image that can be read: a" in notes
+    (tmp_path / "train/b/2.jpg").write_text("<html>")
+    (said,) = lines("folder", tmp_path, "problem")
+    assert said.startswith("1 of 2 classes have no training image that can be read: b")
+
+
+def test_hidden_folders_are_told(tmp_path: Path) -> None:
+    root = small_folders(tmp_path / "two")
+    picture(root / "train/.n00000003/d.jpg")
+    assert "train/: hidden folders passed over: .n00000003 -> " in lines("folder", root, "note")
+    assert "train/: hidden folders passed over: .n00000003 -> " in lines("imagenet1k", root, "note")
+    one = tmp_path / "one"
+    for name in ("a/1", "a/2", "b/3", "b/4", ".c/1"):
+        picture(one / f"{name}.jpg")
+    for number, file in enumerate(sorted(one.glob("*/*.jpg"))):
+        file.write_bytes(file.read_bytes() + bytes(number))  # no copies of each other
+    assert "hidden folders passed over: .c -> " in lines("folder", one, "note")
+
+
 def test_folders_that_are_no_wnids(tmp_path: Path) -> None:
     root = small_r(tmp_path)
     picture(root / "goldfish/1.jpg")
