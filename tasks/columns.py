@@ -86,7 +86,8 @@ def integers(path: Path, table: str, rows: Sequence[dict[str, Any]], key: str) -
         if {*map(type, values)} <= {int}:
             return np.array(values, dtype=np.int64)
     row = next(i for i, value in enumerate(values) if not is_int64(value))
-    raise TaskError(bad_value(path, table, rows, row, key, "a whole number"))
+    wanted = "a whole number" + " of 64 bits" * (type(values[row]) is int)
+    raise TaskError(bad_value(path, table, rows, row, key, wanted))
 
 
 def is_int64(value: Any) -> bool:

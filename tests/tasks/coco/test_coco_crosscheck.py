@@ -402,6 +402,7 @@ def test_ignore_means_nothing_to_pycocotools(tmp_path: Path) -> None:
         ("file_name", "\ud800.jpg", "a name that the file system can take"),
         ("file_name", "a" * 5000, "a name that the file system can take"),
         ("id", 1.5, "expected a whole number"),
+        ("id", 2**63, "id 9223372036854775808; expected a whole number of 64 bits"),
     ],
 )
 def test_hostile_images(tmp_path: Path, key: str, value: Any, expected: str) -> None:
