@@ -98,7 +98,10 @@ def _setting(name: str, value: Any) -> str:
         return "w/ norm" if value else "w/o norm"
     if name == "epochs":
         return f"{value} epoch{'' if value == 1 else 's'}"
-    return f"{TITLES.get(name, name.replace('_', ' '))} {value}"
+    title = TITLES.get(name, name.replace("_", " "))
+    if isinstance(value, bool):
+        return title if value else f"w/o {title}"
+    return f"{title} {value}"
 
 
 def following(pretraining: Record) -> set[str]:

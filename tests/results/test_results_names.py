@@ -84,7 +84,7 @@ def study(number: int, /, *tasks: dict, data: Data | None = None, **settings: ob
         ({"epochs": 1600}, "mae, 1600 epochs"),
         ({"epochs": 1}, "mae, 1 epoch"),
         ({"mask": "block", "mask_ratio": 0.5}, "mae, mask block, mask ratio 0.5"),
-        ({"encoder_mask_tokens": True}, "mae, encoder mask tokens True"),
+        ({"encoder_mask_tokens": True}, "mae, encoder mask tokens"),
         # A shorter training brings a warmup that is as short, and tokens bring what they need.
         ({"epochs": 20, "warmup_epochs": 1.0}, "mae, 20 epochs"),
         ({"epochs": 20, "warmup_epochs": 2.0}, "mae, warmup epochs 2.0, 20 epochs"),
