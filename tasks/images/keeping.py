@@ -20,7 +20,7 @@ from tasks.kept import Kept, keep
 from tasks.stores import StoredPath
 from tasks.unchanged import SETTLED
 
-VERSION = 1
+VERSION = 2
 """of what is kept and of what a walk makes of folders: another one is made anew"""
 LEAST_IMAGES = 20_000
 """from which on a list is kept"""

@@ -31,7 +31,7 @@ OWN_SUFFIXES = SUFFIXES.union(
 )
 EXPECTED = "expected a folder with images (.jpg, .png, .webp, ...) in it or below it"
 HELD_OUT = re.compile(
-    r"(ilsvrc2012_img_)?(val|valid|validation|test|testing|eval|evaluation|hold-?out|held-?out)"
+    r"(ilsvrc2012_img_|seg_)?(val|valid|validation|test|testing|eval|evaluation|hold-?out|held-?out)"
     r"([-_]?(\d{4}|256|large|images|imgs|set|data))?",
     re.IGNORECASE,
 )

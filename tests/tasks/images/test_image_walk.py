@@ -108,7 +108,18 @@ def test_ones_own_images_are_read_in_more_formats(root: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["val", "Val", "test", "valid", "validation", "testing", "val2017", "val_256", "test-images"],
+    [
+        "val",
+        "Val",
+        "test",
+        "valid",
+        "validation",
+        "testing",
+        "val2017",
+        "val_256",
+        "test-images",
+        "seg_test",
+    ],
 )
 def test_held_out_folders_are_no_pre_training_data(tmp_path: Path, name: str) -> None:
     make(tmp_path, "deep/train/a/1.png", f"deep/{name}/b/2.png", f"deep/{name}/3.png")
