@@ -22,6 +22,8 @@ from tasks.face import CURVE, PARTIAL
 EMPTY = "(default: none)"
 """in --help, of a flag for several values whose default is none at all; tyro's has no word"""
 
+OPTIONAL = {Path | None: "PATH", str | None: "STR", int | None: "INT", float | None: "FLOAT"}
+"""in --help, what a flag takes that may be left out; tyro's names are "{None}|PATH" """
 
 NO_FLAGS = {"--protocol", "--backbone"}
 """fields of every recipe that are no flags of it"""
@@ -69,7 +71,10 @@ def explained(command: type) -> type:
                 hint = EMPTY
             elif each.default is MISSING and get_origin(bare[each.name]) is tuple:
                 hint = "(required)"
-            kind = Annotated[kind, arg(help=meanings[each.name], help_behavior_hint=hint)]
+            help_text = meanings[each.name]
+            left_out = each.default is None and not hasattr(kind, "__metadata__")
+            named = OPTIONAL.get(bare[each.name]) if left_out else None
+            kind = Annotated[kind, arg(help=help_text, help_behavior_hint=hint, metavar=named)]
         own = field(default=each.default, default_factory=factory, kw_only=each.kw_only)
         flags.append((each.name, kind, own))
     frozen = command.__dataclass_params__.frozen  # type: ignore[attr-defined]

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import arg
 
 import mae_bench
 from mae_bench.commands.shared import flag, go_on
@@ -24,7 +27,7 @@ class Report:
     table: tuple[str, ...] = ()
     """tables of the MAE paper in its own layout: 1a to 1f, 2 to 7, 12, 13, partial or all
     (default: a table for each protocol)"""
-    compare: tuple[str, str] | None = None
+    compare: Annotated[tuple[str, str] | None, arg(metavar="ONE OTHER")] = None
     """test the difference between two sets of runs, each a name, a folder of runs or a pattern such
     as 'mae-seed*': over seeds, and over images where predictions were kept"""
     costs: bool = False

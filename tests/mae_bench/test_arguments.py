@@ -87,7 +87,7 @@ WRONG = [
     # what contradicts itself, or says nothing
     ("runs prune --yes --no-yes --runs /nowhere", "--yes and --no-yes contradict each other"),
     ("pretrain --norm_pix --no-norm-pix", "--norm-pix and --no-norm-pix contradict each other"),
-    ("report --compare a", "--compare: expected {None}|{STR STR}"),
+    ("report --compare a", "--compare: expected ONE OTHER"),
     ("report --formats --runs /nowhere", "--formats names none"),
     ("evaluate /nowhere --on imagenet_a --limit 0", "limit is 0; expected at least 1 image"),
     ("evaluate /nowhere --on imagenet_a --name features", "run name 'features' is the folder"),

@@ -108,7 +108,7 @@ def test_help_imports_nothing_slow(command):
         ("pretrain --mask-ratio half", "--mask-ratio: expected a number, not 'half' (see"),
         ("pretrain --task coco", "does not take --task coco; transfer and runs list would (see"),
         ("transfer --mask-ratio 0.5", "does not take --mask-ratio 0.5; pretrain --method mae wo"),
-        ("report --compare one", "--compare: expected STR STR or None (see"),
+        ("report --compare one", "--compare: expected ONE OTHER (see"),
         (
             "pretrain --precision fp16",
             "--precision is 'fp16'; expected fp32, bf16 (see",
