@@ -79,6 +79,21 @@ def test_help_breaks_lines_where_they_are_full_alone(argv, sentence):
     assert not re.search(r"\(default: [^│]*\(default: None\)", done.stdout)
 
 
+@pytest.mark.parametrize(
+    ("argv", "shown"),
+    [
+        ("report", ("--output PATH", "--compare ONE OTHER")),
+        ("transfer", ("--limit INT", "--checkpoint STR")),
+        ("transfer --task coco", ("--clip-grad {None}|FLOAT",)),
+    ],
+)
+def test_help_names_what_a_flag_takes(argv, shown, capsys):
+    """None is told of where it says something: in a recipe, it switches something off."""
+    text = helped(argv.split(), capsys)
+    assert all(each in text for each in shown)
+    assert "{None}|PATH" not in text
+
+
 SLOW_TO_IMPORT = ("torch", "numpy", "pandas", "pydantic", "PIL", "matplotlib", "timm", "accelerate")
 
 
