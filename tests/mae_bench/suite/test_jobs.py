@@ -66,7 +66,7 @@ def test_a_suite_whose_jobs_are_stopped_ends_as_one_that_was_left_alone(
     """
     monkeypatch.setattr(clustered, "ASK", 0.0)
     given = {"pretrain": ["mae"], "tasks": ["imagenet1k"], "data_root": str(world)}
-    more = {"overrides": SMALL | {"epochs": 6}, "pretrain_overrides": LONG}
+    more = {"overrides": SMALL | {"epochs": 24}, "pretrain_overrides": LONG}
     runs = expand(chosen_spec(None, **given, **more)[0]).runs
     queue = Local(tmp_path / "clustered/jobs")
     doing = Clustered(runs, tmp_path / "clustered", ALONE, queue)
