@@ -98,8 +98,8 @@ class UperNet(nn.Module):
     def levels(self, maps: Sequence[Tensor]) -> Sequence[Tensor]:
         """The pyramid, channel by channel in memory.
 
-        As mmsegmentation's backbone gives its maps; token by token a CPU's convolutions take up to
-        three times as long backward.
+        As mmsegmentation's backbone gives its maps; token by token a CPU's convolutions take nearly
+        twice as long backward.
         """
         found: Sequence[Tensor] = self.neck([each.contiguous() for each in maps])
         return found

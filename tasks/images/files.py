@@ -86,7 +86,8 @@ class FileNames(Sequence[str]):
         is_slash = characters == ord("/")
         end = is_slash.argmax(axis=1)
         bare = ~is_slash[np.arange(len(self)), end]
-        inside = characters * (np.arange(characters.shape[1]) < end[:, None])
+        folders = characters[:, : end.max()]
+        inside = folders * (np.arange(folders.shape[1]) < end[:, None])
         other = (inside[1:] != inside[:-1]).any(axis=1) | (bare[1:] != bare[:-1])
         starts = [0, *(np.flatnonzero(other) + 1).tolist()]
         for start, count in zip(starts, np.diff([*starts, len(self)]).tolist(), strict=True):
